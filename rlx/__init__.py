@@ -1,0 +1,3 @@
+"""rlx: an experiment orchestrator for LLM post-training research."""
+
+__version__ = "0.1.0"

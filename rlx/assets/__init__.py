@@ -1,0 +1,1 @@
+"""The embedded tiny models and the scripts that make them."""

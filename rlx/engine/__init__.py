@@ -1,0 +1,1 @@
+"""Values to gradients to weights; the only room that knows accelerate."""

@@ -1,0 +1,20 @@
+"""The one exception a person may cause: what is wrong, and what to do about it."""
+
+
+class UserError(Exception):
+    """A mistake in a spec, a file or a command, printed as one sentence without a traceback.
+
+    Args:
+        what: what is wrong, naming the key, the value and the choices.
+        fix: what to do about it; printed on the same line.
+        exit_code: the process's exit code, 2 for a bad request, 1 for a failure on the way.
+
+    Example:
+        ``UserError("algorithm.name 'dgop' is not a policy loss", fix="did you mean 'dgpo'? choices: dgpo, grpo")``
+    """
+
+    def __init__(self, what: str, fix: str = "", exit_code: int = 2) -> None:
+        super().__init__(f"{what}; {fix}" if fix else what)
+        self.what = what
+        self.fix = fix
+        self.exit_code = exit_code

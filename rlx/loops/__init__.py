@@ -1,0 +1,1 @@
+"""The stories, each one function that reads top to bottom."""

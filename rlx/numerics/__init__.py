@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: no I/O, no model, no configuration."""

@@ -1,0 +1,182 @@
+"""Components by name. A component's name is its file's stem, so listing names imports nothing.
+
+``rlx/policy/dgpo.py`` holds ``@register("policy", ...) def dgpo(...)``; ``get("policy", "dgpo")`` imports that file
+and no other. A file of the user's own is named by path: ``get("policy", "./my_loss.py:my_loss")``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from rlx.errors import UserError
+
+PACKAGES = {
+    "policy": "rlx.policy",
+    "unlearn": "rlx.unlearn",
+    "reward": "rlx.rewards",
+    "benchmark": "rlx.benchmarks",
+}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Hyper(BaseModel):
+    """Base of every method's parameters: frozen, typed, no unknown key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """What the registry knows of one registered function.
+
+    Example:
+        ``Component(kind="policy", name="dgpo", fn=dgpo, hyper=DGPO, paper="2603.14389", official="...:L1-L9")``
+    """
+
+    kind: str
+    name: str
+    fn: Callable[..., Any]
+    hyper: type[Hyper]
+    """Type of the function's ``hp`` argument; ``Hyper`` itself when it takes none."""
+    paper: str = ""
+    """arXiv number, or words where there is no paper."""
+    official: str = ""
+    """``repo@commit:path:lines`` of the code the golden figures come from."""
+    needs: frozenset[str] = frozenset()
+    """What the engine must compute beyond log-probs, such as ``entropy``."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Named parameter sets by source, asked for as ``name@preset``."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults for other keys of the spec (dotted) that belong to the method, such as ``batch.reduction``."""
+    whole_batch: Callable[..., Any] | None = None
+    """Statistic over the whole optimiser batch and all ranks, computed without gradient before the loss."""
+
+
+_components: dict[tuple[str, str], Component] = {}
+
+
+def register(
+    kind: str,
+    *,
+    paper: str = "",
+    official: str = "",
+    needs: frozenset[str] | set[str] = frozenset(),
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    whole_batch: Callable[..., Any] | None = None,
+) -> Callable[[F], F]:
+    """Register the decorated function under its own name; see ``Component`` for the arguments."""
+
+    def decorate(fn: F) -> F:
+        component = Component(
+            kind=kind,
+            name=fn.__name__,
+            fn=fn,
+            hyper=_hyper_type(fn),
+            paper=paper,
+            official=official,
+            needs=frozenset(needs),
+            presets=dict(presets or {}),
+            recipe=dict(recipe or {}),
+            whole_batch=whole_batch,
+        )
+        _components[kind, fn.__name__] = component
+        return fn
+
+    return decorate
+
+
+def _hyper_type(fn: Callable[..., Any]) -> type[Hyper]:
+    """The type of ``hp`` in a function's signature."""
+    hint = typing.get_type_hints(fn).get("hp", Hyper)
+    if not (inspect.isclass(hint) and issubclass(hint, Hyper)):
+        raise UserError(f"{fn.__name__}: the type of 'hp' is {hint!r}", fix="make it a subclass of rlx.registry.Hyper")
+    return hint
+
+
+def names(kind: str) -> list[str]:
+    """Names of one kind's components, sorted, read from file names without importing any.
+
+    A file that only supports its siblings is told apart by having no ``@register("<kind>"`` in it.
+    """
+    package = importlib.import_module(PACKAGES[kind])
+    found = []
+    for path in package.__path__:
+        for module in pkgutil.iter_modules([path]):
+            text = (Path(path) / f"{module.name}.py").read_text(encoding="utf-8") if not module.ispkg else ""
+            if re.search(rf'@register\(\s*"{kind}"', text):
+                found.append(module.name)
+    return sorted(found)
+
+
+def get(kind: str, name: str, key: str = "name") -> Component:
+    """The component ``name`` of ``kind``, importing its file on first use.
+
+    Args:
+        kind: ``policy``, ``unlearn``, ``reward`` or ``benchmark``.
+        name: a registered name, or ``path/to/file.py:function`` for one of the user's own.
+        key: the spec key the name came from, for the error sentence.
+
+    Raises:
+        UserError: for an unknown name (with the nearest match and the choices) or a file that does not load.
+    """
+    if ".py:" in name or name.endswith(".py"):
+        return _from_file(kind, name, key)
+    if (kind, name) not in _components:
+        choices = names(kind)
+        if name not in choices:
+            raise UserError(f"{key} '{name}' is not a known {kind}", fix=did_you_mean(name, choices))
+        importlib.import_module(f"{PACKAGES[kind]}.{name}")
+    return _components[kind, name]
+
+
+def did_you_mean(name: str, choices: list[str]) -> str:
+    """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question when nothing is near."""
+    near = difflib.get_close_matches(name, choices, n=1)
+    question = f"did you mean '{near[0]}'? " if near else ""
+    return f"{question}choices: {', '.join(choices) or 'none'}"
+
+
+def _from_file(kind: str, name: str, key: str) -> Component:
+    """A component from a Python file outside the package, named ``path.py:function``."""
+    file, _, function = name.partition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UserError(f"{key} '{name}': there is no file {path}", fix="give path/to/file.py:function")
+    function = function or path.stem
+    module_name = f"rlx_user_{path.stem}"
+    before = dict(_components)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{key} '{name}': {path} is not a Python file", fix="give path/to/file.py:function")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{key} '{name}': {path} does not load ({type(error).__name__}: {error})") from error
+    component = _components.get((kind, function))
+    taken = before.get((kind, function))
+    _components.clear()
+    _components.update(before)
+    if component is None or component is taken:
+        raise UserError(
+            f"{key} '{name}': {path} registers no {kind} called '{function}'",
+            fix=f'decorate it with @register("{kind}")',
+        )
+    return component

@@ -1,0 +1,200 @@
+"""Spec to resolved experiment: the only place that fills defaults. Light: no torch unless a method's file is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rlx import __version__
+from rlx.errors import UserError
+from rlx.registry import Component, get
+from rlx.spec import Spec, assign, validate
+
+EMBEDDED_MODEL = Path(__file__).parent / "assets" / "arithmetic"
+EMBEDDED_DATA = "arithmetic"
+EMBEDDED_RECIPE: Mapping[str, Any] = {"optim.lr": 1e-4, "rollout.max_new_tokens": 24, "data.max_prompt_tokens": 16}
+"""What suits the embedded model better than the general defaults (which suit a 1B model)."""
+
+
+class Resolved(BaseModel):
+    """A spec with nothing left open, and what follows from it.
+
+    Example:
+        ``Resolved(run_id="dgpo_embedded_arithmetic_s0-1f0c2a9b", spec=..., fingerprints={"data": "sha256:..."})``
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    spec: Spec
+    fingerprints: dict[str, str]
+    """Content hashes of local files that the run reads."""
+    total_updates: int
+    sequences_per_update: int
+    version: str = __version__
+
+    @property
+    def model_folder(self) -> str:
+        """What ``from_pretrained`` is given: a folder or a hub id."""
+        return str(EMBEDDED_MODEL) if self.spec.model.path == "embedded" else self.spec.model.path
+
+
+def resolve(content: Mapping[str, Any]) -> Resolved:
+    """The resolved experiment of what a person wrote.
+
+    Precedence, weakest first: the spec's defaults, the embedded task's recipe, the method's recipe, the person's own.
+
+    Raises:
+        UserError: for an unknown key or name, a wrong type, or keys that exclude each other.
+    """
+    asked = validate(content)
+    method = policy_method(asked)
+    merged: dict[str, Any] = {}
+    embedded = asked.model.path == "embedded" and asked.data.source in ("auto", EMBEDDED_DATA)
+    for recipe in (EMBEDDED_RECIPE if embedded else {}, method.recipe):
+        for key, value in recipe.items():
+            assign(merged, key, value)
+    _merge(merged, asked.model_dump(mode="json", exclude_unset=True))
+    assign(merged, "algorithm.params", _params(asked, method))
+    if asked.data.source == "auto":
+        assign(merged, "data.source", _default_source(asked))
+    if asked.reward.name == "auto":
+        assign(merged, "reward.name", EMBEDDED_DATA if merged["data"]["source"] == EMBEDDED_DATA else "boxed")
+    spec: Spec = validate(merged)
+    get("reward", spec.reward.name, key="reward.name")
+    _check(spec)
+    return _identified(spec)
+
+
+def policy_method(spec: Spec) -> Component:
+    """The component of ``algorithm.name``, the preset after ``@`` left out."""
+    return get("policy", spec.algorithm.name.partition("@")[0], key="algorithm.name")
+
+
+def _params(asked: Spec, method: Component) -> dict[str, Any]:
+    """All of the method's parameters: its defaults, the preset's, the person's."""
+    name, _, preset = asked.algorithm.name.partition("@")
+    if preset and preset not in method.presets:
+        choices = ", ".join(f"{name}@{known}" for known in method.presets) or f"{name} (it has no presets)"
+        raise UserError(f"algorithm.name '{asked.algorithm.name}' is not a known preset", fix=f"choices: {choices}")
+    chosen = {**(method.presets[preset] if preset else {}), **asked.algorithm.params}
+    hyper: BaseModel = validate(chosen, method.hyper, prefix="algorithm.params")
+    return hyper.model_dump(mode="json")
+
+
+def _default_source(asked: Spec) -> str:
+    if asked.model.path != "embedded":
+        raise UserError(
+            f"data.source is not given, and model.path is '{asked.model.path}'",
+            fix="add --data with a .jsonl file, a .parquet file or a hub data set",
+        )
+    return EMBEDDED_DATA
+
+
+def _check(spec: Spec) -> None:
+    """Refuse keys that exclude each other."""
+    rollout, batch = spec.rollout, spec.batch
+    for key, value, needed in (("top_p", rollout.top_p, 1), ("top_k", rollout.top_k, 0), ("min_p", rollout.min_p, 0)):
+        if value != needed:
+            raise UserError(
+                f"rollout.{key} is {value}, but training compares log-probs over the full vocabulary and a truncated "
+                "sampler would bias every ratio by the mass it drops",
+                fix=f"set rollout.{key}={needed}",
+            )
+    if rollout.temperature == 0:
+        raise UserError(
+            "rollout.temperature is 0, but training needs samples that differ", fix="set a value such as 1.0"
+        )
+    if rollout.samples_per_prompt < 2:
+        raise UserError(
+            f"rollout.samples_per_prompt is {rollout.samples_per_prompt}, but advantage '{spec.advantage.name}' "
+            "compares the samples of a group",
+            fix="set it to 2 or more",
+        )
+    if batch.prompts % batch.updates_per_rollout:
+        divisors = [str(n) for n in range(1, batch.prompts + 1) if batch.prompts % n == 0]
+        raise UserError(
+            f"batch.prompts is {batch.prompts}, which batch.updates_per_rollout={batch.updates_per_rollout} does not "
+            "divide",
+            fix=f"choices for updates_per_rollout: {', '.join(divisors)}",
+        )
+    if spec.optim.warmup_updates > spec.steps * batch.updates_per_rollout:
+        raise UserError(
+            f"optim.warmup_updates is {spec.optim.warmup_updates}, more than the run's "
+            f"{spec.steps * batch.updates_per_rollout} updates (steps * batch.updates_per_rollout)",
+            fix="lower it",
+        )
+    if spec.model.path == "embedded" and spec.data.source != EMBEDDED_DATA:
+        raise UserError(
+            f"data.source is '{spec.data.source}', but the embedded model reads only its own {EMBEDDED_DATA} task",
+            fix="add --model with a folder or a hub id",
+        )
+
+
+def _identified(spec: Spec) -> Resolved:
+    """The spec with its fingerprints and run id; name and tracker don't change what a run computes."""
+    prints = {name: mark for name, mark in _fingerprints(spec).items() if mark}
+    identity = {"spec": spec.model_dump(mode="json", exclude={"run_name", "tracker"}), "fingerprints": prints}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    stems = (spec.algorithm.name, spec.model.path, spec.data.source)
+    label = spec.run_name or "_".join(_stem(text) for text in stems) + f"_s{spec.seed}"
+    return Resolved(
+        run_id=f"{label}-{digest}",
+        spec=spec,
+        fingerprints=prints,
+        total_updates=spec.steps * spec.batch.updates_per_rollout,
+        sequences_per_update=spec.batch.prompts // spec.batch.updates_per_rollout * spec.rollout.samples_per_prompt,
+    )
+
+
+def _stem(text: str) -> str:
+    """The last part of a path or hub id, fit for a folder's name."""
+    last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl").removesuffix(".parquet").replace(".py:", "-")
+    return "".join(letter if letter.isalnum() or letter in "._-@" else "-" for letter in last).lower()
+
+
+def _fingerprints(spec: Spec) -> dict[str, str]:
+    """Content hashes of what the run reads from this machine's disk."""
+    marks = {}
+    for name, source in (("data", spec.data.source), ("evaluation", spec.evaluation.source)):
+        marks[name] = _file_hash(Path(source)) if Path(source).is_file() else ""
+    for name, reference in (("algorithm", spec.algorithm.name), ("reward", spec.reward.name)):
+        path = Path(reference.partition(":")[0])
+        marks[name] = _file_hash(path) if path.suffix == ".py" and path.is_file() else ""
+    folder = EMBEDDED_MODEL if spec.model.path == "embedded" else Path(spec.model.path)
+    if folder.is_dir():
+        parts = [f"{file.name}:{_file_hash(file)}" for file in sorted(folder.iterdir()) if _is_model_file(file)]
+        marks["model"] = "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return marks
+
+
+def _is_model_file(file: Path) -> bool:
+    return file.is_file() and file.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
+
+
+def _file_hash(path: Path) -> str:
+    """Hash of a file; of a large one, its size and its first and last MiB, which any retraining changes."""
+    size, window = path.stat().st_size, 1 << 20
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= 64 * window:
+            while block := file.read(window):
+                digest.update(block)
+        else:
+            digest.update(file.read(window))
+            file.seek(-window, 2)
+            digest.update(file.read(window))
+    return "sha256:" + digest.hexdigest()[:32]
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value

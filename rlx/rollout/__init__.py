@@ -1,0 +1,1 @@
+"""Samplers: prompts in, sampled responses with their log-probs out."""

@@ -1,0 +1,80 @@
+"""The seam between loops and whatever generates text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens.
+
+    Example:
+        ``Sampling(temperature=1.0, max_new_tokens=24, stop_ids=(2,))``
+    """
+
+    temperature: float
+    """Softmax temperature; 0 takes the likeliest token."""
+    max_new_tokens: int
+    """Longest response (tokens), the stop token counted."""
+    stop_ids: tuple[int, ...]
+    """Token ids that end a response; the one drawn is part of it."""
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One sampled response.
+
+    Example:
+        ``Response(tokens=(7, 13, 2), logprobs=(-0.1, -0.7, -0.01), finished=True)``
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Log-prob of each token under the distribution it was drawn from (nats)."""
+    finished: bool
+    """False when the response was cut off at max_new_tokens."""
+
+
+class Sampler(Protocol):
+    """Prompts in, responses out."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Response]]:
+        """One response for every seed of every prompt.
+
+        A response depends on its prompt, its seed and the weights alone, never on what else is in the call (to
+        rounding), so that a batch may be cut over processes or resumed in any way.
+
+        Args:
+            prompts: token ids of each prompt.
+            seeds: for each prompt the seeds of its samples (``sample_seed``).
+            sampling: how to draw.
+
+        Returns:
+            For each prompt its responses, in the order of its seeds.
+        """
+        ...
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Take over the weights of the trainer's causal language model."""
+        ...
+
+
+def sample_seed(run_seed: int, *labels: int | str) -> int:
+    """A seed for one sample, a pure function of the run's seed and its labels (such as step, prompt and sample).
+
+    Returns:
+        An integer in [0, 2^63).
+    """
+    text = ":".join(str(label) for label in (run_seed, *labels))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,311 @@
+"""What a person writes: one frozen experiment spec. No torch here, and no default that depends on another key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlx.errors import UserError
+from rlx.registry import did_you_mean
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, no unknown key, a docstring a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Lora(Section):
+    """Low-rank adapters through peft; the base weights stay frozen."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of each adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter; above 0 makes trainer and sampler differ."""
+    target_modules: str | list[str] = "all-linear"
+    """Which linear layers get one, as peft names them."""
+
+
+class Model(Section):
+    """The causal language model that is trained."""
+
+    path: str = "embedded"
+    """``embedded`` (the shipped 0.43M-parameter Llama), a folder, or a hub id."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast type; ``auto`` is bfloat16 where the device has it. Master weights are float32 always."""
+    gradient_checkpointing: bool = False
+    """Recompute activations layer by layer: less memory, about a third more time."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights."""
+
+
+class Data(Section):
+    """Where prompts and answers come from."""
+
+    source: str = "auto"
+    """``arithmetic`` (embedded), a .jsonl or .parquet file, or a hub data set; ``auto`` is the embedded model's task."""
+    subset: str | None = None
+    """Configuration name of a hub data set, such as ``main``."""
+    split: str = "train"
+    """Split of a hub data set."""
+    prompt: str = "prompt"
+    """Column of the question, by dotted path (``extra.question``)."""
+    answer: str = "answer"
+    """Column of the gold answer, by dotted path."""
+    answer_format: Literal["raw", "last_boxed", "gsm8k_hash"] = "raw"
+    """How the gold is read: as it is, from the last ``\\boxed{}``, or after the last ``####``."""
+    system: str | None = None
+    """System prompt."""
+    suffix: str = ""
+    """Text appended to each question."""
+    chat: Literal["auto", "never"] = "auto"
+    """``auto`` renders the tokenizer's chat template where it has one."""
+    max_prompt_tokens: int = Field(default=1024, ge=1)
+    """Prompts longer than this are left out, and counted."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many rows."""
+
+
+class Rollout(Section):
+    """How responses are sampled."""
+
+    engine: Literal["hf"] = "hf"
+    """``hf`` samples with transformers from the trainer's own weights."""
+    samples_per_prompt: int = Field(default=8, ge=1)
+    """Group size g."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Softmax temperature; trainer log-probs are taken at the same one."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus mass; training needs 1."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from the k likeliest tokens; 0 is off, training needs 0."""
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    """Drop tokens below this share of the likeliest; training needs 0."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Longest response (tokens)."""
+
+
+class Reward(Section):
+    """What a response is worth."""
+
+    name: str = "auto"
+    """A registered reward or ``path/to/file.py:function``; ``auto`` is the data's own."""
+
+
+class Algorithm(Section):
+    """The policy loss."""
+
+    name: str = "dgpo"
+    """A registered policy loss, ``name@preset``, or ``path/to/file.py:function``."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The method's own parameters; ``rlx methods NAME`` lists them."""
+    reduction: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
+        "token-mean"
+    )
+    """How per-token values become one loss."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    """Weight of the KL against the initial model, in the loss."""
+    kl_form: Literal["k1", "k2", "k3", "abs"] = "k3"
+    """Estimator of that KL."""
+
+
+class Advantage(Section):
+    """How rewards become advantages."""
+
+    name: Literal["grpo", "dr_grpo"] = "grpo"
+    """``grpo``: group mean and deviation; ``dr_grpo``: group mean only."""
+
+
+class Optim(Section):
+    """AdamW and its schedule."""
+
+    lr: float = Field(default=1e-6, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's epsilon."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay."""
+    warmup_updates: int = Field(default=0, ge=0)
+    """Optimiser updates of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up, down to 0 at the last update."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+
+
+class Batch(Section):
+    """How much is sampled and how it is cut."""
+
+    prompts: int = Field(default=32, ge=1)
+    """Prompts a rollout, over all processes."""
+    updates_per_rollout: int = Field(default=4, ge=1)
+    """Optimiser updates a rollout, each on its own mini-batch of prompts."""
+    max_tokens: int = Field(default=16384, ge=1)
+    """Token budget of one micro-batch, padding counted."""
+
+
+class Evaluation(Section):
+    """Accuracy on held-out prompts during training."""
+
+    every: int = Field(default=25, ge=0)
+    """Steps between evaluations; the first and last step are always evaluated, 0 turns all off."""
+    source: str = "auto"
+    """Like data.source; ``auto`` is the embedded test split, or prompts held out of data.source."""
+    split: str = "test"
+    """Split of a hub data set."""
+    limit: int = Field(default=500, ge=1)
+    """At most so many prompts."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Temperature of the sampled accuracy; the greedy one is measured beside it."""
+
+
+class Checkpoint(Section):
+    """What survives a kill."""
+
+    every: int = Field(default=25, ge=1)
+    """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
+    keep: int = Field(default=2, ge=1)
+    """The newest so many are kept, and the best by accuracy."""
+
+
+class Tracker(Section):
+    """Where metrics go beside metrics.jsonl. Not part of the run's identity."""
+
+    mlflow: bool = True
+    """Log to MLflow (sqlite under the runs folder, or MLFLOW_TRACKING_URI)."""
+    experiment: str = "rlx"
+    """MLflow experiment."""
+    sample_prompts: int = Field(default=2, ge=0)
+    """Groups of each rollout whose texts are kept in samples.parquet."""
+
+
+class Spec(Section):
+    """One experiment."""
+
+    run_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """First part of the run folder's name."""
+    steps: int = Field(default=100, ge=1)
+    """Rollouts."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Every random choice follows from it."""
+    backend: Literal["local"] = "local"
+    """``local``: accelerate, in this process or its launcher's."""
+    model: Model = Model()
+    data: Data = Data()
+    rollout: Rollout = Rollout()
+    reward: Reward = Reward()
+    algorithm: Algorithm = Algorithm()
+    advantage: Advantage = Advantage()
+    optim: Optim = Optim()
+    batch: Batch = Batch()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    tracker: Tracker = Tracker()
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: when the file is missing, empty, not YAML or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no spec file {path}", fix="give the path of a YAML file, or none at all") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"spec file {path} cannot be read ({error})", fix="give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="mend that line") from None
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"spec file {path} is {found}", fix="write keys such as 'seed: 1' in it")
+    return content
+
+
+def with_sets(content: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``content`` with every ``a.b=value`` of ``sets`` applied; values are read as YAML."""
+    result = _copied(content)
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise UserError(f"--set '{item}' has no key or no '='", fix="write it as --set section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {key}: '{text}' is not a YAML value", fix="put quotes around it") from None
+        assign(result, key.strip(), value)
+    return result
+
+
+def assign(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted ``key`` in nested dictionaries, making sections on the way."""
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections):
+        inner = content.setdefault(section, {})
+        if inner is None:
+            inner = content[section] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"key {'.'.join(sections[: depth + 1])} is {inner!r}, not a section", fix="remove it")
+        content = inner
+    content[last] = value
+
+
+def validate(content: Mapping[str, Any], model: type[BaseModel] = Spec, prefix: str = "") -> Any:
+    """``content`` as a ``model``, or one sentence on the first thing that is wrong with it."""
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        raise _sentence(error, model, prefix) from None
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], prefix: str) -> UserError:
+    """The first validation error as key, value, choices and nearest match."""
+    first, *others = error.errors()
+    path = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained"))]
+    key = ".".join([*([prefix] if prefix else []), *path])
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        choices = _fields(model, path[:-1])
+        return UserError(f"unknown key {key}{more}", fix=did_you_mean(path[-1], choices))
+    expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    shown = repr(first["input"])
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    fix = ""
+    if first["type"] == "literal_error":
+        literals = [part.strip().strip("'") for part in str(first["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+        return UserError(f"{key} is {shown}{more}", fix=did_you_mean(str(first["input"]), literals))
+    return UserError(f"{key} is {shown}, but it {expected}{more}", fix=fix)
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Names of the fields of the section at ``path``."""
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field else None
+        options = [inner, *getattr(inner, "__args__", ())]
+        sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        if not sections:
+            return []
+        model = sections[0]
+    return sorted(model.model_fields)
+
+
+def _copied(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in content.items()}
