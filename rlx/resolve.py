@@ -8,40 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from rlx import __version__
 from rlx.errors import UserError
 from rlx.registry import Component, get
-from rlx.spec import Spec, assign, validate
+from rlx.spec import Resolved, Spec, assign, validate
 
 EMBEDDED_MODEL = Path(__file__).parent / "assets" / "arithmetic"
 EMBEDDED_DATA = "arithmetic"
 EMBEDDED_RECIPE: Mapping[str, Any] = {"optim.lr": 1e-4, "rollout.max_new_tokens": 24, "data.max_prompt_tokens": 16}
 """What suits the embedded model better than the general defaults (which suit a 1B model)."""
-
-
-class Resolved(BaseModel):
-    """A spec with nothing left open, and what follows from it.
-
-    Example:
-        ``Resolved(run_id="dgpo_embedded_arithmetic_s0-1f0c2a9b", spec=..., fingerprints={"data": "sha256:..."})``
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run_id: str
-    spec: Spec
-    fingerprints: dict[str, str]
-    """Content hashes of local files that the run reads."""
-    total_updates: int
-    sequences_per_update: int
-    version: str = __version__
-
-    @property
-    def model_folder(self) -> str:
-        """What ``from_pretrained`` is given: a folder or a hub id."""
-        return str(EMBEDDED_MODEL) if self.spec.model.path == "embedded" else self.spec.model.path
 
 
 def resolve(content: Mapping[str, Any]) -> Resolved:
@@ -146,6 +122,7 @@ def _identified(spec: Spec) -> Resolved:
     return Resolved(
         run_id=f"{label}-{digest}",
         spec=spec,
+        model_folder=str(EMBEDDED_MODEL) if spec.model.path == "embedded" else spec.model.path,
         fingerprints=prints,
         total_updates=spec.steps * spec.batch.updates_per_rollout,
         sequences_per_update=spec.batch.prompts // spec.batch.updates_per_rollout * spec.rollout.samples_per_prompt,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlx import __version__
 from rlx.errors import UserError
 from rlx.registry import did_you_mean
 
@@ -213,6 +214,25 @@ class Spec(Section):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracker: Tracker = Tracker()
+
+
+class Resolved(Section):
+    """A spec with nothing left open, and what follows from it.
+
+    Example:
+        ``Resolved(run_id="dgpo_embedded_arithmetic_s0-1f0c2a9b33", spec=spec, model_folder="models/x",
+        fingerprints={"model": "sha256:1b..."}, total_updates=400, sequences_per_update=64)``
+    """
+
+    run_id: str
+    spec: Spec
+    model_folder: str
+    """What ``from_pretrained`` is given: a folder or a hub id."""
+    fingerprints: dict[str, str]
+    """Content hashes of local files that the run reads."""
+    total_updates: int
+    sequences_per_update: int
+    version: str = __version__
 
 
 def read_spec(path: Path) -> dict[str, Any]:

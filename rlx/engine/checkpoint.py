@@ -1,0 +1,214 @@
+"""Atomic checkpoints in safetensors: weights, optimiser, random states and the position in the run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rlx.engine.step import Engine
+from rlx.errors import UserError
+
+TEMPORARY = ".tmp-"
+TRASH = ".old-"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in the run a checkpoint stands; the data position and every sampling seed follow from ``step``.
+
+    Example:
+        ``Position(step=25, updates=100, skipped=0, metrics_bytes=20311, best_step=25, best_score=0.61)``
+    """
+
+    step: int
+    updates: int
+    skipped: int
+    """Non-finite updates in a row so far."""
+    metrics_bytes: int
+    """Length of metrics.jsonl at this point."""
+    best_step: int = -1
+    best_score: float = -1.0
+
+
+def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int) -> None:
+    """Write ``folder`` so that it stands complete or not at all, then remove those beyond ``keep`` and the best.
+
+    Called on every process; the first one writes.
+
+    Raises:
+        UserError: when the disk refuses; what stood before still stands.
+    """
+    tensors = _tensors(engine)
+    if engine.rank == 0:
+        temporary = folder.with_name(TEMPORARY + folder.name)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name, content in tensors.items():
+                save_file(content, temporary / f"{name}.safetensors")
+            state = {"position": asdict(position), "random": _random_states()}
+            (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            for file in temporary.iterdir():
+                _sync(file)
+            _remove(folder)
+            temporary.rename(folder)
+            _sync(folder.parent)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"checkpoint {folder} cannot be written ({error.strerror or error})",
+                fix="free some space and run the same command again: it goes on from the checkpoint before",
+                exit_code=1,
+            ) from None
+        _prune(folder.parent, keep, position.best_step)
+    engine.accelerator.wait_for_everyone()
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; what a kill left half-done is swept away."""
+    for leftover in (*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"{TRASH}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    complete = sorted(path for path in folder.glob("step_*") if (path / "state.json").is_file())
+    return complete[-1] if complete else None
+
+
+def load_checkpoint(folder: Path, engine: Engine) -> Position:
+    """Put weights, optimiser and random states back.
+
+    Raises:
+        UserError: when a file is missing, broken or of another model.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        model, optimizer = (load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
+        position = Position(**state["position"])
+        _put_back(engine, model, optimizer)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
+            fix="remove that folder to go on from the one before, or start anew with --fresh",
+            exit_code=1,
+        ) from None
+    engine.updates, engine.skipped = position.updates, position.skipped
+    if engine.rank == 0:
+        _set_random_states(state["random"])
+    else:
+        torch.manual_seed(1_000_003 * engine.rank + position.step)
+    return position
+
+
+def load_weights(folder: Path, engine: Engine) -> None:
+    """Put back the weights of a checkpoint and nothing else."""
+    _put_back(engine, load_file(folder / "model.safetensors"), {})
+
+
+def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
+    """Whole tensors of weights and optimiser by parameter name, on the first process."""
+    model = {name: _whole(tensor) for name, tensor in _named(engine).items()}
+    optimizer: dict[str, Tensor] = {}
+    for name, parameter in _named(engine).items():
+        for key, value in engine.optimizer.state.get(parameter, {}).items():
+            optimizer[f"{name}/{key}"] = _whole(torch.as_tensor(value))
+    return {"model": model, "optimizer": optimizer}
+
+
+def _named(engine: Engine) -> dict[str, Tensor]:
+    """What training changes: trainable parameters (tied ones once) and buffers that are saved with the model."""
+    named: dict[str, Tensor] = {name: p for name, p in engine.raw.named_parameters() if p.requires_grad}
+    saved = engine.raw.state_dict().keys()
+    named.update({name: buffer for name, buffer in engine.raw.named_buffers() if name in saved})
+    return named
+
+
+def _put_back(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+    named = _named(engine)
+    if set(model) != set(named):
+        raise ValueError(f"it holds {len(model)} weights, the model has {len(named)}")
+    with torch.no_grad():
+        for name, tensor in named.items():
+            tensor.copy_(_placed(model[name], tensor))
+    for key, value in optimizer.items():
+        name, _, slot = key.rpartition("/")
+        parameter = named[name]
+        engine.optimizer.state[parameter][slot] = value.clone() if slot == "step" else _placed(value, parameter)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The unsharded tensor on the CPU."""
+    tensor = tensor.detach()
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.cpu().contiguous().clone()
+
+
+def _placed(whole: Tensor, like: Tensor) -> Tensor:
+    """``whole`` on the device, and in the shards, of ``like``."""
+    whole = whole.to(like.device, like.dtype)
+    if isinstance(like, DTensor):
+        return distribute_tensor(whole, like.device_mesh, like.placements)
+    return whole
+
+
+def _random_states() -> dict[str, Any]:
+    """States of Python's, numpy's and torch's global generators, as JSON."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = [base64.b64encode(s.numpy().tobytes()).decode() for s in torch.cuda.get_rng_state_all()]
+    return states
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_bytes(states["torch"]))
+    if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_bytes(text) for text in states["cuda"]])
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def _prune(folder: Path, keep: int, best_step: int) -> None:
+    complete = sorted(folder.glob("step_*"))
+    for path in complete[:-keep]:
+        if path.name != f"step_{best_step:06d}":
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder so that a kill half-way leaves nothing that looks like a checkpoint."""
+    if path.exists():
+        trash = path.with_name(TRASH + path.name)
+        shutil.rmtree(trash, ignore_errors=True)
+        path.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,171 @@
+"""Loading a causal language model and reading hidden states at response positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from rlx.errors import UserError
+from rlx.numerics.collate import TokenBatch
+from rlx.numerics.logprobs import Head
+from rlx.spec import Model
+
+T = TypeVar("T")
+Reader = Callable[[Tensor, Head, TokenBatch], T]
+"""What a loss needs of a micro-batch: ``read(hidden_nd at the positions that predict a response token, head, batch)``."""
+
+
+class ReadableModel(nn.Module):
+    """A causal language model whose forward hands hidden states and head to a reader.
+
+    The reader runs inside forward so that sharded weights (FSDP2) are whole while it reads them.
+    """
+
+    def __init__(self, lm: nn.Module) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, batch: TokenBatch, read: Reader[T]) -> T:
+        """``read`` of the final hidden states [n, d] at the batch's response positions."""
+        output = self.lm.get_decoder()(input_ids=batch.input_ids_bs, use_cache=False)
+        hidden_bsd = output.last_hidden_state
+        return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)
+
+
+def head_of(lm: nn.Module) -> Head:
+    """The output layer of a transformers causal language model."""
+    layer = lm.get_output_embeddings()
+    config = lm.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer.weight, layer.bias, getattr(config, "final_logit_softcapping", None), scale)
+
+
+def load_model(path: str, model: Model, device: torch.device) -> nn.Module:
+    """The model in float32 on ``device``, checked to have a head that ``Head`` reproduces.
+
+    Raises:
+        UserError: when it cannot be found or loaded.
+    """
+    try:
+        lm: nn.Module = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _not_loaded("model", path, error) from None
+    lm.to(device)
+    _check_head(lm, path)
+    if model.gradient_checkpointing:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return lm
+
+
+def add_lora(lm: nn.Module, model: Model) -> nn.Module:
+    """The model with trainable adapters inside and all else frozen (peft); unchanged without ``model.lora``."""
+    if model.lora is None:
+        return lm
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=model.lora.rank,
+        lora_alpha=model.lora.alpha,
+        lora_dropout=model.lora.dropout,
+        target_modules=model.lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted: nn.Module = get_peft_model(lm, config)
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules {model.lora.target_modules!r} does not fit ({error})") from None
+    if model.gradient_checkpointing:
+        lm.enable_input_require_grads()
+    return adapted
+
+
+def causal_lm(model: nn.Module) -> nn.Module:
+    """The transformers model inside peft's wrapper, adapters in place."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+def without_adapters(model: nn.Module) -> AbstractContextManager[None]:
+    """Within this context a model with adapters computes what it did before training."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+
+
+def save_model(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """Save for ``from_pretrained``; adapters are merged into a copy of the weights and also saved beside it."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder / "adapter")
+        model.merge_adapter()
+        lm = causal_lm(model)
+        try:
+            names = {name: name.replace(".base_layer.", ".") for name in lm.state_dict() if ".lora_" not in name}
+            state = {new: lm.state_dict()[old].contiguous() for old, new in names.items()}
+            type(lm)(lm.config).save_pretrained(folder, state_dict=state)
+        finally:
+            model.unmerge_adapter()
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(path: str, model: Model) -> Any:
+    """The tokenizer that comes with the model.
+
+    Raises:
+        UserError: when it cannot be found or loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            path, revision=model.revision, trust_remote_code=model.trust_remote_code, padding_side="left"
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _not_loaded("tokenizer", path, error) from None
+
+
+def stop_ids(lm: nn.Module, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids that end a response: the generation config's and the tokenizer's."""
+    config: GenerationConfig | None = getattr(lm, "generation_config", None)
+    found: set[int] = set()
+    for value in (config.eos_token_id if config else None, tokenizer.eos_token_id):
+        found.update(value if isinstance(value, list) else [] if value is None else [value])
+    if not found:
+        raise UserError("the model names no end-of-sequence token", fix="set eos_token_id in its generation_config.json")
+    return tuple(sorted(found))
+
+
+@torch.no_grad()
+def _check_head(lm: nn.Module, path: str) -> None:
+    """Compare our head on hidden states with the model's own logits, once: some architectures do more than W h."""
+    ids = torch.arange(1, 9, device=next(lm.parameters()).device)[None] % lm.config.get_text_config().vocab_size
+    was_training = lm.training
+    lm.eval()
+    ours = head_of(lm).logits(lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+    theirs = lm(input_ids=ids, use_cache=False).logits.float()
+    lm.train(was_training)
+    apart = (ours - theirs).abs().max().item()
+    if not apart <= 1e-3 * (1 + theirs.abs().max().item()):
+        raise UserError(
+            f"model.path '{path}': its logits are not head(hidden state) (they part by {apart:.2g})",
+            fix="this architecture's output layer is not supported",
+            exit_code=1,
+        )
+
+
+def _not_loaded(what: str, path: str, error: Exception) -> UserError:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = (
+        "its files are incomplete or of another kind"
+        if Path(path).exists()
+        else "give a folder with a saved model, or a hub id (with network access and, where needed, a token)"
+    )
+    return UserError(f"model.path '{path}': the {what} does not load ({first_line})", fix=hint, exit_code=1)

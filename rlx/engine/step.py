@@ -1,0 +1,227 @@
+"""Per-token values to a gradient to new weights, over micro-batches and processes. accelerate lives here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from rlx.engine.model import Reader, ReadableModel, causal_lm
+from rlx.engine.optim import learning_rate, make_optimizer
+from rlx.errors import UserError
+from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
+from rlx.numerics.logprobs import Head
+from rlx.numerics.terms import Counts, Term, total
+from rlx.spec import Model, Optim
+
+T = TypeVar("T")
+MAX_SKIPPED = 5
+"""So many non-finite updates in a row end the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What an objective makes of one micro-batch.
+
+    Example:
+        ``Losses([Term("policy", loss_bt, mask_bt)], sums={"entropy": entropy_bt.sum()}, peaks={"ratio_max": r.max()})``
+    """
+
+    terms: list[Term]
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars that are added up over micro-batches and processes."""
+    peaks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars of which the largest over micro-batches and processes is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """One optimiser update's work on this process.
+
+    Example:
+        ``Batch(sequences, read=read_logprobs, objective=objective, counts={"policy": Counts(812, 64)})``
+    """
+
+    sequences: Sequence[TokenSequence]
+    read: Reader[T]
+    objective: Callable[[T, TokenBatch, list[int]], Losses]
+    """Of the reader's output, the micro-batch and the indices of its sequences."""
+    counts: Mapping[str, Counts]
+    """Denominators of each term over all micro-batches and processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one optimiser update did.
+
+    Example:
+        ``Update(loss=0.02, grad_norm=0.4, lr=1e-4, applied=True, sums={"entropy": 31.0}, peaks={"ratio_max": 1.3})``
+    """
+
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    lr: float
+    applied: bool
+    """False when loss or gradient was not finite and the update was skipped."""
+    sums: Mapping[str, float]
+    peaks: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running totals over micro-batches, then over processes."""
+
+    loss: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+
+    def add(self, loss: float, sums: Mapping[str, Any], peaks: Mapping[str, Any]) -> None:
+        """Take in one micro-batch's, or one process's, figures."""
+        self.loss += loss
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        for name, value in peaks.items():
+            self.peaks[name] = max(self.peaks.get(name, -math.inf), float(value))
+
+    @staticmethod
+    def merged(parts: Sequence[Tally]) -> Tally:
+        """All processes' totals as one."""
+        merged = Tally()
+        for part in parts:
+            merged.add(part.loss, part.sums, part.peaks)
+        return merged
+
+
+class Engine:
+    """Holds model and optimiser; turns batches into updates.
+
+    Args:
+        model: the causal language model, with adapters or not.
+        spec: the model section (precision).
+        optim: the optimiser section.
+        total_updates: updates of the whole run, for the schedule.
+        max_tokens: token budget of a micro-batch.
+    """
+
+    def __init__(self, model: nn.Module, spec: Model, optim: Optim, total_updates: int, max_tokens: int) -> None:
+        self.accelerator = make_accelerator(spec)
+        self.optim, self.total_updates, self.max_tokens = optim, total_updates, max_tokens
+        self.raw = model
+        self.lm = causal_lm(model)
+        self.updates = 0
+        self.skipped = 0
+        readable = ReadableModel(self.lm)
+        self.optimizer = make_optimizer(readable, optim)
+        self.model, self.prepared_optimizer = self.accelerator.prepare(readable, self.optimizer)
+        self.parameters = [p for p in readable.parameters() if p.requires_grad]
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        return int(self.accelerator.num_processes)
+
+    def gather(self, items: list[T]) -> list[T]:
+        """Every process's items, in order of processes."""
+        return list(gather_object(items)) if self.world > 1 else items
+
+    def agree(self, flag: bool) -> bool:
+        """True on all processes when it is true on any."""
+        return any(self.gather([flag]))
+
+    def score(
+        self, sequences: Sequence[TokenSequence], read: Reader[T], model: ReadableModel | None = None
+    ) -> list[tuple[list[int], T]]:
+        """``read`` of every sequence without gradient, as (indices, output) of each micro-batch.
+
+        Args:
+            sequences: what to score.
+            read: see ``Reader``.
+            model: another model than the trained one, such as a frozen reference.
+        """
+        scorer = self.model if model is None else model
+        outputs = []
+        with torch.no_grad(), self.accelerator.autocast():
+            for rows in micro_batches([len(s) for s in sequences], self.max_tokens):
+                tokens = collate([sequences[row] for row in rows]).to(self.accelerator.device)
+                outputs.append((rows, scorer(tokens, read)))
+        return outputs
+
+    def update(self, batch: Batch[Any]) -> Update:
+        """One optimiser update; a non-finite loss or gradient leaves the weights as they are.
+
+        Raises:
+            UserError: after five skipped updates in a row.
+        """
+        self.model.train()
+        tally = self._backward(batch)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm))
+        lr = learning_rate(self.optim, self.updates, self.total_updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        applied = math.isfinite(tally.loss) and math.isfinite(norm)
+        if applied:
+            self.prepared_optimizer.step()
+        self.prepared_optimizer.zero_grad()
+        self.updates += 1
+        self.skipped = 0 if applied else self.skipped + 1
+        if self.skipped >= MAX_SKIPPED:
+            raise UserError(
+                f"{MAX_SKIPPED} optimiser updates in a row had a loss or gradient that is not finite "
+                f"(last: loss {tally.loss}, gradient norm {norm})",
+                fix="lower optim.lr or optim.max_grad_norm; the last good checkpoint is kept",
+                exit_code=1,
+            )
+        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks)
+
+    def _backward(self, batch: Batch[Any]) -> Tally:
+        """Gradients of the whole batch; processes with fewer micro-batches take part with empty ones."""
+        plan = micro_batches([len(s) for s in batch.sequences], self.max_tokens)
+        rounds = max(self.gather([len(plan)]))
+        if rounds == 0:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        tally = Tally()
+        for index in range(rounds):
+            last = index == rounds - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                made = self._forward(batch, plan[index] if index < len(plan) else [])
+                share = total(made.terms, batch.counts)
+                # Gradients are averaged over processes, and the denominators are those of all of them together.
+                self.accelerator.backward(share * self.world)
+            tally.add(float(share.detach()), made.sums, made.peaks)
+        return Tally.merged(self.gather([tally]))
+
+    def _forward(self, batch: Batch[Any], rows: list[int]) -> Losses:
+        """The losses of one micro-batch; of none, a loss of 0 that reaches every parameter."""
+        sequences = [batch.sequences[row] for row in rows] or [TokenSequence((0,), (0,))]
+        tokens = collate(sequences).to(self.accelerator.device)
+        with self.accelerator.autocast():
+            if rows:
+                return batch.objective(self.model(tokens, batch.read), tokens, rows)
+            name = next(iter(batch.counts))
+            nothing: Tensor = self.model(tokens, _read_nothing)
+            return Losses([Term(name, nothing[None], torch.zeros(1, dtype=torch.bool, device=nothing.device))])
+
+
+def make_accelerator(spec: Model) -> Accelerator:
+    """accelerate with autocast to bfloat16 where the device has it (or the spec says so)."""
+    cuda = torch.cuda.is_available()
+    bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
+    return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=not cuda)
+
+
+def _read_nothing(hidden_nd: Tensor, head: Head, batch: TokenBatch) -> Tensor:
+    return (hidden_nd.sum() + head.weight_vd.sum()) * 0.0

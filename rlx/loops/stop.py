@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM: finish what cannot be taken back, drop what can."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """Raised inside ``Stop.interruptible`` when the run is asked to stop."""
+
+
+class Stop:
+    """Whether the run has been asked to stop; a second signal stops it at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._open = False
+
+    @contextmanager
+    def handling(self) -> Iterator[Stop]:
+        """Take over SIGINT and SIGTERM within this context (in the main thread)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def interruptible(self, alone: bool) -> Iterator[None]:
+        """Work that may be dropped half-way: a signal raises ``Interrupted`` in it.
+
+        Args:
+            alone: False when other processes would wait for this one; then the signal is only noted.
+        """
+        if self.requested and alone:
+            raise Interrupted
+        self._open = alone
+        try:
+            yield
+        finally:
+            self._open = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        if self._open:
+            self._open = False
+            raise Interrupted

@@ -1,0 +1,78 @@
+"""Log-probs of given tokens from hidden states, without a [batch, time, vocabulary] tensor ever being alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_ELEMENTS = 1 << 24
+"""Largest logits tensor alive at once: 16.8 million elements, 64 MiB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The output layer of a causal language model: logits = scale * softcap(W h + bias).
+
+    Example:
+        ``Head(weight_vd=lm.lm_head.weight)``
+    """
+
+    weight_vd: Tensor
+    bias_v: Tensor | None = None
+    softcap: float | None = None
+    """Logits are squashed to softcap * tanh(logits / softcap) (Gemma 2)."""
+    scale: float = 1.0
+    """Logits are multiplied by this (Cohere, Granite)."""
+
+    def logits(self, hidden_nd: Tensor) -> Tensor:
+        """Logits [n, v] in float32 (float64 stays)."""
+        logits_nv = linear(hidden_nd, self.weight_vd, self.bias_v)
+        if logits_nv.dtype in (torch.bfloat16, torch.float16):
+            logits_nv = logits_nv.float()
+        logits_nv = logits_nv * self.scale if self.scale != 1.0 else logits_nv
+        return logits_nv if self.softcap is None else self.softcap * torch.tanh(logits_nv / self.softcap)
+
+
+def token_logprobs(
+    hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
+
+    Works through the tokens in chunks and recomputes each chunk's logits in the backward pass. The entropy carries no
+    gradient.
+
+    Args:
+        hidden_nd: final hidden states of the positions that predict the targets.
+        targets_n: token ids.
+        head: the output layer.
+        temperature: the one the tokens were sampled at, above 0.
+        chunk: tokens a chunk; by default as many as keep the logits under 64 MiB in float32.
+    """
+    size = chunk or max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
+    parts = []
+    for start in range(0, len(targets_n), size):
+        hidden, targets = hidden_nd[start : start + size], targets_n[start : start + size]
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(_chunk, hidden, targets, head, temperature, use_reentrant=False))
+        else:
+            parts.append(_chunk(hidden, targets, head, temperature))
+    if not parts:
+        empty_n = hidden_nd.sum(dim=1)
+        return empty_n, empty_n.detach()
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _chunk(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float) -> tuple[Tensor, Tensor]:
+    logits_nv = head.logits(hidden_nd)
+    if temperature != 1.0:
+        logits_nv = logits_nv / temperature
+    logsumexp_n = torch.logsumexp(logits_nv, dim=-1)
+    logprobs_n = logits_nv.gather(-1, targets_n[:, None]).squeeze(-1) - logsumexp_n
+    with torch.no_grad():
+        probs_nv = (logits_nv - logsumexp_n[:, None]).exp()
+        entropy_n = logsumexp_n - (probs_nv * logits_nv).sum(dim=-1)
+    return logprobs_n, entropy_n

@@ -1,0 +1,164 @@
+"""The run folder: the only place that knows its paths.
+
+    runs/<id>/spec.yaml          what the person wrote
+    runs/<id>/resolved.json      what it came to
+    runs/<id>/metrics.jsonl      one line a step, the source of truth
+    runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
+    runs/<id>/checkpoints/       step_000025/ ...
+    runs/<id>/model/             the trained model, for from_pretrained
+    runs/<id>/mlflow.json        MLflow run id, kept across resume
+    runs/<id>/summary.json       written last: the run is done
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlx.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run's folder.
+
+    Example:
+        ``RunDir(Path("runs/dgpo_embedded_arithmetic_s0-1f0c2a9b33"))``
+    """
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.root.name
+
+    @property
+    def spec(self) -> Path:
+        """What the person wrote."""
+        return self.root / "spec.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The resolved experiment."""
+        return self.root / "resolved.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """A parquet data set: a folder of part files."""
+        return self.root / "samples.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.root / "model"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's run id."""
+        return self.root / "mlflow.json"
+
+    @property
+    def summary(self) -> Path:
+        """The end's table; stands only in a finished run."""
+        return self.root / "summary.json"
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after ``step`` steps."""
+        return self.checkpoints / f"step_{step:06d}"
+
+    def sample_part(self, step: int) -> Path:
+        """Part file of the samples up to ``step``."""
+        return self.samples / f"part_{step:06d}.parquet"
+
+    def create(self, content: dict[str, Any], resolved_json: str) -> None:
+        """Make the folder with its spec, once.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            if not self.resolved.exists():
+                write_atomically(self.spec, yaml.safe_dump(content, sort_keys=False))
+                write_atomically(self.resolved, resolved_json)
+        except OSError as error:
+            raise UserError(
+                f"run folder {self.root} cannot be written ({error.strerror})",
+                fix="free some space or choose another folder with --runs-dir",
+                exit_code=1,
+            ) from None
+
+    def clear(self) -> None:
+        """Remove the folder with all it holds (``--fresh``)."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock dies with it, however it dies.
+
+        Raises:
+            UserError: when another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(
+                    f"run {self.run_id} is being written by process {holder}",
+                    fix="wait for it, stop it, or start another run with --seed or --run-name",
+                    exit_code=1,
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """Every run folder below ``folder``, by name."""
+    return [RunDir(file.parent) for file in sorted(folder.glob("*/resolved.json"))]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader finds the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of ours.
+
+    Raises:
+        UserError: when it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})", fix="start the run anew with --fresh", exit_code=1) from None
