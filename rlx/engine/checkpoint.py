@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -96,7 +97,7 @@ def load_checkpoint(folder: Path, engine: Engine) -> Position:
         model, optimizer = (load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
         position = Position(**state["position"])
         _put_back(engine, model, optimizer)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
             fix="remove that folder to go on from the one before, or start anew with --fresh",

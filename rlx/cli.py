@@ -1,0 +1,121 @@
+"""The command line. Heavy imports stand inside the commands, so that ``rlx --help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlx.errors import UserError
+
+app = typer.Typer(
+    name="rlx",
+    help="Train, unlearn, evaluate and compare language models: one spec an experiment, one file a method.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.", envvar="RLX_RUNS_DIR")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec; may be repeated.")
+]
+
+
+@app.command()
+def train(
+    spec: Annotated[Path | None, typer.Argument(help="YAML spec; without one the embedded task is trained.")] = None,
+    algo: Annotated[str | None, typer.Option(help="Policy loss: a name, name@preset or file.py:function.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model.")] = None,
+    data: Annotated[str | None, typer.Option(help="Prompts: .jsonl, .parquet or hub data set.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Rollouts.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.")] = None,
+    run_name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
+    sets: Sets = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that accelerate's launcher starts.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what this run has done and start anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")] = False,
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="Print the spec's JSON schema and stop.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Train a policy by reinforcement learning with verifiable rewards.
+
+    The same spec finds its run again: it is finished if it was cut off, and left alone if it is done.
+    """
+    from rlx.spec import Spec, read_spec, with_sets
+
+    if json_schema:
+        typer.echo(json.dumps(Spec.model_json_schema(), indent=2))
+        return
+    named = {
+        "algorithm.name": algo,
+        "model.path": model,
+        "data.source": data,
+        "steps": steps,
+        "seed": seed,
+        "run_name": run_name,
+    }
+    content = _with_named(read_spec(spec) if spec else {}, named)
+    content = with_sets(content, sets or [])
+
+    from rlx.resolve import resolve
+
+    resolved = resolve(content)
+    if dry_run:
+        import yaml
+
+        typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
+        return
+
+    from rlx.backends.local import run
+
+    raise typer.Exit(run(resolved, content, runs_dir, processes=processes, fresh=fresh))
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show this method's equation, parameters and sources.")] = None,
+) -> None:
+    """List the methods, or show one."""
+    from rlx.console import print_out
+    from rlx.methods import list_methods, show_method
+
+    print_out(show_method(name) if name else list_methods("policy"))
+
+
+@app.command()
+def doctor(runs_dir: RunsDir = Path("runs")) -> None:
+    """Say what this machine can do."""
+    from rlx.doctor import doctor as diagnose
+
+    raise typer.Exit(diagnose(runs_dir))
+
+
+def _with_named(content: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """The content with the named options that were given put on top."""
+    from rlx.spec import assign, with_sets
+
+    result = with_sets(content, [])
+    for key, value in named.items():
+        if value is not None:
+            assign(result, key, value)
+    return result
+
+
+def main() -> None:
+    """Entry point: a person's mistake is one sentence on stderr and an exit code, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"rlx: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("rlx: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The engine: one batch = k micro-batches, skipped updates, schedules, checkpoints."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from rlx.engine.model import add_lora, causal_lm, without_adapters
+from rlx.engine.optim import learning_rate
+from rlx.engine.step import Batch, Engine, Losses
+from rlx.errors import UserError
+from rlx.numerics.collate import TokenSequence
+from rlx.numerics.logprobs import token_logprobs
+from rlx.numerics.terms import Counts, Term
+from rlx.spec import Lora, Model, Optim
+
+SEQUENCES = [TokenSequence((3, 4, 5), tuple(range(6, 6 + n))) for n in (1, 2, 3, 5, 8, 13)]
+TOKENS = sum(len(s.response) for s in SEQUENCES)
+
+
+def tiny_lm():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+        max_position_embeddings=64,
+    )
+    return LlamaForCausalLM(config)
+
+
+def engine(max_tokens=10_000, optim=None, lora=None):
+    model = Model(lora=lora)
+    return Engine(add_lora(tiny_lm(), model), model, optim or Optim(lr=1e-2), 100, max_tokens)
+
+
+def read(hidden_nd, head, batch):
+    return token_logprobs(hidden_nd, batch.targets_n, head)
+
+
+def likelihood(factor=1.0, reduction="token-mean"):
+    def objective(scored, tokens, rows):
+        logprobs_bt = tokens.padded(scored[0])
+        term = Term("nll", -factor * logprobs_bt, tokens.mask_bt, 1.0, reduction)
+        return Losses([term], sums={"tokens": tokens.mask_bt.sum()}, peaks={"rows": torch.tensor(len(rows))})
+
+    return objective
+
+
+def batch(factor=1.0, reduction="token-mean"):
+    return Batch(SEQUENCES, read, likelihood(factor, reduction), {"nll": Counts(TOKENS, len(SEQUENCES), 20)})
+
+
+def weights(made):
+    return {name: p.detach().clone() for name, p in made.raw.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "reduction", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
+)
+def test_one_batch_and_many_micro_batches_take_the_same_step(reduction):
+    whole, cut = engine(max_tokens=10_000), engine(max_tokens=9)
+    for _ in range(3):
+        one, many = whole.update(batch(reduction=reduction)), cut.update(batch(reduction=reduction))
+        assert many.loss == pytest.approx(one.loss, rel=1e-5)
+        assert many.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+        assert one.sums["tokens"] == many.sums["tokens"] == TOKENS
+        assert many.peaks["rows"] < one.peaks["rows"] <= len(SEQUENCES)
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(cut)[name], atol=1e-5), name
+
+
+def test_a_step_lowers_the_loss_it_steps_on():
+    made = engine()
+    losses = [made.update(batch()).loss for _ in range(5)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_non_finite_update_changes_nothing_and_the_fifth_in_a_row_ends_the_run():
+    made = engine()
+    made.update(batch())
+    before = weights(made)
+    for _ in range(4):
+        assert not made.update(batch(factor=math.nan)).applied
+    assert all(torch.equal(value, before[name]) for name, value in weights(made).items())
+    assert made.update(batch()).applied
+    for _ in range(4):
+        made.update(batch(factor=math.inf))
+    with pytest.raises(UserError, match="5 optimiser updates in a row"):
+        made.update(batch(factor=math.nan))
+
+
+def test_no_sequence_anywhere_is_a_zero_gradient_not_a_crash():
+    made = engine()
+    nothing = Batch([], read, likelihood(), {"nll": Counts(TOKENS, len(SEQUENCES), 20)})
+    update = made.update(nothing)
+    assert (update.loss, update.grad_norm, update.applied) == (0.0, 0.0, True)
+
+
+def test_the_learning_rate_warms_up_and_decays_as_its_formula_says():
+    assert [learning_rate(Optim(lr=1.0, warmup_updates=4), u, 10) for u in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1, 1, 1]
+    linear = Optim(lr=1.0, warmup_updates=2, schedule="linear")
+    assert [learning_rate(linear, u, 10) for u in (2, 6, 10)] == [1.0, 0.5, 0.0]
+    cosine = Optim(lr=1.0, schedule="cosine")
+    assert [round(learning_rate(cosine, u, 8), 6) for u in (0, 4, 8)] == [1.0, 0.5, 0.0]
+
+
+def test_resume_from_a_checkpoint_takes_the_very_steps_that_an_uninterrupted_run_takes(tmp_path):
+    straight = engine(optim=Optim(lr=1e-2, weight_decay=0.1, schedule="linear"))
+    broken = engine(optim=Optim(lr=1e-2, weight_decay=0.1, schedule="linear"))
+    for _ in range(3):
+        straight.update(batch())
+        broken.update(batch())
+    save_checkpoint(tmp_path / "step_000003", broken, Position(3, broken.updates, 0, 77), keep=2)
+    expected_draw = torch.rand(3)
+    resumed = engine(optim=Optim(lr=1e-2, weight_decay=0.1, schedule="linear"))
+    position = load_checkpoint(tmp_path / "step_000003", resumed)
+    assert position == Position(3, 3, 0, 77)
+    assert torch.equal(torch.rand(3), expected_draw)
+    for _ in range(3):
+        one, other = straight.update(batch()), resumed.update(batch())
+        assert (one.loss, one.grad_norm, one.lr) == (other.loss, other.grad_norm, other.lr)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(straight).items())
+
+
+def test_the_last_checkpoints_and_the_best_are_kept_and_leftovers_of_a_kill_are_swept(tmp_path):
+    made = engine()
+    for step in range(1, 7):
+        save_checkpoint(tmp_path / f"step_{step:06d}", made, Position(step, step, 0, 0, best_step=2), keep=2)
+    (tmp_path / ".tmp-step_000007").mkdir()
+    (tmp_path / "step_000009").mkdir()
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_000006"
+    assert {path.name for path in tmp_path.iterdir()} == {"step_000002", "step_000005", "step_000006", "step_000009"}
+
+
+def test_a_broken_checkpoint_is_named_in_one_sentence(tmp_path):
+    made = engine()
+    save_checkpoint(tmp_path / "step_000001", made, Position(1, 1, 0, 0), keep=2)
+    (tmp_path / "step_000001" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match=r"step_000001 cannot be read.*go on from the one before"):
+        load_checkpoint(tmp_path / "step_000001", made)
+
+
+def test_adapters_train_alone_and_switch_off_to_the_initial_model(tmp_path):
+    made = engine(lora=Lora(rank=4))
+    initial = tiny_lm()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    for _ in range(3):
+        made.update(batch())
+    frozen = {name: value for name, value in made.raw.named_parameters() if not value.requires_grad}
+    reference = {name: p for name, p in initial.named_parameters()}
+    for name, value in frozen.items():
+        plain = name.replace("base_model.model.", "").replace(".base_layer", "")
+        assert torch.equal(value, reference[plain]), name
+    with torch.no_grad():
+        assert not torch.allclose(causal_lm(made.raw)(ids).logits, initial(ids).logits, atol=1e-4)
+        with without_adapters(made.raw):
+            assert torch.equal(causal_lm(made.raw)(ids).logits, initial(ids).logits)
+    save_checkpoint(tmp_path / "step_000003", made, Position(3, 3, 0, 0), keep=1)
+    other = engine(lora=Lora(rank=4))
+    load_weights(tmp_path / "step_000003", other)
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(made).items())

@@ -1,0 +1,72 @@
+"""Micro-batches within budget and waste, and log-probs equal to the plain formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlx.numerics.collate import TokenSequence, collate, micro_batches
+from rlx.numerics.logprobs import Head, token_logprobs
+
+
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 2000))
+def test_micro_batches_hold_every_sequence_once_within_budget_and_waste(lengths, budget):
+    plan = micro_batches(lengths, budget)
+    assert sorted(index for rows in plan for index in rows) == list(range(len(lengths)))
+    for rows in plan:
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or len(rows) * longest <= budget
+        assert sum(lengths[row] for row in rows) >= 0.9 * len(rows) * longest
+
+
+def test_collate_puts_each_response_token_behind_the_position_that_predicts_it():
+    batch = collate([TokenSequence((5, 6), (7, 8)), TokenSequence((5,), (9,)), TokenSequence((4,), ())])
+    assert batch.input_ids_bs.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0], [4, 0, 0, 0]]
+    assert batch.mask_bt.tolist() == [[True, True], [True, False], [False, False]]
+    assert batch.targets_n.tolist() == [7, 8, 9]
+    assert batch.input_ids_bs[batch.rows_n, batch.columns_n + 1].tolist() == [7, 8, 9]
+    assert batch.padded(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 2], [3, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
+    torch.manual_seed(0)
+    hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(11, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 11, (7,))
+    factor = torch.randn(7, dtype=torch.float64)
+    ours, entropy = token_logprobs(hidden, targets, Head(weight, bias, softcap, 0.5), 0.7, chunk)
+    got = torch.autograd.grad((ours * factor).sum(), (hidden, weight, bias))
+    logits = 0.5 * (hidden @ weight.T + bias)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    plain = torch.log_softmax(logits / 0.7, dim=-1)
+    expected = torch.autograd.grad((plain[torch.arange(7), targets] * factor).sum(), (hidden, weight, bias))
+    assert torch.allclose(ours, plain[torch.arange(7), targets], atol=1e-12)
+    assert torch.allclose(entropy, -(plain.exp() * plain).sum(-1), atol=1e-12)
+    assert not entropy.requires_grad
+    for one, other in zip(got, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_no_tensor_of_all_logits_is_ever_alive():
+    """The largest tensor that the scoring allocates is one chunk of logits."""
+    hidden, weight = torch.randn(64, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    with Watch():
+        logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight), chunk=4)
+        logprobs.sum().backward()
+    assert largest <= max(4 * 1000, weight.numel())
