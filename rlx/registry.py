@@ -63,6 +63,14 @@ class Component:
     """Defaults for other keys of the spec (dotted) that belong to the method, such as ``batch.reduction``."""
     whole_batch: Callable[..., Any] | None = None
     """Statistic over the whole optimiser batch and all ranks, computed without gradient before the loss."""
+    needs_if: Callable[[Any], frozenset[str]] | None = None
+    """Of the method's parameters: what these need beyond ``needs``."""
+    after_update: Callable[..., Any] | None = None
+    """``(hp, means) -> hp``: the parameters after an update, from the mean of each of its terms (a dual variable)."""
+
+    def needed(self, hp: Hyper) -> frozenset[str]:
+        """Everything the engine must compute for the method with these parameters."""
+        return self.needs | (self.needs_if(hp) if self.needs_if else frozenset())
 
 
 _components: dict[tuple[str, str], Component] = {}
@@ -77,6 +85,8 @@ def register(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
     whole_batch: Callable[..., Any] | None = None,
+    needs_if: Callable[[Any], frozenset[str]] | None = None,
+    after_update: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Register the decorated function under its own name; see ``Component`` for the arguments."""
 
@@ -92,6 +102,8 @@ def register(
             presets=dict(presets or {}),
             recipe=dict(recipe or {}),
             whole_batch=whole_batch,
+            needs_if=needs_if,
+            after_update=after_update,
         )
         _components[kind, fn.__name__] = component
         return fn
