@@ -1,5 +1,8 @@
 """The one exception a person may cause: what is wrong, and what to do about it."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake in a spec, a file or a command, printed as one sentence without a traceback.
@@ -18,3 +21,10 @@ class UserError(Exception):
         self.what = what
         self.fix = fix
         self.exit_code = exit_code
+
+
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question when nothing is near."""
+    near = difflib.get_close_matches(name, choices, n=1)
+    question = f"did you mean '{near[0]}'? " if near else ""
+    return f"{question}choices: {', '.join(choices) or 'none'}"

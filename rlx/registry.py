@@ -6,7 +6,6 @@ and no other. A file of the user's own is named by path: ``get("policy", "./my_l
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rlx.errors import UserError
+from rlx.errors import UserError, did_you_mean
 
 PACKAGES = {
     "policy": "rlx.policy",
@@ -153,13 +152,6 @@ def get(kind: str, name: str, key: str = "name") -> Component:
             raise UserError(f"{key} '{name}' is not a known {kind}", fix=did_you_mean(name, choices))
         importlib.import_module(f"{PACKAGES[kind]}.{name}")
     return _components[kind, name]
-
-
-def did_you_mean(name: str, choices: list[str]) -> str:
-    """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question when nothing is near."""
-    near = difflib.get_close_matches(name, choices, n=1)
-    question = f"did you mean '{near[0]}'? " if near else ""
-    return f"{question}choices: {', '.join(choices) or 'none'}"
 
 
 def _from_file(kind: str, name: str, key: str) -> Component:

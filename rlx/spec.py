@@ -10,8 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlx import __version__
-from rlx.errors import UserError
-from rlx.registry import did_you_mean
+from rlx.errors import UserError, did_you_mean
 
 
 class Section(BaseModel):
