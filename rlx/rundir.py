@@ -1,13 +1,13 @@
 """The run folder: the only place that knows its paths.
 
-    runs/<id>/spec.yaml          what the person wrote
-    runs/<id>/resolved.json      what it came to
-    runs/<id>/metrics.jsonl      one line a step, the source of truth
-    runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
-    runs/<id>/checkpoints/       step_000025/ ...
-    runs/<id>/model/             the trained model, for from_pretrained
-    runs/<id>/mlflow.json        MLflow run id, kept across resume
-    runs/<id>/summary.json       written last: the run is done
+runs/<id>/spec.yaml          what the person wrote
+runs/<id>/resolved.json      what it came to
+runs/<id>/metrics.jsonl      one line a step, the source of truth
+runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
+runs/<id>/checkpoints/       step_000025/ ...
+runs/<id>/model/             the trained model, for from_pretrained
+runs/<id>/mlflow.json        MLflow run id, kept across resume
+runs/<id>/summary.json       written last: the run is done
 """
 
 from __future__ import annotations
@@ -161,4 +161,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})", fix="start the run anew with --fresh", exit_code=1) from None
+        raise UserError(
+            f"{path} cannot be read ({error})", fix="start the run anew with --fresh", exit_code=1
+        ) from None

@@ -53,7 +53,7 @@ class Data(Section):
     """Where prompts and answers come from."""
 
     source: str = "auto"
-    """``arithmetic`` (embedded), a .jsonl or .parquet file, or a hub data set; ``auto`` is the embedded model's task."""
+    """``arithmetic`` (embedded), a .jsonl or .parquet file, or a hub data set; ``auto`` is the embedded task."""
     subset: str | None = None
     """Configuration name of a hub data set, such as ``main``."""
     split: str = "train"

@@ -17,8 +17,11 @@ from rlx.numerics.logprobs import Head
 from rlx.spec import Model
 
 T = TypeVar("T")
+LM = Any
+"""A transformers causal language model, with peft's wrapper or without; neither library is typed."""
 Reader = Callable[[Tensor, Head, TokenBatch], T]
-"""What a loss needs of a micro-batch: ``read(hidden_nd at the positions that predict a response token, head, batch)``."""
+"""What a loss reads of a micro-batch: a function of the hidden states [n, d] that predict response tokens, the head
+and the batch."""
 
 
 class ReadableModel(nn.Module):
@@ -27,9 +30,9 @@ class ReadableModel(nn.Module):
     The reader runs inside forward so that sharded weights (FSDP2) are whole while it reads them.
     """
 
-    def __init__(self, lm: nn.Module) -> None:
+    def __init__(self, lm: LM) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm: LM = lm
 
     def forward(self, batch: TokenBatch, read: Reader[T]) -> T:
         """``read`` of the final hidden states [n, d] at the batch's response positions."""
@@ -38,7 +41,7 @@ class ReadableModel(nn.Module):
         return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)
 
 
-def head_of(lm: nn.Module) -> Head:
+def head_of(lm: LM) -> Head:
     """The output layer of a transformers causal language model."""
     layer = lm.get_output_embeddings()
     config = lm.config.get_text_config()
@@ -46,14 +49,14 @@ def head_of(lm: nn.Module) -> Head:
     return Head(layer.weight, layer.bias, getattr(config, "final_logit_softcapping", None), scale)
 
 
-def load_model(path: str, model: Model, device: torch.device) -> nn.Module:
+def load_model(path: str, model: Model, device: torch.device) -> LM:
     """The model in float32 on ``device``, checked to have a head that ``Head`` reproduces.
 
     Raises:
         UserError: when it cannot be found or loaded.
     """
     try:
-        lm: nn.Module = AutoModelForCausalLM.from_pretrained(
+        lm: LM = AutoModelForCausalLM.from_pretrained(
             path,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
@@ -69,7 +72,7 @@ def load_model(path: str, model: Model, device: torch.device) -> nn.Module:
     return lm
 
 
-def add_lora(lm: nn.Module, model: Model) -> nn.Module:
+def add_lora(lm: LM, model: Model) -> LM:
     """The model with trainable adapters inside and all else frozen (peft); unchanged without ``model.lora``."""
     if model.lora is None:
         return lm
@@ -91,19 +94,20 @@ def add_lora(lm: nn.Module, model: Model) -> nn.Module:
     return adapted
 
 
-def causal_lm(model: nn.Module) -> nn.Module:
+def causal_lm(model: LM) -> LM:
     """The transformers model inside peft's wrapper, adapters in place."""
-    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    return model.get_base_model() if _has_adapters(model) else model
 
 
-def without_adapters(model: nn.Module) -> AbstractContextManager[None]:
+def without_adapters(model: LM) -> AbstractContextManager[None]:
     """Within this context a model with adapters computes what it did before training."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    context: AbstractContextManager[None] = model.disable_adapter() if _has_adapters(model) else nullcontext()
+    return context
 
 
-def save_model(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+def save_model(model: LM, tokenizer: Any, folder: Path) -> None:
     """Save for ``from_pretrained``; adapters are merged into a copy of the weights and also saved beside it."""
-    if hasattr(model, "peft_config"):
+    if _has_adapters(model):
         model.save_pretrained(folder / "adapter")
         model.merge_adapter()
         lm = causal_lm(model)
@@ -132,19 +136,21 @@ def load_tokenizer(path: str, model: Model) -> Any:
         raise _not_loaded("tokenizer", path, error) from None
 
 
-def stop_ids(lm: nn.Module, tokenizer: Any) -> tuple[int, ...]:
+def stop_ids(lm: LM, tokenizer: Any) -> tuple[int, ...]:
     """Token ids that end a response: the generation config's and the tokenizer's."""
     config: GenerationConfig | None = getattr(lm, "generation_config", None)
     found: set[int] = set()
     for value in (config.eos_token_id if config else None, tokenizer.eos_token_id):
         found.update(value if isinstance(value, list) else [] if value is None else [value])
     if not found:
-        raise UserError("the model names no end-of-sequence token", fix="set eos_token_id in its generation_config.json")
+        raise UserError(
+            "the model names no end-of-sequence token", fix="set eos_token_id in its generation_config.json"
+        )
     return tuple(sorted(found))
 
 
 @torch.no_grad()
-def _check_head(lm: nn.Module, path: str) -> None:
+def _check_head(lm: LM, path: str) -> None:
     """Compare our head on hidden states with the model's own logits, once: some architectures do more than W h."""
     ids = torch.arange(1, 9, device=next(lm.parameters()).device)[None] % lm.config.get_text_config().vocab_size
     was_training = lm.training
@@ -159,6 +165,10 @@ def _check_head(lm: nn.Module, path: str) -> None:
             fix="this architecture's output layer is not supported",
             exit_code=1,
         )
+
+
+def _has_adapters(model: LM) -> bool:
+    return hasattr(model, "disable_adapter")
 
 
 def _not_loaded(what: str, path: str, error: Exception) -> UserError:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rlx.engine.model import Reader, ReadableModel, causal_lm
+from rlx.engine.model import ReadableModel, Reader, causal_lm
 from rlx.engine.optim import learning_rate, make_optimizer
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
@@ -217,7 +217,7 @@ class Engine:
 
 
 def make_accelerator(spec: Model) -> Accelerator:
-    """accelerate with autocast to bfloat16 where the device has it (or the spec says so)."""
+    """Accelerate with autocast to bfloat16 where the device has it (or the spec says so)."""
     cuda = torch.cuda.is_available()
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=not cuda)

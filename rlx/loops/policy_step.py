@@ -63,7 +63,9 @@ class PolicyObjective:
         """See ``engine.step.Batch.objective``."""
         mask_bt = tokens.mask_bt
         logprobs_bt, entropy_bt = tokens.padded(scored[0]), tokens.padded(scored[1])
-        old_bt = logprobs_bt.detach() if self.mini.old_logprobs is None else self._rows(self.mini.old_logprobs, tokens, rows)
+        old_bt = (
+            logprobs_bt.detach() if self.mini.old_logprobs is None else self._rows(self.mini.old_logprobs, tokens, rows)
+        )
         adv_bt = self.mini.adv_b[rows].to(mask_bt.device)[:, None] * mask_bt
         needs_entropy = "entropy" in self.method.component.needs
         batch = PolicyBatch(old_bt, adv_bt, mask_bt, entropy_bt if needs_entropy else None)
@@ -82,7 +84,12 @@ class PolicyObjective:
         return pad_rows([values[row] for row in rows], tokens.mask_bt.shape[1]).to(tokens.mask_bt.device)
 
     def _statistics(
-        self, sums: dict[str, Tensor], logprobs_bt: Tensor, old_bt: Tensor, entropy_bt: Tensor, tokens: TokenBatch,
+        self,
+        sums: dict[str, Tensor],
+        logprobs_bt: Tensor,
+        old_bt: Tensor,
+        entropy_bt: Tensor,
+        tokens: TokenBatch,
         rows: list[int],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Sums over the scored tokens, and the ratio's extremes."""
@@ -165,7 +172,7 @@ def logprobs_of(
     found: dict[int, Tensor] = {}
     for rows, (logprobs_n, _) in engine.score(sequences, read, model):
         lengths = [len(sequences[row].response) for row in rows]
-        found.update(zip(rows, logprobs_n.cpu().split(lengths), strict=True))
+        found.update(zip(rows, torch.split(logprobs_n.cpu(), lengths), strict=True))
     return [found[index] for index in range(len(sequences))]
 
 

@@ -40,7 +40,7 @@ class Head:
 def token_logprobs(
     hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
+    """Log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
 
     Works through the tokens in chunks and recomputes each chunk's logits in the backward pass. The entropy carries no
     gradient.

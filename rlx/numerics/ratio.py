@@ -10,7 +10,7 @@ LOG_RATIO_LIMIT = 20.0
 
 
 def log_ratio(logprobs_bt: Tensor, old_logprobs_bt: Tensor) -> Tensor:
-    """log r = log pi - log pi_old, clamped to +-20 nats; no gradient flows where it is clamped.
+    """Log r = log pi - log pi_old, clamped to +-20 nats; no gradient flows where it is clamped.
 
     Args:
         logprobs_bt: current log-probs [b, t], nats.
