@@ -48,7 +48,7 @@ def _needs(hp: PALU) -> frozenset[str]:
     "unlearn",
     paper="2601.03190",
     official="PALU's published trainer, compute_loss",
-    needs={"sensitive", "forget.ref_topk"},
+    needs={"forget.sensitive", "forget.ref_topk"},
     needs_if=_needs,
     presets={
         "official": {},

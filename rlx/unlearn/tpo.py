@@ -28,7 +28,7 @@ class TPO(Hyper):
 @register(
     "unlearn",
     paper="Targeted Preference Optimization; no official code was compared with",
-    needs={"sensitive", "forget.ref_label_logit"},
+    needs={"forget.sensitive", "forget.ref_label_logit"},
     needs_if=lambda hp: retain_needs(hp.retain),
 )
 def tpo(forget: Answers, retain: Answers, hp: TPO) -> list[Term]:
