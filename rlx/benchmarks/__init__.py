@@ -1,0 +1,1 @@
+"""One file, one benchmark: its rows, prompt, scorer and metrics."""

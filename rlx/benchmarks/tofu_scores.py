@@ -1,0 +1,232 @@
+"""Scores of one unlearning sample, and what follows from all of them. numpy and scipy only.
+
+Names of aggregates are those of locuslab/open-unlearning, so that its logs and ours can be laid side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+UTILITY_PARTS = ("retain", "real_authors", "world_facts")
+ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question's scores under one model.
+
+    Example:
+        ``Sample(part="forget", index=3, author=0, prob=0.9, rouge=1.0, truth_ratio=0.5)``
+    """
+
+    part: str
+    """``forget``, ``holdout``, ``retain``, ``real_authors`` or ``world_facts``."""
+    index: int
+    author: int
+    """Cluster: questions about one author stand or fall together."""
+    prob: float | None = None
+    """exp(-mean NLL of the answer), end of sequence counted."""
+    prob_normalised: float | None = None
+    """p / (p + sum of the wrong answers' p)."""
+    rouge: float | None = None
+    """ROUGE-L recall of the greedy answer, with stemmer."""
+    truth_ratio: float | None = None
+    exact: float | None = None
+    """Share of teacher-forced argmax = label."""
+    strength: float | None = None
+    """Extraction strength."""
+    attacks: Mapping[str, float] = field(default_factory=dict)
+    """Score of each membership attack; lower means likelier a member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An aggregate with its 95 % interval.
+
+    Example:
+        ``Estimate(value=0.61, low=0.55, high=0.66)``
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def truth_ratio(nll_right: float, nll_wrong: Sequence[float], epsilon: float = 0.0) -> float:
+    """TR = exp(-mean_j nll_wrong_j) / exp(-nll_right) (TOFU, arXiv 2401.06121, equation 1).
+
+    Args:
+        nll_right: mean NLL of the paraphrase (forget, retain) or of the gold answer (nats a token).
+        nll_wrong: mean NLL of each wrong answer (nats a token).
+        epsilon: open-unlearning adds 1e-10 to the denominator; without it the ratio is taken in log space.
+    """
+    wrong = float(np.mean(nll_wrong))
+    if epsilon:
+        return float(np.exp(-wrong) / (np.exp(-nll_right) + epsilon))
+    return float(np.exp(min(nll_right - wrong, 700.0)))
+
+
+def closeness(ratios: Floats, epsilon: float = 0.0) -> Floats:
+    """min(TR, 1/TR): 1 when right and wrong answers are equally likely; the forget set's score."""
+    return np.minimum(ratios, 1.0 / np.maximum(ratios + epsilon, 1e-300))
+
+
+def correctness(ratios: Floats) -> Floats:
+    """max(0, 1 - TR): the other sets' score."""
+    return np.maximum(0.0, 1.0 - ratios)
+
+
+def exact_memorisation(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Share of positions whose teacher-forced argmax is the label (end of sequence dropped by the caller)."""
+    return float(np.mean(np.asarray(predicted) == np.asarray(labels))) if len(labels) else 0.0
+
+
+def extraction_strength(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """1 - k/n with the smallest k for which argmax[k:] = labels[k:] (Carlini et al. 2021, arXiv 2012.07805)."""
+    wrong = np.flatnonzero(np.asarray(predicted) != np.asarray(labels))
+    return 1.0 - (float(wrong[-1]) + 1.0) / len(labels) if len(wrong) else 1.0
+
+
+def auc(members: Floats, others: Floats) -> float:
+    """Probability that a member's score is below a non-member's, ties counting half (Mann-Whitney)."""
+    ranks = stats.rankdata(np.concatenate([others, members]))
+    n, m = len(others), len(members)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def privleak(area: float, retain_area: float = 0.5) -> float:
+    """((1-AUC) - (1-AUC_retain)) / (1-AUC_retain) * 100 (MUSE, arXiv 2407.06460), with open-unlearning's 1e-10."""
+    return float(((1 - area) - (1 - retain_area)) / (1 - retain_area + 1e-10) * 100)
+
+
+def harmonic_mean(values: Sequence[float]) -> float:
+    """The harmonic mean n / sum 1/x; 0 when any x is 0."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return float(len(numbers) / np.sum(1.0 / numbers)) if (numbers > 0).all() else 0.0
+
+
+def forget_quality(ratios: Floats, retain_ratios: Floats) -> tuple[float, float, int]:
+    """Two-sample Kolmogorov-Smirnov test between the truth ratios of two models on the forget set.
+
+    Returns:
+        p-value, statistic D and n. The p-value is a step function of D, and two halves of one retain model score
+        anywhere from .4 to 1: high values do not rank methods.
+    """
+    result = stats.ks_2samp(ratios, retain_ratios)
+    return float(result.pvalue), float(result.statistic), len(ratios)
+
+
+def aggregates(
+    samples: Sequence[Sample], retain_model: Sequence[Sample] = (), epsilon: float = 0.0
+) -> dict[str, float]:
+    """Every aggregate that the samples allow.
+
+    Args:
+        samples: one model's samples, of any parts.
+        retain_model: the samples of the model that never saw the forget set, for forget quality and privleak.
+        epsilon: see ``truth_ratio``.
+    """
+    found: dict[str, float] = {}
+    forget = _part(samples, "forget")
+    for name, key in (
+        ("exact_memorization", "exact"),
+        ("extraction_strength", "strength"),
+        ("forget_Q_A_Prob", "prob"),
+        ("forget_Q_A_ROUGE", "rouge"),
+    ):
+        _put_mean(found, name, _column(forget, key))
+    ratios = _column(forget, "truth_ratio")
+    if len(ratios):
+        found["forget_truth_ratio"] = float(np.mean(closeness(ratios, epsilon)))
+        others = _column(_part(retain_model, "forget"), "truth_ratio")
+        if len(others):
+            p, d, n = forget_quality(ratios, others)
+            found |= {"forget_quality": p, "forget_quality_D": d, "forget_quality_n": n}
+    areas, retain_areas = _areas(samples), _areas(retain_model)
+    found |= {f"mia_{name}": area for name, area in areas.items()}
+    if "min_k" in areas:
+        found["privleak"] = privleak(areas["min_k"], retain_areas.get("min_k", 0.5))
+    found |= _utility(samples)
+    return found
+
+
+def intervals(
+    samples: Sequence[Sample], retain_model: Sequence[Sample] = (), epsilon: float = 0.0, seed: int = 0
+) -> dict[str, Estimate]:
+    """``aggregates`` with percentile intervals from a bootstrap over authors (questions of one are drawn together)."""
+    point = aggregates(samples, retain_model, epsilon)
+    generator = np.random.Generator(np.random.Philox(seed))
+    redraw, redraw_retain = _redrawer(samples, generator), _redrawer(retain_model, generator)
+    drawn = [aggregates(redraw(), redraw_retain(), epsilon) for _ in range(RESAMPLES)]
+    result = {}
+    for name, value in point.items():
+        if name in ("forget_quality", "forget_quality_n"):  # a p-value has no meaningful interval; D has
+            result[name] = Estimate(value, value, value)
+            continue
+        low, high = np.quantile([d[name] for d in drawn if name in d], [0.025, 0.975])
+        result[name] = Estimate(value, float(low), float(high))
+    return result
+
+
+def _redrawer(samples: Sequence[Sample], generator: np.random.Generator) -> Callable[[], list[Sample]]:
+    """A function that draws authors with replacement, part by part."""
+    clusters: dict[str, dict[int, list[Sample]]] = {}
+    for sample in samples:
+        clusters.setdefault(sample.part, {}).setdefault(sample.author, []).append(sample)
+    groups = [list(authors.values()) for authors in clusters.values()]
+
+    def redraw() -> list[Sample]:
+        picked: list[Sample] = []
+        for group in groups:
+            for index in generator.integers(len(group), size=len(group)):
+                picked += group[index]
+        return picked
+
+    return redraw
+
+
+def _utility(samples: Sequence[Sample]) -> dict[str, float]:
+    """Means of the kept sets and, when all nine are there, their harmonic mean."""
+    nine: list[float] = []
+    found: dict[str, float] = {}
+    for part in UTILITY_PARTS:
+        of_part = _part(samples, part)
+        probability = _column(of_part, "prob" if part == "retain" else "prob_normalised")
+        scores = (probability, _column(of_part, "rouge"), correctness(_column(of_part, "truth_ratio")))
+        for name, values in zip(("Prob", "ROUGE", "Truth_Ratio"), scores, strict=True):
+            _put_mean(found, f"{part}_{name}", values)
+            nine += [float(np.mean(values))] if len(values) else []
+    if len(nine) == 9:
+        found["model_utility"] = harmonic_mean(nine)
+    return found
+
+
+def _areas(samples: Sequence[Sample]) -> dict[str, float]:
+    forget, holdout = _part(samples, "forget"), _part(samples, "holdout")
+    areas = {}
+    for name in ATTACKS:
+        members, others = (np.array([s.attacks[name] for s in p if name in s.attacks]) for p in (forget, holdout))
+        if len(members) and len(others):
+            areas[name] = auc(members, others)
+    return areas
+
+
+def _part(samples: Sequence[Sample], part: str) -> list[Sample]:
+    return [sample for sample in samples if sample.part == part]
+
+
+def _column(samples: Sequence[Sample], name: str) -> Floats:
+    values = [getattr(sample, name) for sample in samples]
+    return np.array([value for value in values if value is not None], dtype=np.float64)
+
+
+def _put_mean(found: dict[str, float], name: str, values: Floats) -> None:
+    if len(values):
+        found[name] = float(np.mean(values))
