@@ -218,9 +218,10 @@ sum. A response is right if the text after its only `#` is the sum. Operands are
 | sampled, temperature 1, {SAMPLES} samples a problem | {sampled} |
 | greedy | {greedy} |
 
-**Training.** {STEPS} supervised steps of {BATCH} examples from the train split, AdamW, learning rate {LEARNING_RATE:g},
-{WARM_UP} steps of warm-up, linear decay over {DECAY} steps, gradient norm clipped at {CLIP_NORM:g}, loss on the response
-and its `<eos>`. It stops at {STEPS} steps because seed 0 then begins near .36; other seeds begin elsewhere.
+**Training.** {STEPS} supervised steps of {BATCH} examples from the train split, AdamW, learning rate
+{LEARNING_RATE:g}, {WARM_UP} steps of warm-up, linear decay over {DECAY} steps, gradient norm clipped at {CLIP_NORM:g},
+loss on the response and its `<eos>`. It stops at {STEPS} steps because seed 0 then begins near .36; other seeds begin
+elsewhere.
 There is no `<bos>` and no chat template: one character is one token.
 
 **Rebuild.** `python -m rlx.assets.build_arithmetic --seed {seed}` writes this folder anew, this card included. On one
