@@ -70,9 +70,16 @@ def train(
         typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
         return
 
+    from rlx.rundir import RunDir
+
+    folder = RunDir(runs_dir / resolved.run_id)
+    if fresh:
+        with folder.locked():
+            folder.clear()
+
     from rlx.backends.local import run
 
-    raise typer.Exit(run(resolved, content, runs_dir, processes=processes, fresh=fresh))
+    raise typer.Exit(run(resolved, content, folder, processes))
 
 
 @app.command()

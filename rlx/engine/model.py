@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.logprobs import Head
 from rlx.spec import Model
+
+# Bars of weight loading would tear the live panel.
+transformers_logging.disable_progress_bar()
 
 T = TypeVar("T")
 LM = Any

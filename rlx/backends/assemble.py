@@ -1,0 +1,81 @@
+"""Names to things: every part of a run, built from its resolved experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlx.data.prompts import PromptSet, hold_out, load_prompts
+from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
+from rlx.engine.step import Engine, make_accelerator
+from rlx.loops.parts import Parts, Recorder
+from rlx.loops.policy_step import Method
+from rlx.loops.rollouts import Reward
+from rlx.loops.stop import Stop
+from rlx.registry import get
+from rlx.resolve import EMBEDDED_DATA, policy_method
+from rlx.rewards.verdict import Verdict
+from rlx.rollout.hf import HFSampler
+from rlx.rollout.sampler import Sampling
+from rlx.rundir import RunDir
+from rlx.spec import Resolved
+
+
+def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
+    """Every name of the experiment as the thing it names."""
+    spec = resolved.spec
+    accelerator = make_accelerator(spec.model)
+    tokenizer = load_tokenizer(resolved.model_folder, spec.model)
+    data, held_out = load_data(resolved, tokenizer)
+    model = add_lora(load_model(resolved.model_folder, spec.model, accelerator.device), spec.model)
+    reference = None
+    if spec.algorithm.kl_coef > 0 and spec.model.lora is None:
+        reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
+    engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens)
+    component = policy_method(spec)
+    return Parts(
+        resolved=resolved,
+        run=folder,
+        engine=engine,
+        sampler=HFSampler(engine.lm, engine.accelerator.autocast),
+        tokenizer=tokenizer,
+        method=Method(component, component.hyper(**spec.algorithm.params)),
+        reward=graded_by(spec.reward.name),
+        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stop_ids(engine.lm, tokenizer)),
+        prompts=data.prompts,
+        held_out=held_out.prompts,
+        reference=reference,
+        recorder=recorder,
+        stop=Stop(),
+    )
+
+
+def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]:
+    """Training prompts and held-out prompts (empty when evaluation is off)."""
+    spec = resolved.spec
+    data = load_prompts(spec.data, tokenizer)
+    if not spec.evaluation.every:
+        return data, PromptSet([], {})
+    source = spec.evaluation.source
+    if source == "auto" and spec.data.source != EMBEDDED_DATA:
+        train_part, held_out = hold_out(data.prompts, spec.evaluation.limit)
+        return PromptSet(train_part, data.left_out), PromptSet(held_out, {})
+    test = spec.data.model_copy(
+        update={
+            "source": spec.data.source if source == "auto" else source,
+            "split": spec.evaluation.split,
+            "limit": spec.evaluation.limit,
+        }
+    )
+    return data, load_prompts(test, tokenizer)
+
+
+def graded_by(name: str) -> Reward:
+    """The registered reward as a function of (response, gold) pairs."""
+    function: Callable[[str, str], Verdict] = get("reward", name, key="reward.name").fn
+
+    def reward(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        return [function(response, gold) for response, gold in pairs]
+
+    return reward

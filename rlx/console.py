@@ -1,0 +1,130 @@
+"""What a person sees: a live panel on a terminal, plain lines elsewhere, tables at the end. No logic.
+
+Results go to stdout; progress, notes and warnings go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+BARS = "▁▂▃▄▅▆▇█"
+PLAIN_EVERY = 5.0
+"""Seconds between plain lines."""
+
+
+def print_out(renderable: RenderableType) -> None:
+    """Print a result to stdout."""
+    console = RichConsole(highlight=False)
+    # What is piped into a file keeps its full width; a line of text is never broken, so that paths can be copied.
+    width = None if console.is_terminal else 120
+    console.print(renderable, width=width, soft_wrap=isinstance(renderable, str))
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {text}", style="yellow"))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; the first column is left-aligned, the others right-aligned."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+@dataclass(slots=True)
+class Progress:
+    """The live view of one run.
+
+    Example:
+        ``Progress("dgpo on arithmetic", total=100)``, then ``show(step, facts, trend)`` after each step
+    """
+
+    title: str
+    total: int
+    unit: str = "step"
+    _rich: RichConsole = field(default_factory=lambda: RichConsole(stderr=True, highlight=False, soft_wrap=True))
+    _live: Live | None = None
+    _first: tuple[int, float] | None = None
+    _printed: float = 0.0
+
+    def show(self, step: int, facts: Mapping[str, str], trend: Sequence[float] = ()) -> None:
+        """Show where the run stands.
+
+        Args:
+            step: steps done.
+            facts: names and values, in order.
+            trend: the main figure's course, each value within [0, 1].
+        """
+        now = time.perf_counter()
+        self._first = self._first or (step, now)
+        pace = (step - self._first[0]) / max(now - self._first[1], 1e-9)
+        timing = f"{pace:.2f} {self.unit}s/s, {_clock((self.total - step) / pace)} left" if pace else "starting"
+        if self._rich.is_terminal:
+            self._update(step, facts, trend, timing)
+        elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
+            self._printed = now
+            shown = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self._rich.print(f"{self.unit} {step}/{self.total}: {shown} ({timing})")
+
+    def note(self, text: str) -> None:
+        """Say something above the panel."""
+        self._rich.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """Warn above the panel."""
+        self._rich.print(Text(f"warning: {text}", style="yellow"))
+
+    def stop(self) -> None:
+        """Leave the panel as it is and give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        sys.stderr.flush()
+
+    def _update(self, step: int, facts: Mapping[str, str], trend: Sequence[float], timing: str) -> None:
+        grid = Table.grid(padding=(0, 2))
+        for name, value in facts.items():
+            grid.add_row(Text(name, style="dim"), value)
+        bar = ProgressBar(total=self.total, completed=step, width=max(10, min(60, self._rich.width - 8)))
+        head = Text(f"{self.unit} {step}/{self.total}   {timing}")
+        parts: list[RenderableType] = [head, bar, grid]
+        if trend:
+            parts.append(Text(sparkline(trend, max(10, self._rich.width - 8)), style="green"))
+        panel = Panel(Group(*parts), title=self.title, title_align="left", border_style="dim")
+        if self._live is None:
+            self._live = Live(panel, console=self._rich, refresh_per_second=8, transient=False)
+            self._live.start()
+        else:
+            self._live.update(panel)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values within [0, 1] as one row of bars, averaged down to at most ``width`` of them."""
+    share = max(1, -(-len(values) // width))
+    means = [sum(values[i : i + share]) / len(values[i : i + share]) for i in range(0, len(values), share)]
+    return "".join(BARS[min(len(BARS) - 1, max(0, int(value * len(BARS))))] for value in means)
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as 12s, 3m 05s or 2h 07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
