@@ -39,6 +39,8 @@ class Losses:
     """Scalars that are added up over micro-batches and processes."""
     peaks: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars of which the largest over micro-batches and processes is kept."""
+    counts: Mapping[str, Counts] | None = None
+    """Denominators of this micro-batch alone, instead of the update's (released codes that average micro-batches)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Batch(Generic[T]):
     """Of the reader's output, the micro-batch and the indices of its sequences."""
     counts: Mapping[str, Counts]
     """Denominators of each term over all micro-batches and processes."""
+    plan: list[list[int]] | None = None
+    """Micro-batches chosen by the caller (sequences that must meet in one); by default they are cut by length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,7 @@ class Engine:
         outputs = []
         with torch.no_grad(), self.accelerator.autocast():
             for rows in micro_batches([len(s) for s in sequences], self.max_tokens):
-                tokens = collate([sequences[row] for row in rows]).to(self.accelerator.device)
+                tokens = collate([sequences[row] for row in rows], members=rows).to(self.accelerator.device)
                 outputs.append((rows, scorer(tokens, read)))
         return outputs
 
@@ -188,7 +192,9 @@ class Engine:
 
     def _backward(self, batch: Batch[Any]) -> Tally:
         """Gradients of the whole batch; processes with fewer micro-batches take part with empty ones."""
-        plan = micro_batches([len(s) for s in batch.sequences], self.max_tokens)
+        plan = batch.plan
+        if plan is None:
+            plan = micro_batches([len(s) for s in batch.sequences], self.max_tokens)
         rounds = max(self.gather([len(plan)]))
         if rounds == 0:
             for parameter in self.parameters:
@@ -198,7 +204,7 @@ class Engine:
             last = index == rounds - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 made = self._forward(batch, plan[index] if index < len(plan) else [])
-                share = total(made.terms, batch.counts)
+                share = total(made.terms, made.counts or batch.counts)
                 # Gradients are averaged over processes, and the denominators are those of all of them together.
                 self.accelerator.backward(share * self.world)
             tally.add(float(share.detach()), made.sums, made.peaks)
@@ -207,7 +213,7 @@ class Engine:
     def _forward(self, batch: Batch[Any], rows: list[int]) -> Losses:
         """The losses of one micro-batch; of none, a loss of 0 that reaches every parameter."""
         sequences = [batch.sequences[row] for row in rows] or [TokenSequence((0,), (0,))]
-        tokens = collate(sequences).to(self.accelerator.device)
+        tokens = collate(sequences, members=rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             if rows:
                 return batch.objective(self.model(tokens, batch.read), tokens, rows)

@@ -47,6 +47,8 @@ class TokenBatch:
     """Position whose hidden state predicts it (its own, less one)."""
     targets_n: Tensor
     """Its id."""
+    members: tuple[int, ...] = ()
+    """Index of each sequence in the list that the micro-batch was cut from."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on ``device``."""
@@ -56,6 +58,7 @@ class TokenBatch:
             self.rows_n.to(device),
             self.columns_n.to(device),
             self.targets_n.to(device),
+            self.members,
         )
 
     def padded(self, values_n: Tensor) -> Tensor:
@@ -64,12 +67,13 @@ class TokenBatch:
         return empty_bt.masked_scatter(self.mask_bt, values_n)
 
 
-def collate(sequences: Sequence[TokenSequence], pad_id: int = 0) -> TokenBatch:
+def collate(sequences: Sequence[TokenSequence], pad_id: int = 0, members: Sequence[int] = ()) -> TokenBatch:
     """Pad sequences on the right; every sequence has a prompt of at least one token.
 
     Args:
         sequences: b sequences.
         pad_id: any valid token id; no valid position ever attends to it.
+        members: see ``TokenBatch``.
     """
     longest = max(len(sequence) for sequence in sequences)
     responses = [len(sequence.response) for sequence in sequences]
@@ -84,6 +88,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int = 0) -> TokenBatch:
         torch.tensor(rows, dtype=torch.long),
         torch.tensor(columns, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
+        tuple(members),
     )
 
 

@@ -25,6 +25,7 @@ class CEU(Hyper):
     "unlearn",
     paper="2503.01224",
     official="locuslab/open-unlearning@afcd6b6:src/trainer/unlearn/ceu.py",
+    needs={"forget_only"},
 )
 def ceu(forget: Answers, retain: Answers, hp: CEU) -> list[Term]:
     """CE(sg[softmax(z with z_y = -inf)], softmax(z)), mean over labelled tokens but the first n of each answer.

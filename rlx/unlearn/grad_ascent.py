@@ -20,6 +20,7 @@ class GradAscent(Hyper):
     "unlearn",
     paper="Jang et al. 2022, arXiv 2210.01504",
     official="locuslab/open-unlearning@a50f1e2:src/trainer/unlearn/grad_ascent.py",
+    needs={"forget_only"},
 )
 def grad_ascent(forget: Answers, retain: Answers, hp: GradAscent) -> list[Term]:
     """-NLL of the forget answers, mean over labelled tokens (arXiv 2210.01504). Unbounded below.
