@@ -136,14 +136,15 @@ class MlflowSink:
         except Exception as error:  # whatever MLflow raises, training goes on without it
             self._dead = True
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self.warn(f"MLflow at {public_uri(self.uri)} is not reachable ({first_line[:200]}); metrics.jsonl goes on")
+            reason = public_uri(first_line)[:200]
+            self.warn(f"MLflow at {public_uri(self.uri)} is not reachable ({reason}); metrics.jsonl goes on")
 
     def _open(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> tuple[Any, str]:
         """The client and the id of the run, made when it is new."""
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
+            logging.getLogger(name).setLevel(level)
         with _one_at_a_time(self.uri):
             client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(self.experiment)
