@@ -1,0 +1,149 @@
+"""Prompts with their gold answers: where they come from, which are left out, and in what order they are visited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from rlx.data import arithmetic
+from rlx.data.chat import encode
+from rlx.data.rows import column, read_rows
+from rlx.errors import UserError
+from rlx.rewards.extract import last_boxed, last_hash
+from rlx.spec import Data
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question that is ready to be sampled from.
+
+    Example:
+        ``Prompt(id="47+85", question="47+85=", answer="132", tokens=(7, 10, 13, 11, 8, 16))``
+    """
+
+    id: str
+    question: str
+    """As it stands in the data, without system prompt and suffix."""
+    answer: str
+    """The gold, read as ``data.answer_format`` says."""
+    tokens: tuple[int, ...]
+    """The whole rendered prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts, and how many rows were left out for which reason.
+
+    Example:
+        ``PromptSet(prompts, left_out={"duplicate question": 2, "longer than 1024 tokens": 1})``
+    """
+
+    prompts: list[Prompt]
+    left_out: Mapping[str, int]
+
+
+def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
+    """The prompts of ``data.source``.
+
+    A row without a readable answer is an error, since a wrong column would otherwise train on nothing; a repeated
+    question or a too long prompt is left out and counted.
+
+    Args:
+        data: source, columns, answer format, chat settings and limits.
+        tokenizer: a transformers tokenizer.
+
+    Raises:
+        UserError: for a missing file or column, a broken line, an unreadable answer, or when nothing is left.
+    """
+    left_out: Counter[str] = Counter()
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
+    for place, question, answer, name in islice(_questions(data), data.limit):
+        if question.strip() in seen:
+            left_out["duplicate question"] += 1
+            continue
+        seen.add(question.strip())
+        tokens = encode(question, data, tokenizer)
+        if len(tokens) > data.max_prompt_tokens:
+            left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
+            continue
+        prompts.append(Prompt(name or place, question, answer, tokens))
+    if not prompts:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "it is empty"
+        raise UserError(f"data.source '{data.source}' has no usable row ({why})", fix="check the file and data.*")
+    return PromptSet(prompts, dict(left_out))
+
+
+def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out prompts; which are held out follows from a hash of the question.
+
+    Args:
+        prompts: all prompts.
+        number: how many to hold out, at most half of them.
+    """
+    ranked = sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.question.encode()).hexdigest())
+    chosen = {prompt.question for prompt in ranked[: min(number, len(prompts) // 2)]}
+    return [p for p in prompts if p.question not in chosen], [p for p in prompts if p.question in chosen]
+
+
+def prompt_indices(size: int, seed: int, step: int, number: int) -> list[int]:
+    """The prompts of rollout ``step`` (from 1): shuffled epochs without replacement, a pure function of its arguments.
+
+    Args:
+        size: prompts there are.
+        seed: the run's seed.
+        step: the rollout's number, from 1.
+        number: prompts a rollout; it may straddle epochs.
+    """
+    places = range((step - 1) * number, step * number)
+    return [int(_epoch(size, seed, place // size)[place % size]) for place in places]
+
+
+@lru_cache(maxsize=4)
+def _epoch(size: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+
+
+def _questions(data: Data) -> Iterator[tuple[str, str, str, str]]:
+    """Place, question, gold and id of every row."""
+    if data.source == "arithmetic":
+        for row in arithmetic.rows(cast(Literal["train", "test"], data.split)):
+            yield row["id"], row["prompt"], row["answer"], row["id"]
+        return
+    for place, content in read_rows(data.source, data.subset, data.split):
+        where = f"{data.source} {place}"
+        question = _text(column(content, data.prompt, where, "data.prompt"), where, "data.prompt")
+        answer = _text(column(content, data.answer, where, "data.answer"), where, "data.answer")
+        yield place, question, _gold(answer, data, where), str(content.get("id", "") or "")
+
+
+def _text(value: Any, where: str, key: str) -> str:
+    """A column's value as text: numbers are written out, of a list of chat messages the user's last one is taken."""
+    if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
+        value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value[-1]["content"])
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(int(value)) if float(value).is_integer() else str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: the column {key} names holds {value!r:.80}", fix="it must hold text or a number")
+    return value
+
+
+def _gold(answer: str, data: Data, where: str) -> str:
+    """The gold answer in its format."""
+    if data.answer_format == "raw":
+        return answer.strip()
+    found = last_boxed(answer) if data.answer_format == "last_boxed" else last_hash(answer)
+    if not found:
+        mark = "\\boxed{...}" if data.answer_format == "last_boxed" else "'#### ...'"
+        raise UserError(
+            f"{where}: the answer has no {mark}, which data.answer_format={data.answer_format} reads",
+            fix="choices for data.answer_format: raw, last_boxed, gsm8k_hash",
+        )
+    return found.replace(",", "") if data.answer_format == "gsm8k_hash" else found
