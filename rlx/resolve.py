@@ -35,8 +35,8 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     for recipe in (EMBEDDED_RECIPE if embedded else {}, method.recipe):
         for key, value in recipe.items():
             assign(merged, key, value)
-    _merge(merged, asked.model_dump(mode="json", exclude_unset=True))
-    assign(merged, "algorithm.params", _params(asked, method))
+    merge(merged, asked.model_dump(mode="json", exclude_unset=True))
+    assign(merged, "algorithm.params", method_params(asked.algorithm.name, asked.algorithm.params, method, "algorithm"))
     if asked.data.source == "auto":
         assign(merged, "data.source", _default_source(asked))
     if asked.reward.name == "auto":
@@ -52,14 +52,21 @@ def policy_method(spec: Spec) -> Component:
     return get("policy", spec.algorithm.name.partition("@")[0], key="algorithm.name")
 
 
-def _params(asked: Spec, method: Component) -> dict[str, Any]:
-    """All of the method's parameters: its defaults, the preset's, the person's."""
-    name, _, preset = asked.algorithm.name.partition("@")
+def method_params(asked: str, given: Mapping[str, Any], method: Component, section: str) -> dict[str, Any]:
+    """All of the method's parameters: its defaults, the preset's, the person's.
+
+    Args:
+        asked: the method's name as written, with its preset.
+        given: the parameters as written.
+        method: the component.
+        section: the spec's section, for error sentences.
+    """
+    name, _, preset = asked.partition("@")
     if preset and preset not in method.presets:
         choices = ", ".join(f"{name}@{known}" for known in method.presets) or f"{name} (it has no presets)"
-        raise UserError(f"algorithm.name '{asked.algorithm.name}' is not a known preset", fix=f"choices: {choices}")
-    chosen = {**(method.presets[preset] if preset else {}), **asked.algorithm.params}
-    hyper: BaseModel = validate(chosen, method.hyper, prefix="algorithm.params")
+        raise UserError(f"{section}.name '{asked}' is not a known preset", fix=f"choices: {choices}")
+    chosen = {**(method.presets[preset] if preset else {}), **given}
+    hyper: BaseModel = validate(chosen, method.hyper, prefix=f"{section}.params")
     return hyper.model_dump(mode="json")
 
 
@@ -118,7 +125,7 @@ def _identified(spec: Spec) -> Resolved:
     identity = {"spec": spec.model_dump(mode="json", exclude={"run_name", "tracker"}), "fingerprints": prints}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     stems = (spec.algorithm.name, spec.model.path, spec.data.source)
-    label = spec.run_name or "_".join(_stem(text) for text in stems) + f"_s{spec.seed}"
+    label = spec.run_name or "_".join(stem(text) for text in stems) + f"_s{spec.seed}"
     return Resolved(
         run_id=f"{label}-{digest}",
         spec=spec,
@@ -129,7 +136,7 @@ def _identified(spec: Spec) -> Resolved:
     )
 
 
-def _stem(text: str) -> str:
+def stem(text: str) -> str:
     """The last part of a path or hub id, fit for a folder's name."""
     last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl").removesuffix(".parquet").replace(".py:", "-")
     return "".join(letter if letter.isalnum() or letter in "._-@" else "-" for letter in last).lower()
@@ -139,22 +146,27 @@ def _fingerprints(spec: Spec) -> dict[str, str]:
     """Content hashes of what the run reads from this machine's disk."""
     marks = {}
     for name, source in (("data", spec.data.source), ("evaluation", spec.evaluation.source)):
-        marks[name] = _file_hash(Path(source)) if Path(source).is_file() else ""
+        marks[name] = file_hash(Path(source)) if Path(source).is_file() else ""
     for name, reference in (("algorithm", spec.algorithm.name), ("reward", spec.reward.name)):
         path = Path(reference.partition(":")[0])
-        marks[name] = _file_hash(path) if path.suffix == ".py" and path.is_file() else ""
+        marks[name] = file_hash(path) if path.suffix == ".py" and path.is_file() else ""
     folder = EMBEDDED_MODEL if spec.model.path == "embedded" else Path(spec.model.path)
     if folder.is_dir():
-        parts = [f"{file.name}:{_file_hash(file)}" for file in sorted(folder.iterdir()) if _is_model_file(file)]
-        marks["model"] = "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        marks["model"] = model_hash(folder)
     return marks
+
+
+def model_hash(folder: Path) -> str:
+    """Hash of a saved model's files."""
+    parts = [f"{file.name}:{file_hash(file)}" for file in sorted(folder.iterdir()) if _is_model_file(file)]
+    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _is_model_file(file: Path) -> bool:
     return file.is_file() and file.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """Hash of a file; of a large one, its size and its first and last MiB, which any retraining changes."""
     size, window = path.stat().st_size, 1 << 20
     digest = hashlib.sha256(str(size).encode())
@@ -169,9 +181,10 @@ def _file_hash(path: Path) -> str:
     return "sha256:" + digest.hexdigest()[:32]
 
 
-def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Put ``other`` on top of ``into``, section by section."""
     for key, value in other.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            merge(into[key], value)
         else:
             into[key] = dict(value) if isinstance(value, Mapping) else value

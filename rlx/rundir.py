@@ -7,6 +7,7 @@ runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
 runs/<id>/checkpoints/       step_000025/ ...
 runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
+runs/<id>/certificate.json   evidence of an unlearning run, and .html
 runs/<id>/summary.json       written last: the run is done
 """
 
@@ -81,6 +82,21 @@ class RunDir:
     def summary(self) -> Path:
         """The end's table; stands only in a finished run."""
         return self.root / "summary.json"
+
+    @property
+    def certificate(self) -> Path:
+        """Evidence of an unlearning run, for machines; the page for people has the same name in .html."""
+        return self.root / "certificate.json"
+
+    @property
+    def picture(self) -> Path:
+        """Forgetting against utility."""
+        return self.root / "forgetting.png"
+
+    @property
+    def references(self) -> Path:
+        """Constants of models before training, by content; shared by all runs of the folder."""
+        return self.root.parent / ".references"
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after ``step`` steps."""
