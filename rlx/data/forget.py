@@ -161,6 +161,16 @@ def _request(line: str, number: int) -> Request:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"a {type(row).__name__}, not an object")
+    return request_of(row, number)
+
+
+def request_of(row: dict[str, Any], number: int) -> Request:
+    """A row as a request; ValueError says what is wrong with it.
+
+    Args:
+        row: keys and values of ``KEYS``.
+        number: its line, from 1; also its id when it has none.
+    """
     unknown = sorted(set(row) - set(KEYS))
     if unknown:
         raise ValueError(f"unknown key '{unknown[0]}' (choices: {', '.join(KEYS)})")

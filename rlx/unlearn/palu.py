@@ -53,6 +53,7 @@ def _needs(hp: PALU) -> frozenset[str]:
     presets={
         "official": {},
         "paper": {"top_k": 50, "first_n": 3, "kl_direction": "ref_theta", "target": "local_mean"},
+        "embedded": {"top_k": 20},
     },
 )
 def palu(forget: Answers, retain: Answers, hp: PALU) -> list[Term]:
