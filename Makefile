@@ -29,9 +29,13 @@ check: install
 coverage: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=rlx --cov-report=term-missing:skip-covered
 
+# A local file of GSM8K questions (columns id, problem, answer) stands in for the hub where there is one.
+GSM8K ?= $(wildcard ../shared/data/bench/gsm8k_train.jsonl)
+LOCAL_GSM8K = --data $(GSM8K) --set data.prompt=problem --set data.answer_format=raw
+
 real: install
 	$(BIN)/python experiments/get_smollm2.py
-	$(BIN)/rlx train experiments/grpo_smollm2-135m_gsm8k.yaml $(REAL_ARGS)
+	$(BIN)/rlx train experiments/grpo_smollm2-135m_gsm8k.yaml $(if $(GSM8K),$(LOCAL_GSM8K))
 
 docs: install
 	$(BIN)/python docs/generate.py

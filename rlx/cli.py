@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Train, unlearn, evaluate and compare language models: one spec an experiment, one file a method.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 
@@ -90,7 +91,7 @@ def methods(
     from rlx.console import print_out
     from rlx.methods import list_methods, show_method
 
-    print_out(show_method(name) if name else list_methods("policy"))
+    print_out(show_method(name) if name else list_methods())
 
 
 @app.command()

@@ -19,16 +19,18 @@ from rich.table import Table
 from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
+PIPE_WIDTH = 120
+"""Columns of a table that does not go to a terminal."""
 PLAIN_EVERY = 5.0
 """Seconds between plain lines."""
 
 
 def print_out(renderable: RenderableType) -> None:
     """Print a result to stdout."""
-    console = RichConsole(highlight=False)
     # What is piped into a file keeps its full width; a line of text is never broken, so that paths can be copied.
-    width = None if console.is_terminal else 120
-    console.print(renderable, width=width, soft_wrap=isinstance(renderable, str))
+    terminal = sys.stdout.isatty()
+    console = RichConsole(highlight=False, width=None if terminal else PIPE_WIDTH)
+    console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
 
 
 def warn(text: str) -> None:
@@ -42,7 +44,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(cell) for cell in row))  # not str: rich would take sg[r] for markup
     return made
 
 
