@@ -16,6 +16,8 @@ from rlx.unlearn_spec import ResolvedUnlearn, UnlearnSpec
 
 EMBEDDED = Path(__file__).parent / "assets" / "minitofu"
 EMBEDDED_DATA = "minitofu"
+EMBEDDED_AGAINST = "grad_diff,npo"
+"""Methods that the embedded run lays beside the one asked for."""
 TOFU_SPLITS = ("forget01", "forget05", "forget10")
 EMBEDDED_RECIPE: Mapping[str, Any] = {
     "epochs": 12,

@@ -12,8 +12,8 @@ from typing import Any
 from rlx.backends.assemble import build
 from rlx.backends.recorder import RunRecorder, Silent, finish, tell_end
 from rlx.engine.model import save_model
+from rlx.engine.step import Engine
 from rlx.errors import UserError
-from rlx.loops.parts import Parts
 from rlx.loops.rl import train
 from rlx.rundir import RunDir, read_json
 from rlx.spec import Resolved, validate
@@ -67,7 +67,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
             complete = train(parts)
             status = "FINISHED" if complete else "KILLED"
             if complete:
-                _save_model(parts)
+                save_trained(parts.engine, parts.tokenizer, folder)
     finally:
         recorder.close(status)
     if first and complete:
@@ -78,22 +78,22 @@ def work(resolved: Resolved, folder: RunDir) -> int:
     return 0 if complete else STOPPED
 
 
-def _save_model(parts: Parts) -> None:
+def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
     """The trained model for ``from_pretrained``, whole or not at all."""
-    if parts.engine.rank == 0:
-        temporary = parts.run.model.with_name(".model")
+    if engine.rank == 0:
+        temporary = folder.model.with_name(".model")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
-            save_model(parts.engine.raw, parts.tokenizer, temporary)
-            shutil.rmtree(parts.run.model, ignore_errors=True)
-            temporary.rename(parts.run.model)
+            save_model(engine.raw, tokenizer, temporary)
+            shutil.rmtree(folder.model, ignore_errors=True)
+            temporary.rename(folder.model)
         except OSError as error:
             raise UserError(
-                f"the model cannot be written to {parts.run.model} ({error.strerror or error})",
+                f"the model cannot be written to {folder.model} ({error.strerror or error})",
                 fix="free some space and run the same command again: it goes on from the last checkpoint",
                 exit_code=1,
             ) from None
-    parts.engine.accelerator.wait_for_everyone()
+    engine.accelerator.wait_for_everyone()
 
 
 def _launch(folder: RunDir, processes: int) -> int:

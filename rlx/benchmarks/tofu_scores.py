@@ -157,6 +157,13 @@ def aggregates(
     return found
 
 
+def kept_utility(found: Mapping[str, float]) -> float:
+    """Harmonic mean of what was measured of the kept sets: model utility's nine means, or those that there are."""
+    names = [f"{part}_{score}" for part in UTILITY_PARTS for score in ("Prob", "ROUGE", "Truth_Ratio")]
+    values = [found[name] for name in names if name in found]
+    return harmonic_mean(values) if values else 0.0
+
+
 def intervals(
     samples: Sequence[Sample], retain_model: Sequence[Sample] = (), epsilon: float = 0.0, seed: int = 0
 ) -> dict[str, Estimate]:
@@ -173,6 +180,28 @@ def intervals(
         low, high = np.quantile([d[name] for d in drawn if name in d], [0.025, 0.975])
         result[name] = Estimate(value, float(low), float(high))
     return result
+
+
+def clustered_interval(
+    columns: Sequence[Floats], authors: Sequence[int], statistic: Callable[..., float], seed: int = 0
+) -> Estimate:
+    """A statistic of aligned columns with its percentile interval from a bootstrap over authors.
+
+    Args:
+        columns: values by sample, each of the same length.
+        authors: each sample's cluster.
+        statistic: of the columns, in order.
+        seed: of the draws.
+    """
+    rows = [np.flatnonzero(np.asarray(authors) == author) for author in sorted(set(authors))]
+    generator = np.random.Generator(np.random.Philox(seed))
+    drawn = []
+    for _ in range(RESAMPLES):
+        picked = np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
+        drawn.append(statistic(*(column[picked] for column in columns)))
+    finite = [value for value in drawn if np.isfinite(value)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (float("nan"), float("nan"))
+    return Estimate(statistic(*columns), float(low), float(high))
 
 
 def _redrawer(samples: Sequence[Sample], generator: np.random.Generator) -> Callable[[], list[Sample]]:

@@ -1,0 +1,172 @@
+"""Resolved unlearning experiments in this process: train, choose, attack, certify, and lay methods side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlx.backends.local import STOPPED, save_trained
+from rlx.backends.recorder import Silent
+from rlx.backends.unlearn_assemble import Assembled, build_unlearn
+from rlx.backends.unlearn_recorder import UnlearnRecorder
+from rlx.console import print_out, table
+from rlx.loops.certificate import certificate, page
+from rlx.loops.samples import write_samples
+from rlx.loops.unlearn import unlearn
+from rlx.loops.unlearn_end import Conclusion, choose, conclude, sample_table
+from rlx.rundir import RunDir, read_json, write_atomically
+from rlx.track import read_metrics
+from rlx.unlearn_spec import ResolvedUnlearn
+
+Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
+"""A resolved experiment and what the person wrote."""
+FORGET_FIGURES = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
+KEPT_FIGURES = ("model_utility", "retain_Prob", "retain_ROUGE")
+
+
+def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = False) -> int:
+    """Run experiments one after the other and end with a table and a picture.
+
+    Args:
+        experiments: the first is the one asked for, the others are laid beside it.
+        runs: folder of all runs.
+        fresh: forget what these runs have done.
+
+    Returns:
+        The exit code: 0 when all are complete, 130 when asked to stop.
+    """
+    folders = []
+    for resolved, content in experiments:
+        folder = RunDir(runs / resolved.run_id)
+        if fresh:
+            folder.clear()
+        folder.create(content, resolved.model_dump_json(indent=2))
+        with folder.locked():
+            if not folder.summary.exists() and not work(resolved, folder):
+                return STOPPED
+        folders.append(folder)
+    if int(os.environ.get("RANK", "0")) == 0:
+        tell_end([resolved for resolved, _ in experiments], folders)
+    return 0
+
+
+def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
+    """One experiment to its certificate; False when it was asked to stop."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    recorder = UnlearnRecorder(resolved, folder) if first else Silent()
+    status = "FAILED"
+    try:
+        made = build_unlearn(resolved, folder, recorder)
+        if isinstance(recorder, UnlearnRecorder):
+            recorder.expect(resolved.spec.epochs * made.parts.updates_an_epoch)
+        with made.parts.stop.handling():
+            complete = unlearn(made.parts)
+        status = "FINISHED" if complete else "KILLED"
+        if complete:
+            selected, within = choose(made.parts)
+            save_trained(made.parts.engine, made.parts.subject.tokenizer, folder)
+            recorder.note(f"checkpoint of update {selected} chosen; measuring and attacking it")
+            conclusion = conclude(made.parts, made.loaders, selected, within)
+            if first:
+                _write_end(resolved, folder, made, conclusion)
+        elif first:
+            recorder.note(f"stopped; the same command goes on from here ({folder.root})")
+    finally:
+        recorder.close(status)
+    return complete
+
+
+def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, conclusion: Conclusion) -> None:
+    """Samples, certificate and, last, the summary that marks the run as complete."""
+    write_samples(sample_table(conclusion), folder.sample_part(conclusion.selected_step))
+    validation = {request.id for request in made.parts.validation}
+    content = certificate(resolved, made.requests, made.report, conclusion, folder.model, validation)
+    write_atomically(folder.certificate, json.dumps(content, indent=2, allow_nan=False))
+    write_atomically(folder.certificate.with_suffix(".html"), page(content))
+    records = read_metrics(folder.metrics)
+    summary = {
+        "method": resolved.spec.method.name,
+        "verdict": conclusion.verdict,
+        "selected_step": conclusion.selected_step,
+        "within_budget": conclusion.within_budget,
+        "seconds": round(sum(r.get("time/step", 0.0) for r in records) + records[0].get("time/eval", 0.0), 1),
+        "aggregates": content["aggregates"],
+        "attacks": content["attacks"],
+        "curve": [[r["step"], r["eval/forgetting"], r["eval/utility"]] for r in records if "eval/utility" in r],
+    }
+    write_atomically(folder.summary, json.dumps(summary, indent=2))
+
+
+def tell_end(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
+    """The table of methods, the picture, and where everything is."""
+    summaries = [read_json(folder.summary) for folder in folders]
+    aggregates = summaries[0]["aggregates"]
+    rows = [["original", "", *_cells(aggregates["before"])]]
+    if aggregates["retain_model"]:
+        rows.append(["retain model", "", *_cells(aggregates["retain_model"])])
+    for summary in summaries:
+        within = str(summary["selected_step"]) + ("" if summary["within_budget"] else " (over budget)")
+        rows.append([summary["method"], within, *_cells(summary["aggregates"]["after"])])
+    budget = resolved[0].spec.evaluation.utility_budget
+    names = [name for name in (*FORGET_FIGURES, *KEPT_FIGURES) if name in aggregates["before"]]
+    title = f"final half of the forget set, 95 % intervals over authors; chosen within {budget:.0%} of the utility"
+    print_out(table(title, ["model", "update", *names], rows))
+    quality = summaries[0]["aggregates"]["after"]
+    if "forget_quality" in quality:
+        n = int(quality["forget_quality_n"]["value"])
+        lines = [
+            f"{s['method']}: p {s['aggregates']['after']['forget_quality']['value']:.3g}, "
+            f"D {s['aggregates']['after']['forget_quality_D']['value']:.3f}"
+            for s in summaries
+        ]
+        print_out(f"forget quality (KS, n = {n}; p is a step function of D and does not rank): " + "; ".join(lines))
+    attacks = [[s["method"], *(_recovered(attack) for attack in s["attacks"])] for s in summaries]
+    if summaries[0]["attacks"]:
+        names = [attack["name"] for attack in summaries[0]["attacks"]]
+        print_out(table("share of the lost knowledge that attacks bring back", ["method", *names], attacks))
+    for summary in summaries:
+        print_out(f"{summary['method']}: {summary['verdict']}")
+    draw(summaries, folders[0].picture)
+    print_out(f"picture      {folders[0].picture}")
+    for folder in folders:
+        print_out(f"certificate  {folder.certificate.with_suffix('.html')}")
+
+
+def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Forgetting against utility, each method's checkpoints as a line from the original."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for summary in summaries:
+        forgetting, utility = [p[1] for p in summary["curve"]], [p[2] for p in summary["curve"]]
+        (line,) = axes.plot(forgetting, utility, marker="o", markersize=3, label=summary["method"])
+        chosen = [p for p in summary["curve"] if p[0] == summary["selected_step"]]
+        axes.plot([p[1] for p in chosen], [p[2] for p in chosen], "*", markersize=14, color=line.get_color())
+    retain = summaries[0]["aggregates"]["retain_model"]
+    if retain:
+        axes.axvline(1 - retain["forget_Q_A_Prob"]["value"], linestyle=":", color="gray", label="retain model")
+    axes.set(xlabel="forgetting: 1 - probability of the forgotten answers (validation half)", ylabel="utility")
+    axes.set_title("each point a checkpoint, the star the chosen one")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _cells(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [
+        f"{figures[name]['value']:.3f} [{figures[name]['low']:.2f}, {figures[name]['high']:.2f}]"
+        for name in (*FORGET_FIGURES, *KEPT_FIGURES)
+        if name in figures
+    ]
+
+
+def _recovered(attack: Mapping[str, Any]) -> str:
+    share = attack["recovery"]
+    if share["value"] is None:
+        return "nothing was lost"
+    return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
