@@ -60,8 +60,11 @@ class Component:
     """Named parameter sets by source, asked for as ``name@preset``."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Defaults for other keys of the spec (dotted) that belong to the method, such as ``batch.reduction``."""
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the spec (dotted) that must have this value, or the method would be another one."""
     whole_batch: Callable[..., Any] | None = None
-    """Statistic over the whole optimiser batch and all ranks, computed without gradient before the loss."""
+    """``(logprobs_bt, batch, hp) -> dict`` of scalars and [b, t] tensors over the whole optimiser batch and all
+    processes, computed without gradient before the loss; reaches the method as ``batch.whole``."""
     needs_if: Callable[[Any], frozenset[str]] | None = None
     """Of the method's parameters: what these need beyond ``needs``."""
     after_update: Callable[..., Any] | None = None
@@ -83,6 +86,7 @@ def register(
     needs: frozenset[str] | set[str] = frozenset(),
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    requires: Mapping[str, Any] | None = None,
     whole_batch: Callable[..., Any] | None = None,
     needs_if: Callable[[Any], frozenset[str]] | None = None,
     after_update: Callable[..., Any] | None = None,
@@ -99,7 +103,8 @@ def register(
             official=official,
             needs=frozenset(needs),
             presets=dict(presets or {}),
-            recipe=dict(recipe or {}),
+            recipe={**(recipe or {}), **(requires or {})},
+            requires=dict(requires or {}),
             whole_batch=whole_batch,
             needs_if=needs_if,
             after_update=after_update,
