@@ -37,11 +37,11 @@ def largest_covariance(logprobs_bt: Tensor, batch: PolicyBatch, hp: KLCov) -> di
         batch: the whole optimiser batch.
         hp: see ``KLCov``.
     """
-    cov_bt = covariance(logprobs_bt, batch).masked_fill(~batch.mask_bt, -torch.inf)
-    number = max(1, int(hp.kl_cov_ratio * int(batch.mask_bt.sum())))
-    chosen = torch.zeros(cov_bt.numel(), dtype=torch.bool, device=cov_bt.device)
-    chosen[cov_bt.flatten().topk(min(number, cov_bt.numel())).indices] = True
-    return {"chosen": chosen.reshape(cov_bt.shape) & batch.mask_bt}
+    # Among valid tokens only, as the official code does: equal covariances are common and topk then picks by place.
+    cov_n = covariance(logprobs_bt, batch)[batch.mask_bt]
+    chosen_n = torch.zeros(len(cov_n), dtype=torch.bool, device=cov_n.device)
+    chosen_n[cov_n.topk(min(max(1, int(hp.kl_cov_ratio * len(cov_n))), len(cov_n))).indices] = True
+    return {"chosen": torch.zeros_like(batch.mask_bt).masked_scatter(batch.mask_bt, chosen_n)}
 
 
 @register(

@@ -37,6 +37,7 @@ def sapo(logprobs_bt: Tensor, batch: PolicyBatch, hp: SAPO) -> Tokens:
         hp: see ``SAPO``.
     """
     ratio_bt = log_ratio(logprobs_bt, batch.old_logprobs_bt).exp()
-    tau_bt = torch.where(batch.adv_bt > 0, hp.tau_pos, hp.tau_neg).to(ratio_bt.dtype)
+    tau_pos_bt, tau_neg_bt = torch.full_like(ratio_bt, hp.tau_pos), torch.full_like(ratio_bt, hp.tau_neg)
+    tau_bt = torch.where(batch.adv_bt > 0, tau_pos_bt, tau_neg_bt)
     loss_bt = -batch.adv_bt * torch.sigmoid(tau_bt * (ratio_bt - 1)) * 4 / tau_bt
     return Tokens(dual_clip(loss_bt, batch.adv_bt, hp.dual_clip))
