@@ -21,8 +21,9 @@ EMBEDDED_AGAINST = "grad_diff,npo"
 TOFU_SPLITS = ("forget01", "forget05", "forget10")
 EMBEDDED_RECIPE: Mapping[str, Any] = {
     "epochs": 12,
-    "optim.lr": 1e-3,
+    "optim.lr": 3e-4,
     "optim.warmup_updates": 5,
+    "batch.retain": 32,
     "evaluation.max_new_tokens": 24,
     "evaluation.relearn_updates": 5,
 }

@@ -54,7 +54,9 @@ class UnlearnBatch(Section):
     """How much one optimiser update sees."""
 
     forget: int = Field(default=8, ge=1)
-    """Forget sequences an update, over all processes; as many retain sequences come with them."""
+    """Forget sequences an update, over all processes."""
+    retain: int | None = Field(default=None, ge=1)
+    """Retain sequences an update; as many as forget sequences by default, as the released codes have it."""
     max_tokens: int = Field(default=8192, ge=1)
     """Token budget of one micro-batch, padding counted."""
 

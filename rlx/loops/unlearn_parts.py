@@ -13,11 +13,11 @@ from rlx.data.unlearn_tokens import Example
 from rlx.engine.step import Engine
 from rlx.engine.tap import LayerTap
 from rlx.loops.parts import Recorder
-from rlx.loops.policy_step import Method
 from rlx.loops.stop import Stop
 from rlx.loops.unlearn_eval import Subject
 from rlx.loops.unlearn_step import Constants, Row, example_row, widened
 from rlx.numerics.logprobs import Head
+from rlx.registry import Method
 from rlx.rundir import RunDir
 from rlx.unlearn_spec import ResolvedUnlearn
 
@@ -103,8 +103,9 @@ def rows_of(parts: UnlearnParts, update: int) -> list[Row]:
     epoch, place = divmod(update, parts.updates_an_epoch)
     order = _shuffled(len(parts.forget.examples), spec.seed, epoch, "forget")
     chosen = order[place * spec.batch.forget : (place + 1) * spec.batch.forget]
-    start = update * spec.batch.forget
-    kept = [_endless(len(parts.retain.examples), spec.seed, start + i) for i in range(len(chosen))]
+    companions = spec.batch.retain or spec.batch.forget
+    drawn = range(update * companions, (update + 1) * companions)
+    kept = [_endless(len(parts.retain.examples), spec.seed, number) for number in drawn]
     mine, kept = chosen[engine.rank :: engine.world], kept[engine.rank :: engine.world]
     knowledge = parts.forget
     rows = [example_row("forget", knowledge.examples[i], knowledge.constants[i]) for i in mine]

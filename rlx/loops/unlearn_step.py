@@ -11,11 +11,11 @@ from torch import Tensor
 from rlx.data.unlearn_tokens import Example
 from rlx.engine.step import Batch, Engine, Losses, Update
 from rlx.engine.tap import LayerTap
-from rlx.loops.policy_step import Method
 from rlx.numerics.answers import Answers, Reference
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
 from rlx.numerics.logprobs import Head
 from rlx.numerics.terms import Counts, Term, count
+from rlx.registry import Method
 
 SIDES = ("forget", "alternate", "retain")
 Constants = Mapping[str, Tensor]
@@ -205,12 +205,13 @@ def plan_of(rows: Sequence[Row], max_tokens: int, paired: bool, micro: int) -> l
         rows: the update's rows.
         max_tokens: token budget of a micro-batch.
         paired: an alternate must meet its forget sequence (they stand in the same order).
-        micro: forget sequences of a micro-batch that is averaged by itself, with as many retain sequences; 0 for none.
+        micro: forget sequences of a micro-batch that is averaged by itself, with its share of the others; 0 for none.
     """
     by_side = {side: [i for i, row in enumerate(rows) if row.side == side] for side in SIDES}
     if micro:
-        starts = range(0, max(len(members) for members in by_side.values()), micro)
-        return [[i for side in SIDES for i in by_side[side][start : start + micro]] for start in starts]
+        cuts = range(-(-len(by_side["forget"]) // micro))
+        shares = {side: -(-len(members) // max(len(cuts), 1)) for side, members in by_side.items()}
+        return [[i for s in SIDES for i in by_side[s][cut * shares[s] : (cut + 1) * shares[s]]] for cut in cuts]
     if not paired:
         return None
     units = [list(pair) for pair in zip(by_side["forget"], by_side["alternate"], strict=True)]

@@ -53,7 +53,7 @@ def _needs(hp: PALU) -> frozenset[str]:
     presets={
         "official": {},
         "paper": {"top_k": 50, "first_n": 3, "kl_direction": "ref_theta", "target": "local_mean"},
-        "embedded": {"top_k": 20},
+        "embedded": {"top_k": 5, "first_n": 1, "alpha": 5.0},
     },
 )
 def palu(forget: Answers, retain: Answers, hp: PALU) -> list[Term]:
