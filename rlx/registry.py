@@ -75,6 +75,18 @@ class Component:
         return self.needs | (self.needs_if(hp) if self.needs_if else frozenset())
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A component with its validated parameters.
+
+    Example:
+        ``Method(get("policy", "dgpo"), DGPO(n=1, m=2))``
+    """
+
+    component: Component
+    hyper: Hyper
+
+
 _components: dict[tuple[str, str], Component] = {}
 
 

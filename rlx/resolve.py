@@ -43,6 +43,7 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
         assign(merged, "reward.name", EMBEDDED_DATA if merged["data"]["source"] == EMBEDDED_DATA else "boxed")
     spec: Spec = validate(merged)
     get("reward", spec.reward.name, key="reward.name")
+    _check_required(spec, method)
     _check(spec)
     return _identified(spec)
 
@@ -77,6 +78,18 @@ def _default_source(asked: Spec) -> str:
             fix="add --data with a .jsonl file, a .parquet file or a hub data set",
         )
     return EMBEDDED_DATA
+
+
+def _check_required(spec: Spec, method: Component) -> None:
+    """Refuse keys that would make the method another one."""
+    written = spec.model_dump(mode="json")
+    for key, needed in method.requires.items():
+        section, _, name = key.partition(".")
+        if written[section][name] != needed:
+            raise UserError(
+                f"{key} is {written[section][name]!r}, but {spec.algorithm.name} is another method without {needed!r}",
+                fix=f"set {key}={needed} or leave it out",
+            )
 
 
 def _check(spec: Spec) -> None:

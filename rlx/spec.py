@@ -93,6 +93,10 @@ class Rollout(Section):
     """Drop tokens below this share of the likeliest; training needs 0."""
     max_new_tokens: int = Field(default=1024, ge=1)
     """Longest response (tokens)."""
+    dynamic_sampling: bool = False
+    """Replace groups whose rewards are all equal by newly sampled prompts until the batch is full (DAPO)."""
+    dynamic_tries: int = Field(default=8, ge=1)
+    """At most so many batches are sampled for one rollout; then it goes on with the groups it has."""
 
 
 class Reward(Section):
@@ -100,6 +104,10 @@ class Reward(Section):
 
     name: str = "auto"
     """A registered reward or ``path/to/file.py:function``; ``auto`` is the data's own."""
+    overlong_buffer: float = Field(default=0.0, ge=0, lt=1)
+    """Last share of max_new_tokens over which a penalty of up to 1 rises linearly (DAPO: .2); 0 is off."""
+    mask_truncated: bool = False
+    """Leave responses that were cut off out of the loss and its denominators."""
 
 
 class Algorithm(Section):
@@ -114,16 +122,21 @@ class Algorithm(Section):
     )
     """How per-token values become one loss."""
     kl_coef: float = Field(default=0.0, ge=0)
-    """Weight of the KL against the initial model, in the loss."""
+    """Weight of the KL against the initial model."""
     kl_form: Literal["k1", "k2", "k3", "abs"] = "k3"
     """Estimator of that KL."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Add the KL to the loss, or take each response's sum of it off its reward."""
+    importance_cap: float | None = Field(default=None, gt=0)
+    """Weigh tokens by min(pi_trainer / pi_sampler, cap) (truncated importance sampling, 2 is usual); null is off."""
 
 
 class Advantage(Section):
     """How rewards become advantages."""
 
-    name: Literal["grpo", "dr_grpo"] = "grpo"
-    """``grpo``: group mean and deviation; ``dr_grpo``: group mean only."""
+    name: Literal["grpo", "dr_grpo", "rloo", "reinforce_pp"] = "grpo"
+    """``grpo``: less the group's mean, over its deviation; ``dr_grpo``: less its mean; ``rloo``: less the mean of the
+    others; ``reinforce_pp``: less its mean, whitened over the batch."""
 
 
 class Optim(Section):

@@ -9,10 +9,9 @@ from rlx.data.prompts import PromptSet, hold_out, load_prompts
 from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
 from rlx.engine.step import Engine, make_accelerator
 from rlx.loops.parts import Parts, Recorder
-from rlx.loops.policy_step import Method
 from rlx.loops.rollouts import Reward
 from rlx.loops.stop import Stop
-from rlx.registry import get
+from rlx.registry import Method, get
 from rlx.resolve import EMBEDDED_DATA, policy_method
 from rlx.rewards.verdict import Verdict
 from rlx.rollout.hf import HFSampler

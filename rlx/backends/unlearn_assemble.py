@@ -19,7 +19,6 @@ from rlx.engine.step import Engine, make_accelerator
 from rlx.engine.tap import LayerTap
 from rlx.errors import UserError
 from rlx.loops.parts import Recorder
-from rlx.loops.policy_step import Method
 from rlx.loops.reference import cached, digest_of, keep, reference_constants
 from rlx.loops.stop import Stop
 from rlx.loops.unlearn_eval import Subject
@@ -28,6 +27,7 @@ from rlx.loops.unlearn_step import Constants, example_row, side_needs, widened
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.logprobs import Head
 from rlx.numerics.readout import label_logprobs
+from rlx.registry import Method
 from rlx.resolve_unlearn import unlearn_method
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling

@@ -93,17 +93,18 @@ def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list
     return [p for p in prompts if p.question not in chosen], [p for p in prompts if p.question in chosen]
 
 
-def prompt_indices(size: int, seed: int, step: int, number: int) -> list[int]:
-    """The prompts of rollout ``step`` (from 1): shuffled epochs without replacement, a pure function of its arguments.
+def prompt_indices(size: int, seed: int, start: int, number: int) -> list[int]:
+    """The prompts at places ``start`` to ``start + number`` of shuffled epochs without replacement.
+
+    A pure function of its arguments, so that a resumed run needs no more than the number of prompts drawn so far.
 
     Args:
         size: prompts there are.
         seed: the run's seed.
-        step: the rollout's number, from 1.
-        number: prompts a rollout; it may straddle epochs.
+        start: prompts drawn so far, over all epochs.
+        number: how many to draw; they may straddle epochs.
     """
-    places = range((step - 1) * number, step * number)
-    return [int(_epoch(size, seed, place // size)[place % size]) for place in places]
+    return [int(_epoch(size, seed, place // size)[place % size]) for place in range(start, start + number)]
 
 
 @lru_cache(maxsize=4)

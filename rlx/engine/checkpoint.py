@@ -28,10 +28,10 @@ TRASH = ".old-"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in the run a checkpoint stands; the data position and every sampling seed follow from ``step``.
+    """Where in the run a checkpoint stands; every sampling seed follows from ``step`` and the place in the rollout.
 
     Example:
-        ``Position(step=25, updates=100, skipped=0, metrics_bytes=20311, best_step=25, best_score=0.61)``
+        ``Position(step=25, updates=100, skipped=0, metrics_bytes=20311, drawn=800, best_step=25, best_score=0.61)``
     """
 
     step: int
@@ -40,6 +40,8 @@ class Position:
     """Non-finite updates in a row so far."""
     metrics_bytes: int
     """Length of metrics.jsonl at this point."""
+    drawn: int = 0
+    """Prompts drawn from the data so far, over all epochs."""
     best_step: int = -1
     best_score: float = -1.0
 

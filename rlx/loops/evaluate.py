@@ -25,10 +25,12 @@ def accuracy(parts: Parts) -> dict[str, float]:
     result: dict[str, float] = {}
     for name, temperature in (("sampled", spec.evaluation.temperature), ("greedy", 0.0)):
         sampling = replace(parts.sampling, temperature=temperature)
-        sampled = sample_groups(parts.sampler, parts.held_out, parts.engine, sampling, labels)
-        pairs = [(parts.decode(r.tokens), p.answer) for r, p in zip(sampled.responses, sampled.prompts, strict=True)]
-        right = [verdict.score for verdict in parts.reward(pairs)]
-        facts = [(len(r.tokens), not r.finished) for r in sampled.responses]
+        numbers, groups = sample_groups(parts.sampler, parts.held_out, parts.engine, sampling, labels)
+        responses = [response for (response,) in groups]
+        golds = [parts.held_out[number].answer for number in numbers]
+        texts = [parts.decode(response.tokens) for response in responses]
+        right = [verdict.score for verdict in parts.reward(list(zip(texts, golds, strict=True)))]
+        facts = [(len(response.tokens), not response.finished) for response in responses]
         every = parts.engine.gather(list(zip(right, facts, strict=True)))
         result[f"eval/{name}_accuracy"] = sum(score for score, _ in every) / len(every)
         if name == "sampled":

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from rlx.data.prompts import Prompt
 from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
-from rlx.loops.policy_step import Method
 from rlx.loops.rollouts import Decode, Reward
 from rlx.loops.stop import Stop
+from rlx.registry import Method
 from rlx.rollout.sampler import Sampler, Sampling
 from rlx.rundir import RunDir
 from rlx.spec import Resolved

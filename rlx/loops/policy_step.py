@@ -1,117 +1,26 @@
-"""A graded rollout to optimiser updates: old and reference log-probs, objective, denominators."""
+"""A graded rollout to optimiser updates: old and reference log-probs, whole-batch statistics, denominators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rlx.engine.model import ReadableModel, without_adapters
-from rlx.engine.step import Batch, Engine, Losses, Update
+from rlx.engine.step import Batch, Engine, Update
+from rlx.loops.parts import Parts
+from rlx.loops.policy_objective import MiniBatch, PolicyObjective, Read, reader
 from rlx.loops.rollouts import Graded
 from rlx.numerics.batch import PolicyBatch
-from rlx.numerics.collate import TokenBatch, TokenSequence, pad_rows
-from rlx.numerics.kl import KL_FORMS, kl_k3
-from rlx.numerics.logprobs import Head, token_logprobs
-from rlx.numerics.ratio import log_ratio
-from rlx.numerics.terms import Counts, Term
-from rlx.registry import Component, Hyper
-from rlx.spec import Spec
-
-Scored = tuple[Tensor, Tensor]
-"""Log-probs and entropies of response tokens, both [n] (nats)."""
+from rlx.numerics.collate import TokenSequence, pad_rows
+from rlx.numerics.kl import KL_FORMS
+from rlx.numerics.terms import Counts
+from rlx.registry import Method
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A policy loss with its validated parameters.
-
-    Example:
-        ``Method(get("policy", "dgpo"), DGPO(n=1, m=2))``
-    """
-
-    component: Component
-    hyper: Hyper
-
-
-@dataclass(frozen=True, slots=True)
-class MiniBatch:
-    """The samples of one optimiser update that are scored, on this process."""
-
-    sequences: list[TokenSequence]
-    adv_b: Tensor
-    sampler_logprobs: list[Tensor]
-    old_logprobs: list[Tensor] | None
-    """None in the first update after a rollout, where the policy itself is the trust region's centre."""
-    ref_logprobs: list[Tensor] | None
-    counts: Counts
-    """Over all samples of the update, those without a gradient included."""
-    whole: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyObjective:
-    """The loss terms and statistics of a micro-batch."""
-
-    method: Method
-    spec: Spec
-    mini: MiniBatch
-
-    def __call__(self, scored: Scored, tokens: TokenBatch, rows: list[int]) -> Losses:
-        """See ``engine.step.Batch.objective``."""
-        mask_bt = tokens.mask_bt
-        logprobs_bt, entropy_bt = tokens.padded(scored[0]), tokens.padded(scored[1])
-        old_bt = (
-            logprobs_bt.detach() if self.mini.old_logprobs is None else self._rows(self.mini.old_logprobs, tokens, rows)
-        )
-        adv_bt = self.mini.adv_b[rows].to(mask_bt.device)[:, None] * mask_bt
-        needs_entropy = "entropy" in self.method.component.needs
-        batch = PolicyBatch(old_bt, adv_bt, mask_bt, entropy_bt if needs_entropy else None)
-        made = self.method.component.fn(logprobs_bt, batch, self.method.hyper)
-        algorithm = self.spec.algorithm
-        terms = [Term("policy", made.loss_bt, mask_bt, 1.0, algorithm.reduction)]
-        sums = {name: (value * mask_bt).sum() for name, value in made.stats_bt.items()}
-        if self.mini.ref_logprobs is not None:
-            ref_bt = self._rows(self.mini.ref_logprobs, tokens, rows)
-            kl_bt = KL_FORMS[algorithm.kl_form](logprobs_bt, ref_bt)
-            terms.append(Term("kl", kl_bt, mask_bt, algorithm.kl_coef, algorithm.reduction))
-            sums["ref_kl"] = (kl_bt.detach() * mask_bt).sum()
-        return Losses(terms, *self._statistics(sums, logprobs_bt.detach(), old_bt, entropy_bt, tokens, rows))
-
-    def _rows(self, values: Sequence[Tensor], tokens: TokenBatch, rows: list[int]) -> Tensor:
-        return pad_rows([values[row] for row in rows], tokens.mask_bt.shape[1]).to(tokens.mask_bt.device)
-
-    def _statistics(
-        self,
-        sums: dict[str, Tensor],
-        logprobs_bt: Tensor,
-        old_bt: Tensor,
-        entropy_bt: Tensor,
-        tokens: TokenBatch,
-        rows: list[int],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Sums over the scored tokens, and the ratio's extremes."""
-        mask_bt = tokens.mask_bt
-        ratio_bt = log_ratio(logprobs_bt, old_bt).exp()
-        apart_bt = (old_bt - self._rows(self.mini.sampler_logprobs, tokens, rows)) * mask_bt
-        sums["tokens"] = mask_bt.sum()
-        sums["entropy"] = entropy_bt.sum()
-        sums["approx_kl"] = (kl_k3(old_bt, logprobs_bt) * mask_bt).sum()
-        sums["sampler_logprob_diff"] = apart_bt.abs().sum()
-        one = torch.ones((), dtype=ratio_bt.dtype, device=ratio_bt.device)
-        peaks = {
-            "ratio_max": torch.where(mask_bt, ratio_bt, one).max(),
-            "-ratio_min": -torch.where(mask_bt, ratio_bt, one).min(),
-            "sampler_logprob_diff_max": apart_bt.abs().max(),
-        }
-        return sums, peaks
-
-
-def update_policy(
-    graded: Graded, method: Method, spec: Spec, engine: Engine, reference: ReadableModel | None
-) -> list[Update]:
+def update_policy(graded: Graded, adv_b: Tensor, parts: Parts) -> list[Update]:
     """The rollout's ``updates_per_rollout`` optimiser updates, each on its own mini-batch of prompts.
 
     Samples whose advantage is 0 are neither scored nor trained on when nothing else in the loss needs them; the
@@ -119,68 +28,104 @@ def update_policy(
 
     Args:
         graded: this process's share of the rollout.
-        method: the policy loss.
-        spec: the experiment.
-        engine: model and optimiser.
-        reference: the frozen initial model; None when it is not needed or the adapters can be switched off instead.
+        adv_b: advantage of each sample.
+        parts: method, spec, engine, reference.
     """
+    spec, engine = parts.resolved.spec, parts.engine
     read = reader(spec.rollout.temperature)
-    parts = [_rows_of_update(graded, spec, number) for number in range(spec.batch.updates_per_rollout)]
-    scored_all = method.component.needs & {"zero_advantage"} or spec.algorithm.kl_coef > 0
-    kept = [[b for b in rows if scored_all or graded.adv_b[b] != 0] for rows in parts]
-    sequences = graded.sampled.sequences
-    later = [b for rows in kept[1:] for b in rows]
-    old = dict(zip(later, logprobs_of([sequences[b] for b in later], engine, read), strict=True))
-    ref: dict[int, Tensor] = {}
-    if spec.algorithm.kl_coef > 0:
-        chosen = [b for rows in kept for b in rows]
-        with without_adapters(engine.raw):
-            values = logprobs_of([sequences[b] for b in chosen], engine, read, reference)
-        ref = dict(zip(chosen, values, strict=True))
+    sequences = graded.sequences
+    taken = [_rows_of_update(graded, parts, number) for number in range(spec.batch.updates_per_rollout)]
+    kl_term = spec.algorithm.kl_coef > 0 and spec.algorithm.kl_in == "loss"
+    every_sample = kl_term or "zero_advantage" in parts.method.component.needs
+    kept = [[b for b in rows if every_sample or adv_b[b] != 0] for rows in taken]
+    old = _by_row(kept[1:], sequences, engine, read)
+    ref = _reference(kept, sequences, parts, read) if kl_term else {}
     updates = []
     for number, rows in enumerate(kept):
         mini = MiniBatch(
             sequences=[sequences[b] for b in rows],
-            adv_b=graded.adv_b[rows],
-            sampler_logprobs=[torch.tensor(graded.sampled.responses[b].logprobs) for b in rows],
+            adv_b=adv_b[rows],
+            sampler_logprobs=[torch.tensor(graded.responses[b].logprobs) for b in rows],
             old_logprobs=None if number == 0 else [old[b] for b in rows],
-            ref_logprobs=[ref[b] for b in rows] if ref else None,
-            counts=_counts([len(sequences[b].response) for b in parts[number]], engine, spec.rollout.max_new_tokens),
+            ref_logprobs=[ref[b] for b in rows] if kl_term else None,
+            counts=_counts([len(sequences[b].response) for b in taken[number]], engine, spec.rollout.max_new_tokens),
         )
-        names = ("policy", "kl")
-        objective = PolicyObjective(method, spec, mini)
-        updates.append(engine.update(Batch(mini.sequences, read, objective, dict.fromkeys(names, mini.counts))))
+        if parts.method.component.whole_batch is not None:
+            mini = replace(mini, whole=_whole(mini, parts.method, engine, read))
+        objective = PolicyObjective(parts.method, spec.algorithm, mini)
+        counts = {"policy": mini.counts, "kl": mini.counts}
+        updates.append(engine.update(Batch(mini.sequences, read, objective, counts)))
     return updates
 
 
-def reader(temperature: float) -> Callable[[Tensor, Head, TokenBatch], Scored]:
-    """Log-probs and entropies at the temperature the tokens were sampled at."""
+def less_kl(graded: Graded, parts: Parts) -> Graded:
+    """Rewards less ``kl_coef`` times each response's summed KL to the initial model (``kl_in: reward``)."""
+    algorithm, read = parts.resolved.spec.algorithm, reader(parts.resolved.spec.rollout.temperature)
+    rows = [list(range(len(graded.responses)))]
+    ours = _by_row(rows, graded.sequences, parts.engine, read)
+    ref = _reference(rows, graded.sequences, parts, read)
+    kl_b = torch.stack([KL_FORMS[algorithm.kl_form](ours[b], ref[b]).sum() for b in rows[0]]).double()
+    return replace(graded, rewards_b=graded.rewards_b - algorithm.kl_coef * kl_b)
 
-    def read(hidden_nd: Tensor, head: Head, batch: TokenBatch) -> Scored:
-        return token_logprobs(hidden_nd, batch.targets_n, head, temperature)
 
-    return read
+def _rows_of_update(graded: Graded, parts: Parts, number: int) -> list[int]:
+    """Samples of the update with this number: a contiguous share of the rollout's prompts, without masked ones."""
+    spec = parts.resolved.spec
+    share = spec.batch.prompts // spec.batch.updates_per_rollout
+    return [
+        b
+        for b, response in enumerate(graded.responses)
+        if graded.numbers[b // graded.samples] // share == number
+        and (response.finished or not spec.reward.mask_truncated)
+    ]
 
 
-def logprobs_of(
+def _reference(
+    rows: Iterable[Sequence[int]], sequences: Sequence[TokenSequence], parts: Parts, read: Read
+) -> dict[int, Tensor]:
+    """Log-probs under the initial model: the frozen copy, or the adapters switched off."""
+    with without_adapters(parts.engine.raw):
+        return _by_row(rows, sequences, parts.engine, read, parts.reference)
+
+
+def _by_row(
+    rows: Iterable[Sequence[int]],
     sequences: Sequence[TokenSequence],
     engine: Engine,
-    read: Callable[[Tensor, Head, TokenBatch], Scored],
+    read: Read,
     model: ReadableModel | None = None,
-) -> list[Tensor]:
-    """Log-probs of each sequence's response tokens without gradient, on the CPU (nats)."""
+) -> dict[int, Tensor]:
+    """Log-probs [t] of the response tokens of the named samples, without gradient, on the CPU (nats)."""
+    chosen = [b for part in rows for b in part]
     found: dict[int, Tensor] = {}
-    for rows, (logprobs_n, _) in engine.score(sequences, read, model):
-        lengths = [len(sequences[row].response) for row in rows]
-        found.update(zip(rows, torch.split(logprobs_n.cpu(), lengths), strict=True))
-    return [found[index] for index in range(len(sequences))]
+    for places, (logprobs_n, _) in engine.score([sequences[b] for b in chosen], read, model):
+        lengths = [len(sequences[chosen[place]].response) for place in places]
+        values = torch.split(logprobs_n.cpu(), lengths)
+        found.update({chosen[place]: value for place, value in zip(places, values, strict=True)})
+    return found
 
 
-def _rows_of_update(graded: Graded, spec: Spec, number: int) -> list[int]:
-    """Samples of the update with this number: a contiguous share of the rollout's prompts."""
-    share = spec.batch.prompts // spec.batch.updates_per_rollout
-    sampled = graded.sampled
-    return [b for b in range(len(sampled.responses)) if sampled.numbers[b // sampled.samples] // share == number]
+def _whole(mini: MiniBatch, method: Method, engine: Engine, read: Read) -> Mapping[str, Tensor | list[Tensor]]:
+    """The method's statistic over the update's samples of all processes, cut back to this process's."""
+    assert method.component.whole_batch is not None
+    now = _by_row([range(len(mini.sequences))], mini.sequences, engine, read)
+    logprobs = [now[b] for b in range(len(mini.sequences))]
+    old = logprobs if mini.old_logprobs is None else mini.old_logprobs
+    mine = [(engine.rank, *row) for row in zip(logprobs, old, mini.adv_b.tolist(), strict=True)]
+    every = engine.gather(mine)
+    if not every:
+        return {}
+    lengths = torch.tensor([len(row[1]) for row in every])
+    mask_bt = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+    width = mask_bt.shape[1]
+    adv_bt = torch.tensor([row[3] for row in every])[:, None] * mask_bt
+    batch = PolicyBatch(pad_rows([row[2] for row in every], width), adv_bt, mask_bt)
+    found = method.component.whole_batch(pad_rows([row[1] for row in every], width), batch, method.hyper)
+    ours = [place for place, row in enumerate(every) if row[0] == engine.rank]
+    return {
+        name: [value[place, : lengths[place]] for place in ours] if value.dim() == 2 else value
+        for name, value in found.items()
+    }
 
 
 def _counts(lengths: Sequence[int], engine: Engine, max_tokens: int) -> Counts:

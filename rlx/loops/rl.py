@@ -11,9 +11,9 @@ from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.loops.evaluate import accuracy
 from rlx.loops.parts import Parts
-from rlx.loops.policy_step import update_policy
-from rlx.loops.rl_metrics import step_metrics
-from rlx.loops.rollouts import Graded, grade, rollout_seeds, sample_groups
+from rlx.loops.policy_step import less_kl, update_policy
+from rlx.loops.rl_metrics import Rollout, step_metrics
+from rlx.loops.rollouts import Graded, grade, group_advantages, rollout_seeds, sample_groups, with_signal
 from rlx.loops.samples import Row, sample_rows, write_samples
 from rlx.loops.stop import Interrupted
 from rlx.numerics.advantages import ADVANTAGES
@@ -36,14 +36,17 @@ def train(parts: Parts) -> bool:
         clock = Clock()
         try:
             with parts.stop.interruptible(alone=engine.world == 1):
-                graded = _rollout(parts, step, clock)
+                rollout = _rollout(parts, story.position.drawn, clock)
         except Interrupted:
             break
         with clock.measure("update"):
-            updates = update_policy(graded, parts.method, spec, engine, parts.reference)
-        record = {"step": step, **step_metrics(graded, updates, spec, engine)}
-        story.rows += sample_rows(graded, step, spec.tracker.sample_prompts)
-        story.position = replace(story.position, step=step, updates=engine.updates, skipped=engine.skipped)
+            adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
+            updates = update_policy(rollout.graded, adv_b, parts)
+        record = {"step": step, **step_metrics(rollout, updates, engine)}
+        story.rows += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
+        story.position = replace(
+            story.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
+        )
         record |= _evaluated(parts, step, story)
         record |= clock.record(tokens=record["train/tokens"])
         parts.recorder.write(record)
@@ -96,16 +99,36 @@ def _start(parts: Parts) -> _Story:
     return _Story(position, saved_step=position.step)
 
 
-def _rollout(parts: Parts, step: int, clock: Clock) -> Graded:
-    """Sample and grade the prompts of one step."""
-    spec, engine = parts.resolved.spec, parts.engine
-    prompts = [parts.prompts[i] for i in prompt_indices(len(parts.prompts), spec.seed, step, spec.batch.prompts)]
+def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
+    """Sample and grade the prompts of one step; with dynamic sampling, until enough groups carry a signal."""
+    spec = parts.resolved.spec
+    wanted = spec.batch.prompts
+    parts.sampler.load_weights(parts.engine.lm)
+    every = _groups(parts, drawn, 0, clock)
+    if not spec.rollout.dynamic_sampling:
+        return Rollout(every, every, drawn + wanted, tries=1)
+    kept, signals = with_signal(every, wanted, parts.engine)
+    tries = 1
+    while signals < wanted and tries < spec.rollout.dynamic_tries:
+        every = every.joined(_groups(parts, drawn + tries * wanted, tries * wanted, clock))
+        kept, signals = with_signal(every, wanted, parts.engine)
+        tries += 1
+    return Rollout(kept, every, drawn + tries * wanted, tries)
+
+
+def _groups(parts: Parts, drawn: int, first: int, clock: Clock) -> Graded:
+    """This process's graded groups of the prompts drawn next, numbered from ``first``."""
+    spec = parts.resolved.spec
+    wanted = spec.batch.prompts
+    prompts = [parts.prompts[i] for i in prompt_indices(len(parts.prompts), spec.seed, drawn, wanted)]
     with clock.measure("rollout"):
-        labels = rollout_seeds(spec.seed, step, prompts, spec.rollout.samples_per_prompt)
-        parts.sampler.load_weights(engine.lm)
-        sampled = sample_groups(parts.sampler, prompts, engine, parts.sampling, labels)
+        seeds = rollout_seeds(spec.seed, drawn, wanted, spec.rollout.samples_per_prompt)
+        numbers, groups = sample_groups(parts.sampler, prompts, parts.engine, parts.sampling, seeds)
     with clock.measure("reward"):
-        return grade(sampled, parts.reward, parts.decode, ADVANTAGES[spec.advantage.name], engine)
+        graded = grade(prompts, numbers, groups, parts.reward, parts.decode, spec)
+        if spec.algorithm.kl_in == "reward" and spec.algorithm.kl_coef > 0:
+            graded = less_kl(graded, parts)
+    return graded.chosen(range(len(numbers)), [first + number for number in numbers])
 
 
 def _evaluated(parts: Parts, step: int, story: _Story) -> dict[str, float]:

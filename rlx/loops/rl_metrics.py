@@ -1,43 +1,69 @@
 """One step's figures, by name.
 
-``train/*`` are over all samples of the rollout; ``policy/*`` over the tokens that were scored (those of groups with a
-signal), summed over the rollout's updates; ``optim/*`` over the updates.
+``train/*`` are over all samples of the rollout, those included that dynamic sampling left out; ``policy/*`` over the
+tokens that were scored (those of groups with a signal), summed over the rollout's updates; ``optim/*`` over the
+updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 
 from rlx.engine.step import Engine, Update
 from rlx.loops.rollouts import Graded
-from rlx.spec import Spec
 
 EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}
 """Peaks of the objective, with the sign that undoes the negation of a minimum."""
 
 
-def step_metrics(graded: Graded, updates: Sequence[Update], spec: Spec, engine: Engine) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What one step sampled.
+
+    Example:
+        ``Rollout(graded=kept, sampled=every, drawn=3264, tries=2)``
+    """
+
+    graded: Graded
+    """The groups that are trained on (this process's)."""
+    sampled: Graded
+    """All groups that were sampled (this process's); more than those with dynamic sampling."""
+    drawn: int
+    """Prompts drawn from the data so far."""
+    tries: int
+    """Batches sampled."""
+
+
+def step_metrics(rollout: Rollout, updates: Sequence[Update], engine: Engine) -> dict[str, float]:
     """All of a step's metrics but its times.
 
     Args:
-        graded: this process's share of the rollout.
+        rollout: this process's share of the rollout.
         updates: what the optimiser updates did.
-        spec: the experiment.
         engine: gathers over processes.
     """
-    return _rollout_metrics(graded, engine) | _policy_metrics(updates) | _optim_metrics(updates)
+    return _rollout_metrics(rollout, engine) | _policy_metrics(updates) | _optim_metrics(updates)
 
 
-def _rollout_metrics(graded: Graded, engine: Engine) -> dict[str, float]:
-    rewards_qg = graded.rewards_qg
-    best, worst = rewards_qg.amax(dim=1), rewards_qg.amin(dim=1)
-    facts = engine.gather([(len(r.tokens), not r.finished) for r in graded.sampled.responses])
+def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:
+    graded = rollout.sampled
+    scores = torch.tensor([verdict.score for verdict in graded.verdicts], dtype=torch.float64)
+    rows = zip(graded.numbers, scores.reshape(-1, graded.samples).tolist(), strict=True)
+    scores_qg = torch.tensor([row for _, row in sorted(engine.gather(list(rows)))], dtype=torch.float64)
+    best, worst = scores_qg.amax(dim=1), scores_qg.amin(dim=1)
+    facts = engine.gather([(len(r.tokens), not r.finished) for r in graded.responses])
     reasons = engine.gather([verdict.reason for verdict in graded.verdicts])
+    shaped = engine.gather(graded.rewards_b.tolist())
     return {
-        "train/reward": float(rewards_qg.mean()),
-        "train/reward_std": float(rewards_qg.std()),
+        "train/reward": float(scores_qg.mean()),
+        "train/reward_std": float(scores_qg.std()),
+        "train/shaped_reward": sum(shaped) / len(shaped),
         "train/groups_all_right": float(((worst == best) & (best > 0)).double().mean()),
         "train/groups_all_wrong": float(((worst == best) & (best <= 0)).double().mean()),
+        "train/tries": rollout.tries,
         "train/tokens": sum(length for length, _ in facts),
         "train/response_tokens": sum(length for length, _ in facts) / len(facts),
         "train/response_tokens_max": max(length for length, _ in facts),

@@ -7,31 +7,32 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from rlx.loops.rollouts import Graded
 
 Row = dict[str, str | int | float | bool | None]
 
 
-def sample_rows(graded: Graded, step: int, prompts: int) -> list[Row]:
+def sample_rows(graded: Graded, adv_b: Tensor, step: int, prompts: int) -> list[Row]:
     """One row for every sample of the rollout's first ``prompts`` groups of this process."""
-    sampled = graded.sampled
     return [
         {
             "step": step,
-            "prompt_id": sampled.prompts[b // sampled.samples].id,
-            "sample": b % sampled.samples,
-            "prompt": sampled.prompts[b // sampled.samples].question,
+            "prompt_id": graded.prompts[b // graded.samples].id,
+            "sample": b % graded.samples,
+            "prompt": graded.prompts[b // graded.samples].question,
             "response": graded.texts[b],
-            "gold": sampled.prompts[b // sampled.samples].answer,
-            "reward": graded.verdicts[b].score,
+            "gold": graded.prompts[b // graded.samples].answer,
+            "score": graded.verdicts[b].score,
             "reason": graded.verdicts[b].reason,
             "extracted": graded.verdicts[b].extracted,
-            "tokens": len(sampled.responses[b].tokens),
-            "finished": sampled.responses[b].finished,
-            "advantage": float(graded.adv_b[b]),
+            "reward": float(graded.rewards_b[b]),
+            "advantage": float(adv_b[b]),
+            "tokens": len(graded.responses[b].tokens),
+            "finished": graded.responses[b].finished,
         }
-        for b in range(min(prompts * sampled.samples, len(graded.texts)))
+        for b in range(min(prompts * graded.samples, len(graded.texts)))
     ]
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from rlx.benchmarks.tofu_scores import Sample, aggregates, kept_utility
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
-from rlx.loops.policy_step import Method
 from rlx.loops.unlearn_eval import examine
 from rlx.loops.unlearn_parts import UnlearnParts, rows_of
 from rlx.loops.unlearn_step import Outcome, UnlearnStep, plan_of, update_once
-from rlx.registry import Hyper
+from rlx.registry import Hyper, Method
 from rlx.track import read_metrics
 
 

@@ -28,4 +28,31 @@ def dr_grpo(rewards_qg: Tensor) -> Tensor:
     return rewards_qg - rewards_qg.mean(dim=1, keepdim=True)
 
 
-ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {"grpo": grpo, "dr_grpo": dr_grpo}
+def rloo(rewards_qg: Tensor) -> Tensor:
+    """A = r - mean of the group's other rewards (RLOO, arXiv 2402.14740, equation 7).
+
+    Args:
+        rewards_qg: rewards [q, g], g >= 2.
+    """
+    samples = rewards_qg.shape[1]
+    return dr_grpo(rewards_qg) * (samples / (samples - 1))
+
+
+def reinforce_pp(rewards_qg: Tensor) -> Tensor:
+    """Rewards less their group's mean, whitened over the batch (REINFORCE++-baseline, arXiv 2501.03262).
+
+    Every sample counts once; the official trainer whitens over tokens, which weighs a sample by its length.
+
+    Args:
+        rewards_qg: rewards [q, g], g >= 2.
+    """
+    centred_qg = dr_grpo(rewards_qg)
+    return (centred_qg - centred_qg.mean()) / (centred_qg.std() + EPSILON)
+
+
+ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo": rloo,
+    "reinforce_pp": reinforce_pp,
+}
