@@ -28,7 +28,8 @@ def clipped_surrogate(ratio_bt: Tensor, adv_bt: Tensor, low: Tensor | float, hig
         low: lower bound of the ratio, a number or [b, t].
         high: upper bound of the ratio, a number or [b, t].
     """
-    clipped_bt = torch.minimum(torch.maximum(ratio_bt, _like(low, ratio_bt)), _like(high, ratio_bt))
+    # clamp keeps the whole gradient of a ratio that stands exactly on an edge; minimum and maximum would halve it.
+    clipped_bt = torch.clamp(ratio_bt, _like(low, ratio_bt), _like(high, ratio_bt))
     return torch.maximum(-adv_bt * ratio_bt, -adv_bt * clipped_bt)
 
 
