@@ -17,36 +17,53 @@ from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError
+from rlx.rundir import write_atomically
 
 Figures = Mapping[str, float | int]
 LONGEST_PARAM = 500
 """MLflow refuses longer parameter values in some stores."""
+PARAMS_A_CALL = 100
+"""MLflow takes no more at once."""
 TIMEOUT = "5"
 """Seconds that a request to an MLflow server may take."""
+SQLITE = "sqlite:///"
 
 
 class JsonlLog:
-    """One JSON line a record, appended and handed to the operating system at once."""
+    """One JSON line a record, appended and handed to the operating system at once.
 
-    def __init__(self, path: Path) -> None:
+    Example:
+        ``JsonlLog(Path("runs/dgpo_s0-1f0c/metrics.jsonl"), warn=print).write({"step": 3, "train/reward": 0.41})``
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
-        self._file = path.open("ab")
+        self._warn = warn
+        self._named: set[str] = set()
+        # Unbuffered: a line that the disk refused must not be tried again, and fail again, when the file is closed.
+        self._file = path.open("ab", buffering=0)
 
     @property
     def offset(self) -> int:
-        """Bytes written so far."""
+        """Bytes written so far, all of them on the disk: a checkpoint that counts them outlives a power cut."""
+        with suppress(OSError):  # what is no file on a disk, such as a pipe, cannot be synchronised
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def write(self, record: Figures) -> None:
-        """Append one line; figures that are not finite are written as null.
+        """Append one line; figures that are not finite are written as null, and named once in a warning.
 
         Raises:
             UserError: when the disk refuses: without this file a run has no results.
         """
-        line = json.dumps({key: value if math.isfinite(value) else None for key, value in record.items()})
+        odd = {key for key, value in record.items() if not math.isfinite(value)}
+        if odd - self._named:
+            self._warn(f"not finite at step {record['step']}, null in {self.path}: {', '.join(sorted(odd))}")
+            self._named |= odd
+        line = json.dumps({key: None if key in odd else value for key, value in record.items()}).encode() + b"\n"
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror})",
@@ -54,17 +71,21 @@ class JsonlLog:
                 exit_code=1,
             ) from None
 
-    def rewind(self, offset: int) -> int:
-        """Cut the file back to ``offset``.
+    def rewind(self, offset: int) -> None:
+        """Cut the file back to ``offset`` bytes.
 
-        Returns:
-            The last step on any whole line that stood there before, -1 without any.
+        Raises:
+            UserError: when it is shorter than that, so that figures would be missing.
         """
-        last = max((int(record["step"]) for record in read_metrics(self.path)), default=-1)
-        self._file.flush()
-        os.truncate(self.path, offset)
+        there = self.path.stat().st_size
+        if there < offset:
+            raise UserError(
+                f"{self.path} holds {there} bytes where the checkpoint counts {offset}: figures are lost",
+                fix="start the run anew with --fresh",
+                exit_code=1,
+            )
+        self._file.truncate(offset)
         self._file.seek(offset)
-        return last
 
     def close(self) -> None:
         """Close the file."""
@@ -72,13 +93,24 @@ class JsonlLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Every whole line of a metrics file; a half-written last line is left out, a missing file is empty."""
+    """Every whole line of a metrics file, null as nan; a half-written last line is left out, a missing file is empty.
+
+    Raises:
+        UserError: for a line that is no JSON object.
+    """
+    if not path.exists():
+        return []
     records = []
-    with suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines(keepends=True):
-            with suppress(ValueError):
-                if line.endswith(b"\n"):
-                    records.append(json.loads(line))
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            record = json.loads(line)
+            records.append({key: math.nan if value is None else value for key, value in record.items()})
+        except (ValueError, AttributeError):
+            raise UserError(
+                f"{path}, line {number} is not a record", fix="mend it or start the run anew with --fresh", exit_code=1
+            ) from None
     return records
 
 
@@ -86,8 +118,11 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 class MlflowSink:
     """MLflow in a thread of its own: a slow or dead server costs a warning, never a step.
 
+    A run that goes on after a kill offers every record again; those that MLflow has are left out, so that none is
+    missing there and none stands twice.
+
     Example:
-        ``MlflowSink(uri="sqlite:///runs/mlflow.db", experiment="rlx", name="dgpo-1f0c", id_file=..., warn=print)``
+        ``MlflowSink(uri="sqlite:////home/me/runs/mlflow.db", experiment="rlx", name="dgpo_s0-1f0c", ...)``
     """
 
     uri: str
@@ -96,25 +131,22 @@ class MlflowSink:
     id_file: Path
     """Keeps MLflow's run id, so that a resumed run goes on in it."""
     warn: Callable[[str], None]
-    logged_through: int = -1
-    """Steps up to this one have been logged before a kill."""
-    _queue: queue.Queue[Callable[[Any, str], None] | str] = field(default_factory=queue.Queue)
+    _queue: queue.Queue[Figures | str] = field(default_factory=queue.Queue)
     _thread: threading.Thread | None = None
     _dead: bool = False
 
     def start(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> None:
-        """Open or reopen the run; parameters, tags and artifacts are logged the first time."""
+        """Open or reopen the run, with its parameters, tags and files."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._thread = threading.Thread(target=self._work, args=(params, tags, artifacts), daemon=True)
         self._thread.start()
 
     def write(self, record: Figures) -> None:
-        """Log the figures of one step, unless they have been logged before."""
-        step = int(record["step"])
-        finite = {legal_name(key): float(v) for key, v in record.items() if key != "step" and math.isfinite(v)}
-        if not self._dead and step > self.logged_through:
-            self._queue.put(lambda client, run: _log_figures(client, run, finite, step))
+        """Log the figures of one step, unless MLflow has them."""
+        if not self._dead:
+            self._queue.put(record)
 
     def close(self, status: str, timeout: float = 20.0) -> None:
         """Wait for what is under way, at most ``timeout`` seconds.
@@ -126,56 +158,87 @@ class MlflowSink:
         if self._thread is not None:
             self._queue.put(status)
             self._thread.join(timeout)
+            if self._thread.is_alive():
+                self.warn(f"MLflow at {public_uri(self.uri)} took over {timeout:g} s; metrics.jsonl has every figure")
 
     def _work(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> None:
         try:
-            client, run = self._open(params, tags, artifacts)
-            while not isinstance(task := self._queue.get(), str):
-                task(client, run)
-            client.set_terminated(run, status=task)
+            client = _client(self.uri)
+            run, logged = self._open(client, tags)
+            for some in _params(params):
+                client.log_batch(run, params=some)
+            for artifact in artifacts:
+                client.log_artifact(run, str(artifact))
+            while not isinstance(record := self._queue.get(), str):
+                if record["step"] > logged:
+                    client.log_batch(run, metrics=_metrics(record))
+            client.set_terminated(run, status=record)
         except Exception as error:  # whatever MLflow raises, training goes on without it
             self._dead = True
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            reason = public_uri(first_line)[:200]
-            self.warn(f"MLflow at {public_uri(self.uri)} is not reachable ({reason}); metrics.jsonl goes on")
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            place, reason = public_uri(self.uri), public_uri(lines[0])[:200]
+            self.warn(f"MLflow at {place} is not reachable ({reason}); metrics.jsonl goes on")
 
-    def _open(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> tuple[Any, str]:
-        """The client and the id of the run, made when it is new."""
-        from mlflow.tracking import MlflowClient
+    def _open(self, client: Any, tags: Mapping[str, str]) -> tuple[str, int]:
+        """The run's id and the last step that MLflow has of it, -1 without any."""
+        from mlflow.exceptions import MlflowException
 
-        for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
-            logging.getLogger(name).setLevel(level)
-        with _one_at_a_time(self.uri):
-            client = MlflowClient(tracking_uri=self.uri)
-            experiment = client.get_experiment_by_name(self.experiment)
-            place = experiment.experiment_id if experiment else client.create_experiment(self.experiment)
-        with suppress(OSError, ValueError, KeyError):
-            known = str(json.loads(self.id_file.read_text())["run_id"])
-            client.update_run(known, status="RUNNING")
-            return client, known
-        run = client.create_run(place, run_name=self.name, tags=dict(tags)).info.run_id
-        for key, value in flattened(params).items():
-            client.log_param(run, key, value)
-        for artifact in artifacts:
-            client.log_artifact(run, str(artifact))
-        self.id_file.write_text(json.dumps({"run_id": run, "experiment": self.experiment}))
-        return client, str(run)
+        if self.id_file.exists():
+            try:
+                known = str(json.loads(self.id_file.read_text())["run_id"])
+                client.update_run(known, status="RUNNING")
+                return known, max((m.step for m in client.get_metric_history(known, "step")), default=-1)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise  # any other store, or one that was thrown away, gets the run anew
+        experiment = _experiment(client, self.uri, self.experiment)
+        run = str(client.create_run(experiment, run_name=self.name, tags=dict(tags)).info.run_id)
+        write_atomically(self.id_file, json.dumps({"run_id": run, "experiment": self.experiment}))
+        return run, -1
 
 
-def _log_figures(client: Any, run: str, figures: Mapping[str, float], step: int) -> None:
+def _client(uri: str) -> Any:
+    """A client; its first use makes the store."""
+    from mlflow.tracking import MlflowClient
+
+    for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
+        logging.getLogger(name).setLevel(level)
+    with _one_at_a_time(uri):
+        return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    """The id of an experiment, made when it is new, with its files beside the database rather than where rlx runs."""
+    path = _sqlite_path(uri)
+    files = (path.resolve().parent / "mlflow_artifacts").as_uri() if path else None
+    with _one_at_a_time(uri):
+        found = client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else client.create_experiment(name, artifact_location=files))
+
+
+def _metrics(record: Figures) -> list[Any]:
+    """A record's finite figures, the step among them: by it a resumed run finds where MLflow stands."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
-    now = get_current_time_millis()
-    client.log_batch(run, metrics=[Metric(key, value, now, step) for key, value in figures.items()])
+    now, step = get_current_time_millis(), int(record["step"])
+    return [Metric(legal_name(key), float(v), now, step) for key, v in record.items() if math.isfinite(v)]
+
+
+def _params(params: Mapping[str, Any]) -> list[list[Any]]:
+    """The parameters in lists that MLflow takes at once."""
+    from mlflow.entities import Param
+
+    every = [Param(key, value) for key, value in flattened(params).items()]
+    return [every[i : i + PARAMS_A_CALL] for i in range(0, len(every), PARAMS_A_CALL)]
 
 
 class _one_at_a_time:  # noqa: N801  (reads as a statement: with _one_at_a_time(uri))
     """Several processes opening a fresh sqlite store at once break it for good, so they queue at a lock file."""
 
     def __init__(self, uri: str) -> None:
-        path = uri.removeprefix("sqlite:///")
-        self._path = Path(path + ".lock") if path != uri else None
+        path = _sqlite_path(uri)
+        self._path = path.with_name(f"{path.name}.lock") if path else None
 
     def __enter__(self) -> None:
         if self._path is not None:
@@ -190,12 +253,17 @@ class _one_at_a_time:  # noqa: N801  (reads as a statement: with _one_at_a_time(
 
 def tracking_uri(runs: Path) -> str:
     """MLFLOW_TRACKING_URI, or a sqlite file in the runs folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs.resolve() / 'mlflow.db'}"
 
 
-def public_uri(uri: str) -> str:
-    """The URI without the credentials that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _sqlite_path(uri: str) -> Path | None:
+    """The file of a sqlite URI."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def public_uri(text: str) -> str:
+    """The URI, or a sentence with one in it, without the credentials that may stand before the host or in the query."""
+    return re.sub(r"\?\S*", "", re.sub(r"//[^/\s]*@", "//", text))
 
 
 def legal_name(key: str) -> str:

@@ -36,8 +36,8 @@ class RunRecorder:
     def __init__(self, resolved: Resolved, folder: RunDir) -> None:
         spec = resolved.spec
         self._resolved, self._folder = resolved, folder
-        self._log = JsonlLog(folder.metrics)
         self._progress = Progress(f"rlx {folder.run_id}", spec.steps)
+        self._log = JsonlLog(folder.metrics, self._progress.warn)
         self._mlflow: MlflowSink | None = None
         self._rewards: list[float] = []
         self._accuracy = ""
@@ -48,9 +48,10 @@ class RunRecorder:
         return self._log.offset
 
     def rewind(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a checkpoint, then open MLflow behind what it already knows."""
-        written_before = self._log.rewind(offset)
-        for record in read_metrics(self._folder.metrics):
+        """Cut metrics.jsonl back to a checkpoint, then offer MLflow every record that is left."""
+        self._log.rewind(offset)
+        left = read_metrics(self._folder.metrics)
+        for record in left:
             self._remember(record)
         spec = self._resolved.spec
         if spec.tracker.mlflow:
@@ -60,7 +61,6 @@ class RunRecorder:
                 name=self._folder.run_id,
                 id_file=self._folder.mlflow,
                 warn=self._progress.warn,
-                logged_through=written_before if self._folder.mlflow.exists() else -1,
             )
             tags = {
                 "rlx.run_id": self._folder.run_id,
@@ -71,6 +71,8 @@ class RunRecorder:
             }
             files = [self._folder.spec, self._folder.resolved]
             self._mlflow.start(spec.model_dump(mode="json"), tags, files)
+            for record in left:
+                self._mlflow.write(record)
 
     def write(self, record: Figures) -> None:
         """One step's figures to everywhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlx.console import Progress
 from rlx.rundir import RunDir
-from rlx.track import Figures, JsonlLog, MlflowSink, tracking_uri
+from rlx.track import Figures, JsonlLog, MlflowSink, read_metrics, tracking_uri
 from rlx.unlearn_spec import ResolvedUnlearn
 
 
@@ -13,8 +13,8 @@ class UnlearnRecorder:
 
     def __init__(self, resolved: ResolvedUnlearn, folder: RunDir) -> None:
         self._resolved, self._folder = resolved, folder
-        self._log = JsonlLog(folder.metrics)
         self._progress = Progress(f"rlx {folder.run_id}", total=0, unit="update")
+        self._log = JsonlLog(folder.metrics, self._progress.warn)
         self._mlflow: MlflowSink | None = None
         self._evaluated: dict[str, str] = {}
         self._forgetting: list[float] = []
@@ -29,8 +29,11 @@ class UnlearnRecorder:
         return self._log.offset
 
     def rewind(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a checkpoint, then open MLflow behind what it already knows."""
-        written_before = self._log.rewind(offset)
+        """Cut metrics.jsonl back to a checkpoint, then offer MLflow every record that is left."""
+        self._log.rewind(offset)
+        left = read_metrics(self._folder.metrics)
+        for record in left:
+            self._remember(record)
         spec = self._resolved.spec
         if spec.tracker.mlflow:
             self._mlflow = MlflowSink(
@@ -39,7 +42,6 @@ class UnlearnRecorder:
                 name=self._folder.run_id,
                 id_file=self._folder.mlflow,
                 warn=self._progress.warn,
-                logged_through=written_before if self._folder.mlflow.exists() else -1,
             )
             tags = {
                 "rlx.run_id": self._folder.run_id,
@@ -49,18 +51,15 @@ class UnlearnRecorder:
                 "rlx.version": self._resolved.version,
             }
             self._mlflow.start(spec.model_dump(mode="json"), tags, [self._folder.spec, self._folder.resolved])
+            for record in left:
+                self._mlflow.write(record)
 
     def write(self, record: Figures) -> None:
         """One update's figures to everywhere."""
         self._log.write(record)
         if self._mlflow is not None:
             self._mlflow.write(record)
-        if "eval/forgetting" in record:
-            self._forgetting.append(float(record["eval/forgetting"]))
-            self._evaluated = {
-                "forgetting": f"{record['eval/forgetting']:.3f} at update {int(record['step'])}",
-                "utility": f"{record['eval/utility']:.3f}",
-            }
+        self._remember(record)
         facts = dict(self._evaluated)
         if "train/loss" in record:
             facts["loss"] = f"{record['train/loss']:.3f}"
@@ -76,3 +75,11 @@ class UnlearnRecorder:
         self._log.close()
         if self._mlflow is not None:
             self._mlflow.close(status)
+
+    def _remember(self, record: Figures) -> None:
+        if "eval/forgetting" in record:
+            self._forgetting.append(float(record["eval/forgetting"]))
+            self._evaluated = {
+                "forgetting": f"{record['eval/forgetting']:.3f} at update {int(record['step'])}",
+                "utility": f"{record['eval/utility']:.3f}",
+            }
