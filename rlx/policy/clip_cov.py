@@ -25,7 +25,7 @@ class ClipCov(Hyper):
     """Candidates have a covariance above this."""
     cov_high: float = 5.0
     """Candidates have a covariance below this."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1_000_000)
     """Seed of the choice among candidates."""
     dual_clip: float | None = Field(default=None, gt=1)
     """For A < 0 the loss is capped at -A * dual_clip; null (official) turns it off."""
@@ -34,7 +34,8 @@ class ClipCov(Hyper):
 def random_covariance(logprobs_bt: Tensor, batch: PolicyBatch, hp: ClipCov) -> dict[str, Tensor]:
     """``chosen`` [b, t], bool: a random share of the unclipped tokens with cov_low < covariance < cov_high.
 
-    The choice is a function of ``hp.seed`` and of the batch's own log-probs, so that a resumed run repeats it.
+    The choice is a function of ``hp.seed`` and of the batch itself, whatever the order of its rows: a resumed run, and
+    one on more processes, repeats it.
 
     Args:
         logprobs_bt: current log-probs of the whole optimiser batch [b, t], nats.
@@ -45,10 +46,13 @@ def random_covariance(logprobs_bt: Tensor, batch: PolicyBatch, hp: ClipCov) -> d
     edges = outside(ratio_bt, batch.adv_bt, 1 - hp.clip_low, 1 + hp.clip_high)
     cov_bt = covariance(logprobs_bt, batch)
     candidates_bt = (cov_bt > hp.cov_low) & (cov_bt < hp.cov_high) & batch.mask_bt
-    places = (candidates_bt & ~edges["clip_low"] & ~edges["clip_high"]).flatten().nonzero().squeeze(1).cpu()
-    number = min(max(1, int(hp.clip_cov_ratio * int(batch.mask_bt.sum()))), len(places))
-    mixed = int(logprobs_bt.double().sum().abs().item() * 1e6) % (1 << 31)
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(hp.seed * 1_000_003 + mixed))
+    places = (candidates_bt & ~edges["clip_low"] & ~edges["clip_high"]).flatten().nonzero().squeeze(1)
+    places = places[cov_bt.flatten()[places].argsort()].cpu()
+    tokens = int(batch.mask_bt.sum())
+    number = min(max(1, int(hp.clip_cov_ratio * tokens)), len(places))
+    # From counts, not from log-probs: these differ in their last bits from one way of cutting the batch to another.
+    generator = torch.Generator().manual_seed((hp.seed * 1_000_003 + tokens) * 1_000_003 + len(places))
+    order = torch.randperm(len(places), generator=generator)
     chosen = torch.zeros(cov_bt.numel(), dtype=torch.bool)
     chosen[places[order[:number]]] = True
     return {"chosen": chosen.reshape(cov_bt.shape).to(cov_bt.device)}
