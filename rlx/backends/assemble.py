@@ -26,6 +26,9 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)
+    for name, part in (("training", data), ("held-out", held_out)):
+        if part.left_out:
+            recorder.note(f"{name} data: {part.sentence()}")
     model = add_lora(load_model(resolved.model_folder, spec.model, accelerator.device), spec.model)
     reference = None
     if spec.algorithm.kl_coef > 0 and spec.model.lora is None:

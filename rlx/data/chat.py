@@ -7,6 +7,9 @@ from typing import Any
 from rlx.errors import UserError
 from rlx.spec import Data
 
+_PROBE = "Q7Z"
+"""An answer that no template's own text holds."""
+
 
 def encode(question: str, data: Data, tokenizer: Any) -> tuple[int, ...]:
     """Token ids of a prompt that a response follows: system prompt, question and suffix in the chat template.
@@ -19,39 +22,69 @@ def encode(question: str, data: Data, tokenizer: Any) -> tuple[int, ...]:
         tokenizer: a transformers tokenizer.
     """
     content = question + data.suffix
-    if data.chat == "never" or not tokenizer.chat_template:
+    if _is_plain(data, tokenizer):
         text = f"{data.system}\n\n{content}" if data.system else content
-        return tuple(tokenizer(text)["input_ids"])
-    messages = [{"role": "system", "content": data.system}] if data.system else []
-    messages.append({"role": "user", "content": content})
-    return tuple(_rendered(messages, tokenizer, continued=True))
+        return tuple(tokenizer(text, verbose=False)["input_ids"])
+    text = _rendered(_messages(content, data), tokenizer, continued=True)
+    if data.system and data.system.strip() not in text:
+        raise UserError(
+            "the tokenizer's chat template leaves out the system prompt", fix="drop data.system, or set data.chat=never"
+        )
+    return _ids(text, tokenizer)
 
 
 def encode_pair(question: str, answer: str, data: Data, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Token ids of a prompt and of the answer that follows it, its end-of-sequence token included.
+    """Token ids of a prompt, and of the answer that follows it with the token that ends it.
 
     The answer is tokenised by itself, so that its tokens are those that a model samples behind the prompt.
 
     Args:
-        question: the question's text; empty for a plain text.
+        question: the question's text.
         answer: the answer's text.
         data: see ``encode``.
-        tokenizer: a transformers tokenizer with an end-of-sequence token.
+        tokenizer: a transformers tokenizer.
+
+    Raises:
+        UserError: when neither the template nor the tokenizer has a token that ends an answer.
     """
-    prompt = encode(question, data, tokenizer)
-    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return prompt, (*ids, tokenizer.eos_token_id)
+    end = _end_of_turn(data, tokenizer)
+    if end is None:
+        raise UserError("the tokenizer has no end-of-sequence token", fix="set eos_token in its tokenizer_config.json")
+    return encode(question, data, tokenizer), (*_ids(answer, tokenizer), end)
 
 
-def _rendered(messages: list[dict[str, str]], tokenizer: Any, continued: bool) -> list[int]:
-    """Messages in the template, as ids; the template writes its own special tokens, so none are added."""
+def _end_of_turn(data: Data, tokenizer: Any) -> int | None:
+    """The special token that the template writes behind an answer, else the end of sequence: in some they differ."""
+    eos: int | None = tokenizer.eos_token_id
+    if _is_plain(data, tokenizer):
+        return eos
+    messages = [*_messages(_PROBE, data), {"role": "assistant", "content": _PROBE}]
+    behind = _ids(_rendered(messages, tokenizer, continued=False).rpartition(_PROBE)[2], tokenizer)
+    return behind[0] if behind and behind[0] in tokenizer.added_tokens_decoder else eos
+
+
+def _is_plain(data: Data, tokenizer: Any) -> bool:
+    return data.chat == "never" or not tokenizer.chat_template
+
+
+def _messages(content: str, data: Data) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": data.system}] if data.system else []
+    return [*system, {"role": "user", "content": content}]
+
+
+def _rendered(messages: list[dict[str, str]], tokenizer: Any, continued: bool) -> str:
+    """Messages in the template."""
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=continued)
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=continued)
     except Exception as error:  # templates are programs of their own and raise what they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"the tokenizer's chat template refuses the prompt ({reason})",
             fix="drop data.system, or set data.chat=never",
         ) from None
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return text
+
+
+def _ids(text: str, tokenizer: Any) -> tuple[int, ...]:
+    """Rendered text as ids; the template has written its special tokens, so none are added (no second BOS)."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

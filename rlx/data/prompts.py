@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, cast
@@ -15,7 +17,7 @@ import numpy as np
 from rlx.data import arithmetic
 from rlx.data.chat import encode
 from rlx.data.rows import column, read_rows
-from rlx.errors import UserError
+from rlx.errors import UserError, did_you_mean
 from rlx.rewards.extract import last_boxed, last_hash
 from rlx.spec import Data
 
@@ -48,6 +50,11 @@ class PromptSet:
     prompts: list[Prompt]
     left_out: Mapping[str, int]
 
+    def sentence(self) -> str:
+        """``7000 prompts; left out: 2 duplicate question, 1 longer than 1024 tokens``."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f"{len(self.prompts)} prompts" + (f"; left out: {reasons}" if reasons else "")
+
 
 def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     """The prompts of ``data.source``.
@@ -65,6 +72,7 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     left_out: Counter[str] = Counter()
     prompts: list[Prompt] = []
     seen: set[str] = set()
+    ids: set[str] = set()
     for place, question, answer, name in islice(_questions(data), data.limit):
         if question.strip() in seen:
             left_out["duplicate question"] += 1
@@ -74,11 +82,14 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
         if len(tokens) > data.max_prompt_tokens:
             left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
             continue
-        prompts.append(Prompt(name or place, question, answer, tokens))
+        label = place if not name or name in ids else name
+        ids.add(label)
+        prompts.append(Prompt(label, question, answer, tokens))
+    made = PromptSet(prompts, dict(left_out))
     if not prompts:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "it is empty"
+        why = made.sentence() if left_out else "it is empty"
         raise UserError(f"data.source '{data.source}' has no usable row ({why})", fix="check the file and data.*")
-    return PromptSet(prompts, dict(left_out))
+    return made
 
 
 def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -115,36 +126,53 @@ def _epoch(size: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[
 def _questions(data: Data) -> Iterator[tuple[str, str, str, str]]:
     """Place, question, gold and id of every row."""
     if data.source == "arithmetic":
-        for row in arithmetic.rows(cast(Literal["train", "test"], data.split)):
+        for row in arithmetic.rows(_embedded_split(data.split)):
             yield row["id"], row["prompt"], row["answer"], row["id"]
         return
     for place, content in read_rows(data.source, data.subset, data.split):
         where = f"{data.source} {place}"
         question = _text(column(content, data.prompt, where, "data.prompt"), where, "data.prompt")
         answer = _text(column(content, data.answer, where, "data.answer"), where, "data.answer")
-        yield place, question, _gold(answer, data, where), str(content.get("id", "") or "")
+        name = content.get("id")
+        yield place, question, _gold(answer, data, where), str(name) if isinstance(name, (str, int)) else ""
+
+
+def _embedded_split(split: str) -> Literal["train", "test"]:
+    if split not in ("train", "test"):
+        raise UserError(f"split '{split}' is not one of the embedded task", fix=did_you_mean(split, ["train", "test"]))
+    return cast(Literal["train", "test"], split)
 
 
 def _text(value: Any, where: str, key: str) -> str:
     """A column's value as text: numbers are written out, of a list of chat messages the user's last one is taken."""
     if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
-        value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value[-1]["content"])
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(int(value)) if float(value).is_integer() else str(value)
-    if not isinstance(value, str) or not value.strip():
+        value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value)
+    text = value if isinstance(value, str) else _number(value)
+    if not text.strip() or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"{where}: the column {key} names holds {value!r:.80}", fix="it must hold text or a number")
-    return value
+    return text
+
+
+def _number(value: Any) -> str:
+    """A finite number written out, without a fraction of zeros (72.0 is 72); empty for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return ""
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return ""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _gold(answer: str, data: Data, where: str) -> str:
     """The gold answer in its format."""
     if data.answer_format == "raw":
         return answer.strip()
-    found = last_boxed(answer) if data.answer_format == "last_boxed" else last_hash(answer)
+    found = last_boxed(answer) if data.answer_format == "last_boxed" else (last_hash(answer) or "").replace(",", "")
     if not found:
         mark = "\\boxed{...}" if data.answer_format == "last_boxed" else "'#### ...'"
         raise UserError(
             f"{where}: the answer has no {mark}, which data.answer_format={data.answer_format} reads",
             fix="choices for data.answer_format: raw, last_boxed, gsm8k_hash",
         )
-    return found.replace(",", "") if data.answer_format == "gsm8k_hash" else found
+    return found

@@ -20,6 +20,8 @@ def read_rows(source: str, subset: str | None, split: str) -> Iterator[Row]:
         UserError: when it is missing, unreadable, or one line is broken (named by its number).
     """
     path = Path(source)
+    if path.is_dir():
+        raise UserError(f"data.source '{source}' is a folder", fix="name a .jsonl or .parquet file in it")
     if path.suffix in (".jsonl", ".json"):
         return _jsonl(path)
     if path.suffix == ".parquet":
@@ -36,18 +38,20 @@ def column(row: Mapping[str, Any], key: str, place: str, name: str) -> Any:
 
     Args:
         row: the row.
-        key: dotted path, such as ``reward_model.ground_truth``.
+        key: dotted path, such as ``reward_model.ground_truth``, or a name that holds a dot itself.
         place: where the row stands.
         name: the spec key that holds the path.
 
     Raises:
         UserError: when there is none, with the columns that there are.
     """
+    if key in row:
+        return row[key]
     value: Any = row
     walked = ""
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            choices = [f"{walked}{known}" for known in value] if isinstance(value, Mapping) else []
+            choices = [f"{walked}{known}" for known in value] if isinstance(value, Mapping) else [walked[:-1]]
             raise UserError(
                 f"{name} is '{key}', and {place} has no such column", fix=did_you_mean(f"{walked}{part}", choices)
             )
@@ -58,21 +62,22 @@ def column(row: Mapping[str, Any], key: str, place: str, name: str) -> Any:
 
 def _jsonl(path: Path) -> Iterator[Row]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"line {number}", _parsed(path, number, line)
     except FileNotFoundError:
         raise UserError(f"there is no data file {path}", fix="give the path of a .jsonl or .parquet file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
         raise UserError(f"data file {path} cannot be read ({error})", fix="give a .jsonl file in UTF-8") from None
 
 
 def _parsed(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path} line {number} is not JSON ({error})", fix="mend or remove that line") from None
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"{path} line {number} is not JSON ({reason})", fix="write one JSON object a line") from None
     if not isinstance(row, dict):
         raise UserError(f"{path} line {number} is a {type(row).__name__}, not an object", fix="mend that line")
     return row
@@ -98,9 +103,9 @@ def _hub(source: str, subset: str | None, split: str) -> Iterator[Row]:
     try:
         rows = datasets.load_dataset(source, subset, split=split)
     except Exception as error:  # datasets raises a dozen unrelated kinds for a missing name, split or network
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"data.source '{source}' (subset {subset}, split {split}) does not load ({reason[:200]})",
+            f"data.source '{source}' (subset {subset}, split {split}) does not load ({reason})",
             fix="check the name and the network, or give a local .jsonl or .parquet file",
             exit_code=1,
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,19 +23,39 @@ from rlx.errors import UserError
 from rlx.resolve import EMBEDDED_MODEL
 from rlx.spec import Data
 
-WORDS = ["<unk>", "<s>", "</s>", "[SYS]", "[USER]", "[BOT]", "be", "kind", "what", "is", "1", "2", "answer", "three"]
+GSM8K = Path(__file__).parents[2] / "../shared/data/bench/gsm8k_train.jsonl"
+WORDS = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[SYS]",
+    "[USER]",
+    "[BOT]",
+    "be",
+    "kind",
+    "what",
+    "is",
+    "1",
+    "2",
+    "answer",
+    "three",
+    "[END]",
+]
 TEMPLATE = (
     "{{ bos_token }} {% for m in messages %}{% if m.role == 'system' %}[SYS] {{ m.content }} "
-    "{% else %}[USER] {{ m.content }} {% endif %}{% endfor %}{% if add_generation_prompt %}[BOT] {% endif %}"
+    "{% elif m.role == 'user' %}[USER] {{ m.content }} {% else %}[BOT] {{ m.content }} [END] {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[BOT] {% endif %}"
 )
+DEAF = "{% for m in messages if m.role == 'user' %}[USER] {{ m.content }} [BOT] {% endfor %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
 
 
-def chat_tokenizer(template=TEMPLATE):
+def chat_tokenizer(template=TEMPLATE, specials=("[END]",)):
     inner = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = WhitespaceSplit()
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     made = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    made.add_special_tokens({"additional_special_tokens": list(specials)})
     made.chat_template = template
     return made
 
@@ -56,7 +77,7 @@ def write(path: Path, rows) -> str:
 def sentence(data, tokenizer):
     with pytest.raises(UserError) as caught:
         load_prompts(data, tokenizer)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
     return str(caught.value)
 
 
@@ -76,10 +97,32 @@ def test_a_system_prompt_that_the_template_refuses_is_named():
         encode("what is", Data(system="be kind"), chat_tokenizer(NO_SYSTEM))
 
 
-def test_a_pair_is_the_prompt_and_the_answer_with_its_end(tokenizer):
-    prompt, answer = encode_pair("what is", "answer three", Data(), tokenizer)
-    assert words(prompt) == ["<s>", "[USER]", "what", "is", "[BOT]"]
-    assert words(answer) == ["answer", "three", "</s>"]
+def test_a_system_prompt_that_the_template_drops_is_no_silent_loss():
+    with pytest.raises(UserError, match="leaves out the system prompt; drop data.system, or set data.chat=never"):
+        encode("what is", Data(system="be kind"), chat_tokenizer(DEAF))
+
+
+def test_a_pair_is_the_prompt_and_the_answer_as_the_template_would_write_them(tokenizer):
+    data = Data(system="be kind", suffix=" 1")
+    prompt, answer = encode_pair("what is", "answer three", data, tokenizer)
+    assert words(prompt) == ["<s>", "[SYS]", "be", "kind", "[USER]", "what", "is", "1", "[BOT]"]
+    assert words(answer) == ["answer", "three", "[END]"]
+    turns = (("system", "be kind"), ("user", "what is 1"), ("assistant", "answer three"))
+    whole = tokenizer.apply_chat_template([{"role": r, "content": c} for r, c in turns], tokenize=False)
+    assert list(prompt + answer) == tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_an_answer_ends_with_eos_where_the_template_has_no_token_for_it(tokenizer):
+    for data, made in ((Data(chat="never"), tokenizer), (Data(), chat_tokenizer(None)), (Data(), chat_tokenizer(DEAF))):
+        assert words(encode_pair("what is", "three", data, made)[1]) == ["three", "</s>"]
+    assert words(encode_pair("what", "three", Data(), chat_tokenizer(specials=()))[1]) == ["three", "</s>"]
+
+
+def test_a_tokenizer_without_any_end_is_refused_for_pairs():
+    bare = chat_tokenizer(None)
+    bare.eos_token = None
+    with pytest.raises(UserError, match=r"no end-of-sequence token; set eos_token in its tokenizer_config\.json"):
+        encode_pair("what", "three", Data(), bare)
 
 
 def test_a_jsonl_and_a_parquet_file_give_the_same_prompts(tmp_path, tokenizer):
@@ -107,6 +150,35 @@ def test_repeated_and_too_long_prompts_are_left_out_and_counted(tmp_path, tokeni
     loaded = load_prompts(Data(source=write(tmp_path / "a.jsonl", rows), max_prompt_tokens=8), tokenizer)
     assert [p.question for p in loaded.prompts] == ["what", "is 1"]
     assert loaded.left_out == {"duplicate question": 2, "longer than 8 tokens": 1}
+    assert loaded.sentence() == "2 prompts; left out: 2 duplicate question, 1 longer than 8 tokens"
+
+
+def test_numbers_as_answers_are_written_out_exactly(tmp_path, tokenizer):
+    rows = [{"prompt": f"what {n!r}", "answer": n} for n in (72, 72.0, 72.5, -3, 0, 10**400)]
+    loaded = load_prompts(Data(source=write(tmp_path / "a.jsonl", rows)), tokenizer).prompts
+    assert [p.answer for p in loaded] == ["72", "72", "72.5", "-3", "0", "1" + "0" * 400]
+    pq.write_table(pa.Table.from_pylist([{"prompt": "what", "answer": Decimal("1234.00")}]), tmp_path / "a.parquet")
+    assert load_prompts(Data(source=str(tmp_path / "a.parquet")), tokenizer).prompts[0].answer == "1234"
+
+
+def test_ids_are_the_files_own_while_they_tell_rows_apart(tmp_path, tokenizer):
+    rows = [{"prompt": f"what {n}", "answer": n, "id": name} for n, name in enumerate(["a", 0, "a", None, ["x"]])]
+    loaded = load_prompts(Data(source=write(tmp_path / "a.jsonl", rows)), tokenizer)
+    assert [p.id for p in loaded.prompts] == ["a", "0", "line 3", "line 4", "line 5"]
+
+
+def test_a_column_may_hold_a_dot_and_a_file_a_byte_order_mark(tmp_path, tokenizer):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"a.b": "what", "answer": 1}\r\n\r\n{"a.b": "is", "answer": 2}')
+    loaded = load_prompts(Data(source=str(file), prompt="a.b"), tokenizer)
+    assert [(p.id, p.question, p.answer) for p in loaded.prompts] == [("line 1", "what", "1"), ("line 3", "is", "2")]
+
+
+def test_only_the_first_rows_are_read_under_a_limit(tmp_path, tokenizer):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "what", "answer": 1}\nbroken\n')
+    assert [p.question for p in load_prompts(Data(source=str(file), limit=1), tokenizer).prompts] == ["what"]
+    assert "line 2 is not JSON" in sentence(Data(source=str(file), limit=2), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +188,16 @@ def test_repeated_and_too_long_prompts_are_left_out_and_counted(tmp_path, tokeni
         ("\n\n", {}, "has no usable row (it is empty)"),
         ('{"prompt": "a", "answer": "1"}\n{"prompt": \n', {}, "line 2 is not JSON"),
         ("[1, 2]\n", {}, "line 1 is a list, not an object"),
+        ("[\n{}\n]\n", {}, "line 1 is not JSON (Expecting value at column 1); write one JSON object a line"),
+        ("[" * 100_000, {}, "line 1 is not JSON (maximum recursion"),
+        ('{"prompt": "a", "answer": 1' + "0" * 5000 + "}", {}, "line 1 is not JSON (Exceeds the limit"),
+        ('{"prompt": "a", "answer": NaN}', {}, "line 1: the column data.answer names holds nan"),
+        ('{"prompt": "a", "answer": 1e400}', {}, "line 1: the column data.answer names holds inf"),
+        ('{"prompt": "a", "answer": true}', {}, "line 1: the column data.answer names holds True"),
+        ('{"prompt": "\\ud800", "answer": 1}', {}, "line 1: the column data.prompt names holds '\\ud800'"),
+        ('{"prompt": [{"role": "system", "content": "a"}]}', {}, "line 1: the column data.prompt names holds [{'role"),
+        ('{"prompt": {"a": "b"}}', {"prompt": "prompt.a.c"}, "did you mean 'prompt.a'?"),
+        ('{"prompt": "a", "answer": "#### ,"}', {"answer_format": "gsm8k_hash"}, "line 1: the answer has no '####"),
         ('{"promt": "a", "answer": "1"}\n', {}, "data.prompt is 'prompt', and"),
         ('{"promt": "a", "answer": "1"}\n', {}, "did you mean 'promt'?"),
         ('{"prompt": "a", "answer": "1"}\n', {"answer": "extra.gold"}, "data.answer is 'extra.gold'"),
@@ -123,7 +205,7 @@ def test_repeated_and_too_long_prompts_are_left_out_and_counted(tmp_path, tokeni
         ('{"prompt": "a", "answer": null}\n', {}, "line 1: the column data.answer names holds None"),
         ('{"prompt": "a", "answer": "no mark"}\n', {"answer_format": "gsm8k_hash"}, "line 1: the answer has no '####"),
         ('{"prompt": "a", "answer": "\\\\boxed{1"}\n', {"answer_format": "last_boxed"}, "has no \\boxed{...}"),
-        ('{"prompt": "what is 1", "answer": "1"}\n', {"max_prompt_tokens": 2}, "1 longer than 2 tokens"),
+        ('{"prompt": "what is 1", "answer": "1"}\n', {"max_prompt_tokens": 2}, "0 prompts; left out: 1 longer than 2"),
     ],
 )
 def test_a_bad_file_is_one_sentence_that_names_the_line(tmp_path, tokenizer, text, more, part):
@@ -141,7 +223,13 @@ def test_missing_strange_and_unreachable_sources_are_named(tmp_path, tokenizer):
     assert "neither .jsonl nor .parquet" in sentence(Data(source=str(tmp_path / "x.csv")), tokenizer)
     assert "is not parquet" in sentence(Data(source=str(tmp_path / "x.parquet")), tokenizer)
     assert "cannot be read" in sentence(Data(source=str(tmp_path / "x.jsonl")), tokenizer)
-    assert "does not load" in sentence(Data(source="nobody/nothing", subset="main"), tokenizer)
+    assert "is a folder; name a .jsonl or .parquet file" in sentence(Data(source=str(tmp_path)), tokenizer)
+    assert "cannot be read" in sentence(Data(source="a\0.jsonl"), tokenizer)
+    unreachable = sentence(Data(source="nobody/nothing", subset="main"), tokenizer)
+    assert "data.source 'nobody/nothing' (subset main, split train) does not load" in unreachable
+    assert "check the name and the network" in unreachable
+    misspelt = sentence(Data(source="arithmetic", split="tests"), tokenizer)
+    assert misspelt == "split 'tests' is not one of the embedded task; did you mean 'test'? choices: train, test"
 
 
 def test_the_embedded_task_loads_with_its_own_tokenizer():
@@ -173,3 +261,12 @@ def test_holding_out_is_the_same_whatever_the_order_of_the_file():
     assert len(held) == 10 and len(train) == 40
     assert {p.id for p in hold_out(prompts[::-1], 10)[1]} == {p.id for p in held}
     assert len(hold_out(prompts, 1000)[1]) == 25
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="the shared data folder is not beside this checkout")
+def test_every_question_of_gsm8k_is_read_with_an_integer_gold(tokenizer):
+    loaded = load_prompts(Data(source=str(GSM8K), prompt="problem"), tokenizer)
+    assert (len(loaded.prompts), loaded.left_out) == (7473, {})
+    assert all(float(p.answer).is_integer() for p in loaded.prompts)
+    train, held = hold_out(loaded.prompts, 500)
+    assert len(held) == 500 and not {p.question for p in train} & {p.question for p in held}
