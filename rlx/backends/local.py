@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from rlx.loops.rl import train
 from rlx.rundir import RunDir, read_json
 from rlx.spec import Resolved, validate
 
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 STOPPED = 130
 """Exit code of a run that was asked to stop, as shells count SIGINT."""
 
@@ -129,12 +133,19 @@ def _launch(folder: RunDir, processes: int) -> int:
 
 def worker(root: Path) -> int:
     """One process of several: its spec is the run folder's."""
+    _die_with_launcher()
     folder = RunDir(root)
     resolved: Resolved = validate(read_json(folder.resolved), Resolved)
     if int(os.environ["RANK"]):
         return work(resolved, folder)
     with folder.locked():
         return work(resolved, folder)
+
+
+def _die_with_launcher() -> None:
+    """Ask Linux to kill this process when the launcher is killed: it would wait for its peers for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

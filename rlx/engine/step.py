@@ -122,10 +122,10 @@ class Engine:
         self.lm = causal_lm(model)
         self.updates = 0
         self.skipped = 0
-        readable = ReadableModel(self.lm)
-        self.optimizer = make_optimizer(readable, optim)
-        self.model, self.prepared_optimizer = self.accelerator.prepare(readable, self.optimizer)
-        self.parameters = [p for p in readable.parameters() if p.requires_grad]
+        self.readable = ReadableModel(self.lm)
+        self.optimizer = make_optimizer(self.readable, optim)
+        self.model, self.prepared_optimizer = self.accelerator.prepare(self.readable, self.optimizer)
+        self.parameters = [p for p in self.readable.parameters() if p.requires_grad]
 
     @property
     def rank(self) -> int:
@@ -148,14 +148,17 @@ class Engine:
     def score(
         self, sequences: Sequence[TokenSequence], read: Reader[T], model: ReadableModel | None = None
     ) -> list[tuple[list[int], T]]:
-        """``read`` of every sequence without gradient, as (indices, output) of each micro-batch.
+        """``read`` of every sequence without gradient or dropout, as (indices, output) of each micro-batch.
+
+        No process waits for another: each has micro-batches of its own number, so the wrapper that synchronises them
+        is left out.
 
         Args:
             sequences: what to score.
             read: see ``Reader``.
             model: another model than the trained one, such as a frozen reference.
         """
-        scorer = self.model if model is None else model
+        scorer = (self.readable if model is None else model).eval()
         outputs = []
         with torch.no_grad(), self.accelerator.autocast():
             for rows in micro_batches([len(s) for s in sequences], self.max_tokens):

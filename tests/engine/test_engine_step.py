@@ -156,7 +156,7 @@ def test_adapters_train_alone_and_switch_off_to_the_initial_model(tmp_path):
     for _ in range(3):
         made.update(batch())
     frozen = {name: value for name, value in made.raw.named_parameters() if not value.requires_grad}
-    reference = {name: p for name, p in initial.named_parameters()}
+    reference = dict(initial.named_parameters())
     for name, value in frozen.items():
         plain = name.replace("base_model.model.", "").replace(".base_layer", "")
         assert torch.equal(value, reference[plain]), name
