@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from rlx.loops.rl import train
 from rlx.rundir import RunDir, read_json
 from rlx.spec import Resolved, validate
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
 STOPPED = 130
 """Exit code of a run that was asked to stop, as shells count SIGINT."""
 
@@ -143,9 +142,15 @@ def worker(root: Path) -> int:
 
 
 def _die_with_launcher() -> None:
-    """Ask Linux to kill this process when the launcher is killed: it would wait for its peers for ever."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Watch for the launcher's death and die too: a process that has lost its peers would wait for them for ever."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
