@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -107,11 +106,9 @@ def test_methods_lists_every_method_and_shows_one_in_full():
     assert wrong.returncode == 2 and "did you mean 'dgpo'?" in wrong.stderr
 
 
-def test_doctor_says_what_the_machine_can_do(tmp_path):
-    start = time.perf_counter()
+def test_doctor_says_what_the_machine_can_do_and_no_secret(tmp_path):
     done = rlx("doctor", "--runs-dir", str(tmp_path), HF_TOKEN="secret-token")
     assert done.returncode == 0, done.stderr
-    for part in ("Python", "packages", "devices", "memory", "runs folder", "vLLM", "model hub", "a token is set"):
+    for part in ("Python", "devices", "vLLM", "runs folder"):
         assert part in done.stdout
     assert "secret-token" not in done.stdout
-    assert time.perf_counter() - start < 120
