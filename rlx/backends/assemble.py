@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
@@ -13,7 +13,7 @@ from rlx.loops.rollouts import Reward
 from rlx.loops.stop import Stop
 from rlx.registry import Method, get
 from rlx.resolve import EMBEDDED_DATA, policy_method
-from rlx.rewards.verdict import Verdict
+from rlx.rewards.grade import grade
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rundir import RunDir
@@ -75,9 +75,4 @@ def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]
 
 def graded_by(name: str) -> Reward:
     """The registered reward as a function of (response, gold) pairs."""
-    function: Callable[[str, str], Verdict] = get("reward", name, key="reward.name").fn
-
-    def reward(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [function(response, gold) for response, gold in pairs]
-
-    return reward
+    return partial(grade, get("reward", name, key="reward.name").fn)

@@ -19,3 +19,19 @@ class Verdict:
     """One word or two joined by ``_`` that can be counted over a run, such as ``no_answer``."""
     extracted: str | None
     """The part of the response that was compared with the gold; ``None`` where there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    r"""What a reward says when text alone does not decide: ``grade`` has the two compared as mathematics.
+
+    Example:
+        ``Unsettled(gold=r"\boxed{\frac{1}{2}}", answer=r"\boxed{0.5}", extracted="0.5")``
+    """
+
+    gold: str
+    answer: str
+    """LaTeX, inside ``\\boxed{}``; for ``math_verify`` the whole response."""
+    extracted: str | None
+    bare: bool = False
+    """Whether an answer outside of a box counts."""

@@ -10,7 +10,7 @@ from rlx.rewards.extract import last_boxed, last_hash
 CASES = [
     ("so \\boxed{72}", "72", 1.0, "exact"),
     ("\\boxed{1} then \\boxed{72}", "72", 1.0, "exact"),
-    ("\\boxed{72} then \\boxed{1}", "72", 0.0, "wrong"),
+    ("\\boxed{72} then \\boxed{1}", "72", 0.0, "int"),
     ("\\boxed{ 072 }", "72", 1.0, "int"),
     ("\\boxed{+72.0}", "72", 1.0, "int"),
     ("\\boxed{1,234}", "1234", 1.0, "int"),

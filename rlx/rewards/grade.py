@@ -1,0 +1,35 @@
+"""Grading many responses at once: the one way from (response, gold) pairs to verdicts, in training and evaluation."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from rlx.rewards.court import Court
+from rlx.rewards.verdict import Unsettled, Verdict
+
+RewardFunction = Callable[[str, str], Verdict | Unsettled]
+"""(response, gold) to a verdict, or to the question that decides it."""
+
+
+def grade(reward: RewardFunction, pairs: Sequence[tuple[str, str]], settle: Court | None = None) -> list[Verdict]:
+    """Verdicts of (response, gold) pairs; only those that text does not decide reach a worker process.
+
+    Args:
+        reward: a registered reward.
+        pairs: responses and golds.
+        settle: who compares as mathematics; by default a court that the whole process shares.
+    """
+    first = [reward(response, gold) for response, gold in pairs]
+    questions = [verdict for verdict in first if isinstance(verdict, Unsettled)]
+    settled = iter((settle or shared_court()).settle(questions) if questions else [])
+    return [next(settled) if isinstance(verdict, Unsettled) else verdict for verdict in first]
+
+
+@cache
+def shared_court() -> Court:
+    """The process's court, closed when the process ends."""
+    court = Court()
+    atexit.register(court.close)
+    return court

@@ -1,0 +1,33 @@
+"""Integers only: for contests whose answers are, and for models that don't box."""
+
+from __future__ import annotations
+
+import re
+
+from rlx.registry import register
+from rlx.rewards.by_text import as_integer, cleaned
+from rlx.rewards.extract import after_thinking, last_boxed
+from rlx.rewards.verdict import Verdict
+
+_NUMBER = re.compile(r"(?<![\w.])-?[0-9]{1,60}(?:,[0-9]{3})*(?![\w]|\.[0-9])")
+
+
+@register("reward", paper="no paper: the last integer, as AIME answer sheets take it")
+def integer(response: str, gold: str) -> Verdict:
+    """1 if the last box, or without any box the last integer of the response, is the gold integer.
+
+    Args:
+        response: generated text.
+        gold: an integer, with or without a box of its own.
+    """
+    wanted = as_integer(cleaned(last_boxed(gold) or gold))
+    if wanted is None:
+        return Verdict(0.0, "gold_unparseable", None)
+    extracted = last_boxed(response)
+    if extracted is None:
+        found = _NUMBER.findall(after_thinking(response))
+        extracted = found[-1] if found else None
+    if extracted is None:
+        return Verdict(0.0, "no_answer", None)
+    number = as_integer(cleaned(extracted))
+    return Verdict(float(number == wanted), "int" if number is not None else "wrong", extracted)

@@ -1,0 +1,31 @@
+r"""The default grader: the last balanced box as text, as an integer, and then as mathematics."""
+
+from __future__ import annotations
+
+from rlx.registry import register
+from rlx.rewards.by_text import by_text
+from rlx.rewards.extract import last_boxed
+from rlx.rewards.verdict import Unsettled, Verdict
+
+
+@register("reward", paper="no paper: text and integers first, then math-verify 0.9.0 (huggingface/Math-Verify)")
+def rlx(response: str, gold: str) -> Verdict | Unsettled:
+    r"""1 if the last ``\boxed{}`` after the last ``</think>`` equals the gold; without a box 0.
+
+    Args:
+        response: generated text.
+        gold: the right answer, with or without a box of its own.
+    """
+    extracted = last_boxed(response)
+    if extracted is None:
+        return Verdict(0.0, "no_box", None)
+    return by_text(extracted, gold) or in_boxes(extracted, gold)
+
+
+def in_boxes(extracted: str, gold: str) -> Unsettled:
+    r"""The question whether two answers are the same mathematics.
+
+    Both stand in boxes, since math-verify reads a bare ``\$5`` or a set in other ways than the boxed one.
+    """
+    gold = last_boxed(gold) or gold
+    return Unsettled(f"\\boxed{{{gold}}}", f"\\boxed{{{extracted}}}", extracted)
