@@ -1,0 +1,51 @@
+"""Every experiment that the project ships resolves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlx.resolve import resolve
+from rlx.spec import read_spec
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+SPECS = sorted(path for path in FOLDER.glob("*.yaml") if "method" not in yaml.safe_load(path.read_text()))
+PAPER = [path for path in SPECS if path.stem.endswith("_dapo-math-17k")]
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_spec_resolves_and_is_named_after_what_it_runs(path):
+    resolved = resolve(read_spec(path))
+    method, _, rest = path.stem.partition("_r1-") if "_r1-" in path.stem else path.stem.partition("_smollm2")
+    assert resolved.spec.algorithm.name == method
+    assert rest
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_a_paper_setting_says_what_is_stated_and_what_is_guessed(path):
+    text = path.read_text()
+    resolved = resolve(read_spec(path)).spec
+    assert "# Stated" in text and "# Our guess" in text and "never a reproduction" in text
+    assert (resolved.batch.prompts, resolved.batch.updates_per_rollout) == (512, 16)
+    assert ("7b" in path.stem) == resolved.model.path.endswith("7B")
+
+
+def test_both_sizes_of_every_method_of_the_papers_are_there():
+    methods = [
+        "grpo",
+        "dgpo",
+        "maspo",
+        "ce_gppo",
+        "gppo",
+        "cispo",
+        "aspo",
+        "clip_higher",
+        "dac",
+        "entropy_adv",
+        "bapo",
+        "sapo",
+    ]
+    wanted = {f"{m}_r1-distill-qwen-{s}_dapo-math-17k" for m in methods for s in ("1.5b", "7b")}
+    assert wanted == {path.stem for path in PAPER}
