@@ -1,0 +1,168 @@
+"""Tests and intervals on arrays of scores; numpy and scipy only. The shape legend is in results.py.
+
+Differences are paired by problem throughout: two models meet the same problems, and how hard a problem is explains
+most of the variance of its scores (Miller 2024, arXiv 2411.00640, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rlx.compare.results import Array
+
+EXACT_UP_TO = 14
+"""Sign flips are enumerated up to so many problems with a difference: 16,384 of them."""
+FLIPS = 20_000
+"""Random sign flips beyond that; the smallest p-value is 1 / (FLIPS + 1)."""
+REPLICATES = 10_000
+"""Bootstrap replicates."""
+POWER = 0.8
+"""Power of the smallest detectable difference."""
+ROUNDING = 1e-9
+"""Statistics this close (relatively) are equal: sums of the same numbers in another order differ in their last bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and its interval.
+
+    Example:
+        ``Interval(mean=0.41, low=0.33, high=0.49, error=0.04)``
+    """
+
+    mean: float
+    low: float
+    high: float
+    error: float
+    """Standard error."""
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width: what stands after the +-."""
+        return (self.high - self.low) / 2
+
+
+def t_interval(values_p: Array, alpha: float) -> Interval:
+    """Mean of ``values_p`` with Student's interval, values independent; of one value the interval is unbounded."""
+    count = len(values_p)
+    mean = float(values_p.mean())
+    if count < 2:
+        return Interval(mean, -np.inf, np.inf, np.inf)
+    error = float(values_p.std(ddof=1)) / np.sqrt(count)
+    half = float(stats.t.ppf(1 - alpha / 2, count - 1)) * error
+    return Interval(mean, mean - half, mean + half, error)
+
+
+def replicate_interval(mean: float, replicates_r: Array, alpha: float) -> Interval:
+    """``mean`` with the percentile interval of its bootstrap replicates (Efron 1979)."""
+    low, high = np.quantile(replicates_r, [alpha / 2, 1 - alpha / 2])
+    return Interval(mean, float(low), float(high), float(replicates_r.std(ddof=1)))
+
+
+def sign_flip_p(diffs_pm: Array, rng: np.random.Generator) -> Array:
+    """Two-sided p-values of paired differences under random signs (Fisher 1935): exact when few problems differ.
+
+    p = share of the 2^P assignments of signs with |mean| at least as large as the observed one; sampled, both counts
+    are raised by one, so that the test keeps its level (Phipson and Smyth 2010).
+
+    Args:
+        diffs_pm: one column a comparison, each a difference of mean scores by problem.
+        rng: source of the random signs; the columns share them.
+    """
+    result = np.ones(diffs_pm.shape[1])
+    moving = (diffs_pm != 0).sum(axis=0)
+    for column in np.flatnonzero((moving > 0) & (moving <= EXACT_UP_TO)):
+        diffs_d = diffs_pm[diffs_pm[:, column] != 0, column]
+        bits = np.arange(2 ** len(diffs_d))[:, None] >> np.arange(len(diffs_d))
+        sums_r = np.abs((1.0 - 2.0 * (bits & 1)) @ diffs_d)
+        result[column] = np.mean(sums_r >= abs(diffs_d.sum()) * (1 - ROUNDING))
+    large = np.flatnonzero(moving > EXACT_UP_TO)
+    if len(large):
+        chosen_pm = diffs_pm[:, large]
+        observed_m = np.abs(chosen_pm.sum(axis=0)) * (1 - ROUNDING)
+        reached_m = np.zeros(len(large))
+        block = max(1, 4_000_000 // max(diffs_pm.shape))  # bounds the memory of signs and sums
+        for start in range(0, FLIPS, block):
+            signs_rp = 1.0 - 2.0 * rng.integers(0, 2, size=(min(block, FLIPS - start), len(chosen_pm)), dtype=np.int8)
+            reached_m += (np.abs(signs_rp @ chosen_pm) >= observed_m).sum(axis=0)
+        result[large] = (1 + reached_m) / (1 + FLIPS)
+    return result
+
+
+def welch_p(seeds_a: Array, seeds_b: Array) -> tuple[float, float, float]:
+    """Welch's test on the mean scores of two methods' training seeds (Welch 1947).
+
+    Returns:
+        Two-sided p-value, standard error of the difference, and degrees of freedom.
+    """
+    parts = [values.var(ddof=1) / len(values) for values in (seeds_a, seeds_b)]
+    error = float(np.sqrt(sum(parts)))
+    difference = float(seeds_a.mean() - seeds_b.mean())
+    if error == 0:
+        return (1.0 if difference == 0 else 0.0), 0.0, float(len(seeds_a) + len(seeds_b) - 2)
+    spread = sum(part**2 / (len(v) - 1) for part, v in zip(parts, (seeds_a, seeds_b), strict=True))
+    freedom = float(sum(parts) ** 2 / spread)
+    return float(2 * stats.t.sf(abs(difference) / error, freedom)), error, freedom
+
+
+def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Array:
+    """Replicates of every method's mean score: training seeds are drawn anew, then problems.
+
+    All methods meet the same drawn problems, so that differences of columns are paired; seeds are drawn by method.
+    A seed's deviation from its method's mean is widened by sqrt(k / (k - 1)), since k seeds drawn from k with
+    replacement vary by that much too little (Davison and Hinkley 1997, section 3.8). With one seed it is the ordinary
+    bootstrap over problems.
+
+    Args:
+        means_mkp: for every method [k, p] mean scores; k may differ, p may not.
+        rng: source of the draws.
+
+    Returns:
+        [r, m] replicates.
+    """
+    problems = means_mkp[0].shape[1]
+    weights_rp = rng.multinomial(problems, np.full(problems, 1 / problems), size=REPLICATES) / problems
+    columns = []
+    for means_kp in means_mkp:
+        seeds = len(means_kp)
+        centre_p = means_kp.mean(axis=0)
+        widened_kp = centre_p + (means_kp - centre_p) * (np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0)
+        drawn_rk = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=REPLICATES) / seeds
+        columns.append(((weights_rp @ widened_kp.T) * drawn_rk).sum(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def bootstrap_p(replicates_r: Array) -> float:
+    """Two-sided p-value that the percentile interval of a difference implies: where its edge meets 0."""
+    below = (1 + np.sum(replicates_r <= 0)) / (1 + len(replicates_r))
+    above = (1 + np.sum(replicates_r >= 0)) / (1 + len(replicates_r))
+    return float(min(1.0, 2 * min(below, above)))
+
+
+def holm(p_values: Array) -> Array:
+    """Adjusted p-values that bound the chance of any false finding among them (Holm 1979).
+
+    p~(i) = max over j <= i of min(1, (m - j + 1) p(j)), p sorted upwards.
+    """
+    order = np.argsort(p_values, kind="stable")
+    count = len(p_values)
+    stepped = np.minimum(1.0, (count - np.arange(count)) * p_values[order])
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate(stepped)
+    return adjusted
+
+
+def smallest_detectable(error: float, freedom: float, alpha: float) -> float:
+    """Difference that a two-sided test of level ``alpha`` finds with 80 % power: (t_{1-alpha/2} + t_.8) * error.
+
+    (Cohen 1988; with Student's quantiles for the normal ones, which is right to a few per cent.)
+
+    Args:
+        error: standard error of the difference.
+        freedom: its degrees of freedom.
+        alpha: level.
+    """
+    return float((stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom)) * error)
