@@ -5,6 +5,8 @@ Results go to stdout; progress, notes and warnings go to stderr.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,16 +22,16 @@ from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 120
-"""Columns of a table that does not go to a terminal."""
+"""Columns of a table that does not go to a terminal, unless COLUMNS is set."""
 PLAIN_EVERY = 5.0
 """Seconds between plain lines."""
 
 
 def print_out(renderable: RenderableType) -> None:
     """Print a result to stdout."""
-    # What is piped into a file keeps its full width; a line of text is never broken, so that paths can be copied.
-    terminal = sys.stdout.isatty()
-    console = RichConsole(highlight=False, width=None if terminal else PIPE_WIDTH)
+    # A pipe has no width of its own; a line of text is never broken, so that paths can be copied.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = RichConsole(highlight=False, width=None if known else PIPE_WIDTH)
     console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
 
 
@@ -38,11 +40,11 @@ def warn(text: str) -> None:
     RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {text}", style="yellow"))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; the first column is left-aligned, the others right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:
+    """A plain table; the first column is left-aligned, the others too when they hold ``words``, else right-aligned."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        made.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))  # not str: rich would take sg[r] for markup
     return made
@@ -81,7 +83,7 @@ class Progress:
         elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
             self._printed = now
             shown = ", ".join(f"{name} {value}" for name, value in facts.items())
-            self._rich.print(f"{self.unit} {step}/{self.total}: {shown} ({timing})")
+            self._rich.print(Text(f"{self.unit} {step}/{self.total}: {shown} ({timing})"))
 
     def note(self, text: str) -> None:
         """Say something above the panel."""
@@ -101,13 +103,13 @@ class Progress:
     def _update(self, step: int, facts: Mapping[str, str], trend: Sequence[float], timing: str) -> None:
         grid = Table.grid(padding=(0, 2))
         for name, value in facts.items():
-            grid.add_row(Text(name, style="dim"), value)
+            grid.add_row(Text(name, style="dim"), Text(value))
         bar = ProgressBar(total=self.total, completed=step, width=max(10, min(60, self._rich.width - 8)))
         head = Text(f"{self.unit} {step}/{self.total}   {timing}")
         parts: list[RenderableType] = [head, bar, grid]
         if trend:
             parts.append(Text(sparkline(trend, max(10, self._rich.width - 8)), style="green"))
-        panel = Panel(Group(*parts), title=self.title, title_align="left", border_style="dim")
+        panel = Panel(Group(*parts), title=Text(self.title), title_align="left", border_style="dim")
         if self._live is None:
             self._live = Live(panel, console=self._rich, refresh_per_second=8, transient=False)
             self._live.start()
@@ -116,7 +118,8 @@ class Progress:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values within [0, 1] as one row of bars, averaged down to at most ``width`` of them."""
+    """Values within [0, 1] as one row of bars, averaged down to at most ``width`` of them; without those not finite."""
+    values = [value for value in values if math.isfinite(value)]
     share = max(1, -(-len(values) // width))
     means = [sum(values[i : i + share]) / len(values[i : i + share]) for i in range(0, len(values), share)]
     return "".join(BARS[min(len(BARS) - 1, max(0, int(value * len(BARS))))] for value in means)

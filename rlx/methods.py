@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,6 +15,9 @@ from rlx.errors import UserError, did_you_mean
 from rlx.registry import Component, get, names
 
 KINDS = {"policy": "policy losses (rlx train --algo NAME)", "unlearn": "unlearning methods (rlx unlearn --method NAME)"}
+PARAMS = {"policy": "algorithm.params", "unlearn": "method.params"}
+"""Where in a spec a method's parameters stand."""
+ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
 
 
 def components(kind: str) -> list[Component]:
@@ -24,11 +29,8 @@ def list_methods() -> RenderableType:
     """Every method with its paper and what it computes."""
     tables: list[RenderableType] = []
     for kind, title in KINDS.items():
-        rows = [[c.name, _paper(c), first_line(c)] for c in components(kind)]
-        made = table(title, ["name", "paper", "computes"], rows)
-        for column in made.columns[1:]:
-            column.justify = "left"
-        tables += [made, Text()]
+        rows = [[c.name, _number(c.paper), _plain(first_line(c))] for c in components(kind)]
+        tables += [table(title, ["name", "paper", "computes"], rows, words=True), Text()]
     return Group(*tables, Text("rlx methods NAME shows one in full."))
 
 
@@ -44,30 +46,21 @@ def show_method(name: str) -> RenderableType:
         raise UserError(f"'{name}' is not a known method", fix=did_you_mean(name, sorted(every)))
     kind = "policy" if is_file else every[name.partition("@")[0]]
     component = get(kind, name if is_file else name.partition("@")[0])
-    facts = [f"paper      {_paper(component)}", f"official   {component.official or 'none'}"]
-    if component.needs:
-        facts.append(f"needs      {', '.join(sorted(component.needs))}")
-    facts += [f"preset     {component.name}@{preset}: {_pairs(values)}" for preset, values in component.presets.items()]
-    if component.recipe:
-        facts.append(f"recipe     {_pairs(component.recipe)}")
-    made = table(
-        "parameters (--set algorithm.params.NAME=VALUE)", ["name", "type", "default", "meaning"], _rows(component)
-    )
-    for column in made.columns[1:]:
-        column.justify = "left"
-    doc = inspect.getdoc(component.fn) or ""
-    return Group(Text(component.name, style="bold"), Text(), Text(doc), Text(), Text("\n".join(facts)), Text(), made)
+    title = f"parameters (--set {PARAMS[kind]}.NAME=VALUE)"
+    made = table(title, ["name", "type", "default", "meaning"], _rows(component), words=True)
+    doc = _plain(inspect.getdoc(component.fn) or "")
+    head = [Text(component.name, style="bold"), Text(), Text(doc), Text(), Text("\n".join(_facts(component))), Text()]
+    return Group(*head, made if made.rows else Text("no parameters"))
 
 
 def markdown_table(kind: str) -> str:
     """The README's table of one kind: name with its file, what it computes, paper, parameters with defaults."""
     lines = ["| method | computes | paper | parameters |", "|---|---|---|---|"]
     for c in components(kind):
-        paper = f"[{c.paper}](https://arxiv.org/abs/{c.paper})" if _is_arxiv(c.paper) else c.paper
+        paper = ARXIV.sub(r"[\1](https://arxiv.org/abs/\1)", c.paper)
         params = ", ".join(f"{name} {_shown(field.default)}" for name, field in c.hyper.model_fields.items())
-        folder = "policy" if kind == "policy" else "unlearn"
         computes = first_line(c).replace("|", "\\|")
-        lines.append(f"| [{c.name}](rlx/{folder}/{c.name}.py) | {computes} | {paper} | {params or 'none'} |")
+        lines.append(f"| [{c.name}](rlx/{kind}/{c.name}.py) | {computes} | {paper} | {params or 'none'} |")
     return "\n".join(lines)
 
 
@@ -77,10 +70,15 @@ def first_line(component: Component) -> str:
     return " ".join(paragraph.split())
 
 
+def _plain(text: str) -> str:
+    """Without the marks that set code off."""
+    return text.replace("``", "")
+
+
 def _rows(component: Component) -> list[list[str]]:
     properties = component.hyper.model_json_schema().get("properties", {})
     return [
-        [name, _type(schema), _shown(component.hyper.model_fields[name].default), schema.get("description", "")]
+        [name, _type(schema), _shown(component.hyper.model_fields[name].default), _plain(schema.get("description", ""))]
         for name, schema in properties.items()
     ]
 
@@ -96,15 +94,33 @@ def _type(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("type", "any")), " and ".join(bounds)]).strip()
 
 
-def _paper(component: Component) -> str:
-    return f"arXiv {component.paper}" if _is_arxiv(component.paper) else component.paper or "none"
+def _facts(component: Component) -> list[str]:
+    """What a component says of itself beside its docstring, a line each."""
+    links = [f"https://arxiv.org/abs/{number}" for number in ARXIV.findall(component.paper)]
+    words = "" if ARXIV.fullmatch(component.paper) else component.paper
+    needs = sorted(component.needs | ({"whole batch"} if component.whole_batch else set()))
+    recipe = {key: value for key, value in component.recipe.items() if key not in component.requires}
+    lines = [
+        ("paper", "  ".join(filter(None, [words, *links])) or "none"),
+        ("official", component.official or "none"),
+        ("needs", ", ".join(needs)),
+        ("requires", _pairs(component.requires)),
+        ("recipe", _pairs(recipe)),
+        *(
+            ("preset", f"{component.name}@{name}: {_pairs(values) or 'the defaults'}")
+            for name, values in component.presets.items()
+        ),
+    ]
+    return [f"{name:10} {text}" for name, text in lines if text]
 
 
-def _is_arxiv(paper: str) -> bool:
-    return len(paper) == 10 and paper.replace(".", "").isdigit()
+def _number(paper: str) -> str:
+    """The first arXiv number of a source, else its first words."""
+    found = ARXIV.search(paper)
+    return f"arXiv {found[1]}" if found else paper.partition(";")[0] or "none"
 
 
-def _pairs(values: Any) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
 
 

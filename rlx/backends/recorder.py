@@ -97,8 +97,8 @@ class RunRecorder:
         if "train/reward" in record:
             self._rewards.append(float(record["train/reward"]))
         if "eval/sampled_accuracy" in record:
-            sampled, greedy = record["eval/sampled_accuracy"], record["eval/greedy_accuracy"]
-            self._accuracy = f"{sampled:.1%} sampled, {greedy:.1%} greedy at step {int(record['step'])}"
+            sampled, greedy = (_share(record, f"eval/{kind}_accuracy") for kind in ("sampled", "greedy"))
+            self._accuracy = f"{sampled} sampled, {greedy} greedy at step {int(record['step'])}"
 
     def _facts(self, record: Figures) -> Mapping[str, str]:
         facts = {"reward": f"{record['train/reward']:.3f}"} if "train/reward" in record else {}
