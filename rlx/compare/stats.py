@@ -13,6 +13,8 @@ from scipy import stats
 
 from rlx.compare.results import Array
 
+SIGN_FLIPS_UP_TO = 100
+"""Problems; beyond, the mean of the differences is near enough normal for the paired t test."""
 EXACT_UP_TO = 14
 """Sign flips are enumerated up to so many problems with a difference: 16,384 of them."""
 FLIPS = 20_000
@@ -43,17 +45,6 @@ class Interval:
     def half(self) -> float:
         """Half the interval's width: what stands after the +-."""
         return (self.high - self.low) / 2
-
-
-def t_interval(values_p: Array, alpha: float) -> Interval:
-    """Mean of ``values_p`` with Student's interval, values independent; of one value the interval is unbounded."""
-    count = len(values_p)
-    mean = float(values_p.mean())
-    if count < 2:
-        return Interval(mean, -np.inf, np.inf, np.inf)
-    error = float(values_p.std(ddof=1)) / np.sqrt(count)
-    half = float(stats.t.ppf(1 - alpha / 2, count - 1)) * error
-    return Interval(mean, mean - half, mean + half, error)
 
 
 def replicate_interval(mean: float, replicates_r: Array, alpha: float) -> Interval:
@@ -92,20 +83,29 @@ def sign_flip_p(diffs_pm: Array, rng: np.random.Generator) -> Array:
     return result
 
 
-def welch_p(seeds_a: Array, seeds_b: Array) -> tuple[float, float, float]:
-    """Welch's test on the mean scores of two methods' training seeds (Welch 1947).
+def paired_p(diffs_pm: Array, rng: np.random.Generator) -> Array:
+    """Two-sided p-values of paired differences by problem: sign flips, or the paired t test of many problems."""
+    problems = len(diffs_pm)
+    if problems <= SIGN_FLIPS_UP_TO:
+        return sign_flip_p(diffs_pm, rng)
+    errors_m = diffs_pm.std(axis=0, ddof=1) / np.sqrt(problems)
+    means_m = diffs_pm.mean(axis=0)
+    return np.array([student_p(m, e, problems - 1) for m, e in zip(means_m, errors_m, strict=True)])
 
-    Returns:
-        Two-sided p-value, standard error of the difference, and degrees of freedom.
+
+def welch(seeds_a: Array, seeds_b: Array) -> tuple[float, float]:
+    """Standard error and degrees of freedom of the difference of two methods' mean scores by seed (Welch 1947).
+
+    error^2 = s_a^2 / k_a + s_b^2 / k_b; freedom = error^4 / sum of (s^2 / k)^2 / (k - 1).
+
+    Args:
+        seeds_a: [k] mean score of each training seed of one method, at least 2.
+        seeds_b: the same of the other; the numbers of seeds may differ.
     """
-    parts = [values.var(ddof=1) / len(values) for values in (seeds_a, seeds_b)]
-    error = float(np.sqrt(sum(parts)))
-    difference = float(seeds_a.mean() - seeds_b.mean())
-    if error == 0:
-        return (1.0 if difference == 0 else 0.0), 0.0, float(len(seeds_a) + len(seeds_b) - 2)
+    parts = [float(values.var(ddof=1)) / len(values) for values in (seeds_a, seeds_b)]
     spread = sum(part**2 / (len(v) - 1) for part, v in zip(parts, (seeds_a, seeds_b), strict=True))
-    freedom = float(sum(parts) ** 2 / spread)
-    return float(2 * stats.t.sf(abs(difference) / error, freedom)), error, freedom
+    freedom = sum(parts) ** 2 / spread if spread else float(len(seeds_a) + len(seeds_b) - 2)
+    return float(np.sqrt(sum(parts))), freedom
 
 
 def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Array:
@@ -135,11 +135,17 @@ def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Arr
     return np.stack(columns, axis=1)
 
 
-def bootstrap_p(replicates_r: Array) -> float:
-    """Two-sided p-value that the percentile interval of a difference implies: where its edge meets 0."""
-    below = (1 + np.sum(replicates_r <= 0)) / (1 + len(replicates_r))
-    above = (1 + np.sum(replicates_r >= 0)) / (1 + len(replicates_r))
-    return float(min(1.0, 2 * min(below, above)))
+def student_p(difference: float, error: float, freedom: float) -> float:
+    """Two-sided p-value of ``difference`` under Student's distribution; without any error, 0 or 1."""
+    if error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * stats.t.sf(abs(difference) / error, freedom))
+
+
+def t_around(difference: float, error: float, freedom: float, alpha: float) -> Interval:
+    """``difference`` with Student's interval of this error."""
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error
+    return Interval(difference, difference - half, difference + half, error)
 
 
 def holm(p_values: Array) -> Array:
