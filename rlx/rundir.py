@@ -9,6 +9,7 @@ runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
 runs/<id>/summary.json       written last: the run is done
+runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`: see EvalDir
 """
 
 from __future__ import annotations
@@ -98,6 +99,19 @@ class RunDir:
         """Constants of models before training, by content; shared by all runs of the folder."""
         return self.root.parent / ".references"
 
+    @property
+    def evaluated(self) -> Path:
+        """The model of a folder that holds nothing but evaluations."""
+        return self.root / "evaluated.json"
+
+    def evaluation(self, checkpoint: str, name: str) -> EvalDir:
+        """Folder of one checkpoint's evaluation by one protocol."""
+        return EvalDir(self.root / "evaluations" / checkpoint / name)
+
+    def evaluations(self, checkpoint: str = "*") -> list[EvalDir]:
+        """Every evaluation that has begun."""
+        return [EvalDir(file.parent) for file in sorted(self.root.glob(f"evaluations/{checkpoint}/*/protocol.json"))]
+
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after ``step`` steps."""
         return self.checkpoints / f"step_{step:06d}"
@@ -151,6 +165,50 @@ class RunDir:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class EvalDir:
+    """One evaluation's folder.
+
+    Example:
+        ``EvalDir(Path("runs/dgpo-1f0c2a9b33/evaluations/final/aime24-0b5e9c1d"))``
+    """
+
+    root: Path
+
+    @property
+    def protocol(self) -> Path:
+        """What was measured and how."""
+        return self.root / "protocol.json"
+
+    @property
+    def first_prompt(self) -> Path:
+        """The first prompt as the model reads it."""
+        return self.root / "first_prompt.txt"
+
+    @property
+    def samples(self) -> Path:
+        """A parquet data set of responses and verdicts: a folder of part files."""
+        return self.root / "samples.parquet"
+
+    @property
+    def result(self) -> Path:
+        """Metrics and the score of each problem; stands only when all samples do."""
+        return self.root / "result.json"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's run id."""
+        return self.root / "mlflow.json"
+
+    def part(self, number: int) -> Path:
+        """The part file with this number."""
+        return self.samples / f"part_{number:06d}.parquet"
+
+    def parts(self) -> list[Path]:
+        """The part files that stand."""
+        return sorted(self.samples.glob("part_*.parquet"))
 
 
 def runs_in(folder: Path) -> list[RunDir]:

@@ -13,7 +13,7 @@ Row = tuple[str, Mapping[str, Any]]
 """Place (``line 17``, ``row 17``) and content."""
 
 
-def read_rows(source: str, subset: str | None, split: str) -> Iterator[Row]:
+def read_rows(source: str, subset: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
     """Rows of a .jsonl file, a .parquet file or a hub data set.
 
     Raises:
@@ -30,7 +30,7 @@ def read_rows(source: str, subset: str | None, split: str) -> Iterator[Row]:
         raise UserError(
             f"data.source '{source}' is neither .jsonl nor .parquet", fix="convert it or name a hub data set"
         )
-    return _hub(source, subset, split)
+    return _hub(source, subset, split, revision)
 
 
 def column(row: Mapping[str, Any], key: str, place: str, name: str) -> Any:
@@ -97,11 +97,11 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield f"row {number}", row
 
 
-def _hub(source: str, subset: str | None, split: str) -> Iterator[Row]:
+def _hub(source: str, subset: str | None, split: str, revision: str | None) -> Iterator[Row]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source, subset, split=split)
+        rows = datasets.load_dataset(source, subset, split=split, revision=revision)
     except Exception as error:  # datasets raises a dozen unrelated kinds for a missing name, split or network
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(

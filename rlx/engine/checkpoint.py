@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlx.engine.step import Engine
@@ -116,6 +116,29 @@ def load_checkpoint(folder: Path, engine: Engine) -> Position:
 def load_weights(folder: Path, engine: Engine) -> None:
     """Put back the weights of a checkpoint and nothing else."""
     _put_back(engine, load_file(folder / "model.safetensors"), {})
+
+
+def put_weights(folder: Path, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model that nothing trains.
+
+    Raises:
+        UserError: when they are missing, broken or of another model.
+    """
+    try:
+        saved = load_file(folder / "model.safetensors")
+        there = model.state_dict()
+        strangers = sorted(set(saved) - set(there))
+        if strangers:
+            raise ValueError(f"the model has no weight {strangers[0]}")
+        with torch.no_grad():
+            for name, tensor in saved.items():
+                there[name].copy_(tensor)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
+            fix="name another one with --checkpoint",
+            exit_code=1,
+        ) from None
 
 
 def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:

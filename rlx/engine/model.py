@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from rlx.errors import UserError
@@ -138,6 +139,38 @@ def load_tokenizer(path: str, model: Model) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _not_loaded("tokenizer", path, error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a saved model says of itself without its weights.
+
+    Example:
+        ``Described(context=8192, generation_config=GenerationConfig(eos_token_id=2))``
+    """
+
+    context: int | None
+    """Longest sequence it was made for (tokens); None where it names none."""
+    generation_config: GenerationConfig
+
+
+def describe(path: str, model: Model) -> Described:
+    """Read a model's configuration and nothing else.
+
+    Raises:
+        UserError: when it cannot be found or read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        ).get_text_config()
+        try:
+            generation = GenerationConfig.from_pretrained(path, revision=model.revision)
+        except OSError:
+            generation = GenerationConfig.from_model_config(config)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _not_loaded("configuration", path, error) from None
+    return Described(getattr(config, "max_position_embeddings", None), generation)
 
 
 def stop_ids(lm: LM, tokenizer: Any) -> tuple[int, ...]:

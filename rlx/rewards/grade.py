@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.metadata import version
 
 from rlx.rewards.court import Court
 from rlx.rewards.verdict import Unsettled, Verdict
 
+VERSION = f"1, math-verify {version('math-verify')}"
+"""Of the rules by which named graders judge; a change of any verdict raises the first number."""
 RewardFunction = Callable[[str, str], Verdict | Unsettled]
 """(response, gold) to a verdict, or to the question that decides it."""
 

@@ -1,0 +1,94 @@
+"""What a benchmark is, and what tells one set of problems from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rlx.rewards.by_text import cleaned
+
+BOXED_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+"""The wording that DeepSeek-R1's model card asks for."""
+FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
+"""Hashes of every benchmark's problems, written by experiments/pin_benchmarks.py; no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A set of problems with what it takes to pose and grade them.
+
+    Example:
+        ``Benchmark(hub="openai/gsm8k", rows=1319, sha256="9f...", grader="rlx", problem="question", answer="answer")``
+    """
+
+    hub: str
+    """Data set on the hub, or ``arithmetic``, the embedded one."""
+    rows: int
+    sha256: str
+    """``set_hash`` of the reviewed rows; a set with another one is refused."""
+    subset: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    """Commit on the hub; None where none could be verified, and the hash alone pins the set."""
+    problem: str = "problem"
+    """Column of the question on the hub; local files call it ``problem``."""
+    answer: str = "answer"
+    """Column of the gold on the hub; local files call it ``answer``."""
+    answer_format: str = "raw"
+    """How the hub's gold is read: ``raw`` or ``gsm8k_hash``; local files hold it raw."""
+    file: str = ""
+    """Stem of the local file, where it is not the benchmark's name."""
+    prompt: str = BOXED_PROMPT
+    """``{problem}`` stands for the problem's text."""
+    grader: str = "rlx"
+    longest: int | None = None
+    """A response never needs more tokens than this."""
+    left_out: frozenset[str] = frozenset()
+    """Fingerprints of rows that the benchmark as published elsewhere drops."""
+    bad_golds: frozenset[str] = frozenset()
+    """Fingerprints of problems whose gold is known not to grade as right against itself or to be malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem.
+
+    Example:
+        ``Problem(id="aime24-I-01", text="Every morning Aya ...", gold="204")``
+    """
+
+    id: str
+    text: str
+    gold: str
+    subject: str = ""
+    level: str = ""
+
+
+def fingerprint(problem: str) -> str:
+    """12 hex digits of a problem's letters and digits, case and all typesetting left out: mirrors differ in these."""
+    plain = "".join(letter for letter in problem.casefold() if letter.isalnum())
+    return hashlib.sha256(plain.encode()).hexdigest()[:12]
+
+
+def set_hash(problems: Iterable[Problem]) -> str:
+    """SHA-256 of a set's problems and golds, whatever their order, ids and typesetting."""
+    lines = sorted(f"{fingerprint(problem.text)} {cleaned(problem.gold)}" for problem in problems)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@cache
+def known_fingerprints() -> Mapping[str, frozenset[str]]:
+    """Fingerprints of the problems of every benchmark that has been pinned."""
+    content = json.loads(FINGERPRINTS.read_text(encoding="utf-8"))
+    return {name: frozenset(marks.split()) for name, marks in content.items()}
+
+
+def overlaps(texts: Iterable[str], benchmarks: Iterable[str]) -> dict[str, int]:
+    """How many problems of each benchmark stand among ``texts`` too; benchmarks without any are left out."""
+    seen = {fingerprint(text) for text in texts}
+    counts = {name: len(known_fingerprints().get(name, frozenset()) & seen) for name in benchmarks}
+    return {name: count for name, count in counts.items() if count}
