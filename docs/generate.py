@@ -1,5 +1,8 @@
 """The parts of the README that the program writes itself.
 
+A part stands between <!-- begin generated: NAME --> and <!-- end generated: NAME -->; NAME is one of
+"policy methods", "unlearning methods", "rlx help" and, for each command, such as "train help".
+
 python docs/generate.py            rewrite them
 python docs/generate.py --check    exit code 1 when one of them is stale
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,49 +19,60 @@ from pathlib import Path
 from rlx.methods import markdown_table
 
 README = Path(__file__).parents[1] / "README.md"
+TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
+MARKER = re.compile(r"<!-- (?:begin|end) generated:")
+PART = re.compile(r"(<!-- begin generated: (.+?) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
+WIDTH = "100"
 
 
 def help_text(*command: str) -> str:
-    """The ``--help`` of one command through the real entry point, 100 columns wide and without colour."""
-    environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    """The ``--help`` of one command through the real entry point, in a fixed width and without colour."""
+    plain = {"COLUMNS": WIDTH, "TERMINAL_WIDTH": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RLX_")} | plain
     program = [sys.executable, "-m", "rlx.cli", *command, "--help"]
-    printed = subprocess.run(program, capture_output=True, text=True, check=True, env=environment).stdout
-    lines = [line.rstrip() for line in printed.replace("python -m rlx.cli", "rlx").splitlines()]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"rlx {' '.join(command)} --help fails: {done.stderr.strip().splitlines()[-1]}")
+    lines = [line.rstrip() for line in done.stdout.replace("python -m rlx.cli", "rlx").splitlines()]
     return "```\n" + "\n".join(lines).strip() + "\n```"
 
 
-def blocks() -> dict[str, str]:
-    """Every generated block by name."""
-    return {
-        "policy methods": markdown_table("policy"),
-        "train help": help_text("train"),
-    }
+def block(name: str) -> str:
+    """What belongs into the generated part ``name``."""
+    if name in TABLES:
+        return markdown_table(TABLES[name])
+    if name.endswith(" help"):
+        return help_text(*name.removesuffix(" help").removeprefix("rlx").split())
+    sys.exit(f"nothing generates '{name}'; choices: {', '.join(TABLES)}, rlx help, COMMAND help")
 
 
 def filled(text: str) -> tuple[str, list[str]]:
-    """The text with every block written anew, and the names of those that changed."""
+    """The text with every generated part written anew, and the names of those that changed."""
     stale = []
-    for name, content in blocks().items():
-        begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            sys.exit(f"README.md has no place for the generated block '{name}': put {begin} and {end} in it")
-        head, tail = text.split(begin)[0], text.split(end)[1]
-        new = f"{head}{begin}\n{content}\n{end}{tail}"
-        if new != text:
-            stale.append(name)
-        text = new
-    return text, stale
+
+    def anew(part: re.Match[str]) -> str:
+        new = f"{part[1]}{block(part[2])}\n{part[3]}"
+        if new != part[0]:
+            stale.append(part[2])
+        return new
+
+    if len(MARKER.findall(text)) != 2 * len(PART.findall(text)):
+        sys.exit("a marker of a generated part stands alone: every begin needs its end, by the same name")
+    return PART.sub(anew, text), stale
 
 
 def main() -> None:
-    """Rewrite or check README.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    text, stale = filled(README.read_text(encoding="utf-8"))
-    if check and stale:
-        sys.exit(f"README.md is stale: {', '.join(stale)}; run 'make docs' and commit what it writes")
-    README.write_text(text, encoding="utf-8")
+    """Rewrite or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when something is stale")
+    parser.add_argument("--readme", type=Path, default=README, help="the file to fill")
+    arguments = parser.parse_args()
+    old = arguments.readme.read_text(encoding="utf-8")
+    text, stale = filled(old)
+    if arguments.check and stale:
+        sys.exit(f"{arguments.readme.name} is stale: {', '.join(stale)}; run 'make docs' and commit what it writes")
+    if text != old:
+        arguments.readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def markdown_table(kind: str) -> str:
 
 
 def first_line(component: Component) -> str:
-    """The first sentence of a method's docstring, joined to one line."""
+    """The first paragraph of a method's docstring, joined to one line, without the paper that stands beside it."""
     paragraph = (inspect.getdoc(component.fn) or "").partition("\n\n")[0]
-    return " ".join(paragraph.split())
+    return " ".join(paragraph.split()).replace(f" ({_number(component.paper)})", "")
 
 
 def _plain(text: str) -> str:
