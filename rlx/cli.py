@@ -148,13 +148,24 @@ def unlearn(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show this method's equation, parameters and sources.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Show these methods in full.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the gradient weights of policy losses (.png, .svg, .pdf).")
+    ] = None,
 ) -> None:
-    """List the methods, or show one."""
+    """List the methods, show some in full, or draw how hard each pushes a token."""
     from rlx.console import print_out
+
+    if plot is not None:
+        from rlx.gradient_plot import plot_gradient_weights
+
+        plot_gradient_weights(names or [], plot)
+        print_out(f"wrote {plot}")
+        return
     from rlx.methods import list_methods, show_method
 
-    print_out(show_method(name) if name else list_methods())
+    for shown in [show_method(name) for name in names] if names else [list_methods()]:
+        print_out(shown)
 
 
 @app.command()
