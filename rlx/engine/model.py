@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from rlx.spec import Model
 # Bars of weight loading would tear the live panel.
 transformers_logging.disable_progress_bar()
 
+TINY_MODEL = 4_000_000
+"""Parameters below which a CPU works with one thread."""
 T = TypeVar("T")
 LM = Any
 """A transformers causal language model, with peft's wrapper or without; neither library is typed."""
@@ -71,6 +74,7 @@ def load_model(path: str, model: Model, device: torch.device) -> LM:
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _not_loaded("model", path, error) from None
     lm.to(device)
+    _choose_threads(lm, device)
     _check_head(lm, path)
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -184,6 +188,17 @@ def stop_ids(lm: LM, tokenizer: Any) -> tuple[int, ...]:
             "the model names no end-of-sequence token", fix="set eos_token_id in its generation_config.json"
         )
     return tuple(sorted(found))
+
+
+def _choose_threads(lm: LM, device: torch.device) -> None:
+    """One thread for a tiny model on a CPU, unless OMP_NUM_THREADS says otherwise.
+
+    Its operations are too short to share, and threads that wait for each other on a busy machine cost seconds a step:
+    100 steps of the embedded task took 245 s with two threads beside other work, 44 to 62 s with one.
+    """
+    tiny = sum(parameter.numel() for parameter in lm.parameters()) < TINY_MODEL
+    if device.type == "cpu" and tiny and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 @torch.no_grad()
