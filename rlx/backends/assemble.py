@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
 from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
 from rlx.engine.step import Engine, make_accelerator
@@ -29,6 +30,8 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     for name, part in (("training", data), ("held-out", held_out)):
         if part.left_out:
             recorder.note(f"{name} data: {part.sentence()}")
+    for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
+        recorder.note(f"warning: {sentence}")
     model = add_lora(load_model(resolved.model_folder, spec.model, accelerator.device), spec.model)
     reference = None
     if spec.algorithm.kl_coef > 0 and spec.model.lora is None:

@@ -87,8 +87,22 @@ def known_fingerprints() -> Mapping[str, frozenset[str]]:
     return {name: frozenset(marks.split()) for name, marks in content.items()}
 
 
-def overlaps(texts: Iterable[str], benchmarks: Iterable[str]) -> dict[str, int]:
-    """How many problems of each benchmark stand among ``texts`` too; benchmarks without any are left out."""
+def overlaps(texts: Iterable[str], benchmarks: Iterable[str] = ()) -> dict[str, int]:
+    """How many problems of each benchmark stand among ``texts`` too; benchmarks without any are left out.
+
+    Args:
+        texts: training prompts.
+        benchmarks: names; all that are pinned when there is none.
+    """
     seen = {fingerprint(text) for text in texts}
-    counts = {name: len(known_fingerprints().get(name, frozenset()) & seen) for name in benchmarks}
+    known = known_fingerprints()
+    counts = {name: len(known.get(name, frozenset()) & seen) for name in benchmarks or known}
     return {name: count for name, count in counts.items() if count}
+
+
+def overlap_warnings(texts: Iterable[str], benchmarks: Iterable[str] = ()) -> list[str]:
+    """A sentence for every benchmark that shares problems with training prompts; see ``overlaps``."""
+    return [
+        f"{count} of the training prompts stand in benchmark {name} too, and its figure will flatter the run"
+        for name, count in overlaps(texts, benchmarks).items()
+    ]

@@ -23,14 +23,15 @@ class Exam:
     """Everything that one benchmark's evaluation needs.
 
     Example:
-        ``Exam(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=sampler, ...)``
+        ``Exam(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=lambda: sampler, ...)``
     """
 
     protocol: Protocol
     problems: Sequence[Problem]
     prompts: Sequence[tuple[int, ...]]
     """Token ids of each problem's rendered prompt."""
-    sampler: Sampler
+    sampler: Callable[[], Sampler]
+    """Called when the first sample is due: a finished evaluation loads no weights."""
     sampling: Sampling
     reward: Reward
     decode: Decode
@@ -38,12 +39,14 @@ class Exam:
     stop: Stop
     batch: int
     """Responses sampled at once and written together."""
-    progress: Callable[[Sequence[Row], int], None]
-    """Told the rows written so far and how many there will be."""
 
 
-def evaluate(exam: Exam) -> list[Row] | None:
+def evaluate(exam: Exam, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
     """Every sample's row; those that stand on disk are read, the others sampled, graded and written, part by part.
+
+    Args:
+        exam: what to sample and how.
+        progress: told the rows written so far and how many there will be.
 
     Returns:
         Rows by problem and sample, or None when it was asked to stop.
@@ -56,7 +59,7 @@ def evaluate(exam: Exam) -> list[Row] | None:
     n = exam.protocol.n
     wanted = [(q, g) for q in range(len(exam.problems)) for g in range(n)]
     todo = [(q, g) for q, g in wanted if (exam.problems[q].id, g) not in known]
-    exam.progress(rows, len(wanted))
+    progress(rows, len(wanted))
     number = 1 + max((int(part.stem.removeprefix("part_")) for part in exam.folder.parts()), default=-1)
     for start in range(0, len(todo), exam.batch):
         try:
@@ -67,7 +70,7 @@ def evaluate(exam: Exam) -> list[Row] | None:
         _written(fresh, exam.folder, number)
         number += 1
         rows += fresh
-        exam.progress(rows, len(wanted))
+        progress(rows, len(wanted))
     place = {problem.id: q for q, problem in enumerate(exam.problems)}
     return sorted(rows, key=lambda row: (place[str(row["problem_id"])], int(row["sample"] or 0)))
 
@@ -117,7 +120,7 @@ def _sampled(exam: Exam, chosen: Sequence[tuple[int, int]]) -> list[Row]:
         by_problem.setdefault(q, []).append(g)
     name, seed = exam.protocol.benchmark, exam.protocol.seed
     seeds = [[sample_seed(seed, "eval", name, exam.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
-    groups = exam.sampler.sample([exam.prompts[q] for q in by_problem], seeds, exam.sampling)
+    groups = exam.sampler().sample([exam.prompts[q] for q in by_problem], seeds, exam.sampling)
     responses = [response for group in groups for response in group]
     texts = [exam.decode(response.tokens) for response in responses]
     verdicts = exam.reward([(text, exam.problems[q].gold) for text, (q, _) in zip(texts, chosen, strict=True)])

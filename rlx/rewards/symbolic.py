@@ -75,6 +75,8 @@ def _same(gold: list[Any], answer: list[Any]) -> bool:
     from math_verify import verify
     from sympy import Rational
 
+    if gold[0] == answer[0]:
+        return True
     percent = any("%" in str(text) for text in (gold[-1], answer[-1]))  # 28 % may be meant as 28, and only then
     if not percent and all(_is_number(each[0]) for each in (gold, answer)):
         left, right = (each[0].doit() for each in (gold, answer))
