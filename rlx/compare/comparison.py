@@ -62,6 +62,9 @@ class Pair:
     baseline: str
     question: Question
     difference: Interval
+    """Student's, by the error of the test."""
+    bootstrap: Interval
+    """The same difference in the two-level bootstrap (seeds, then problems)."""
     test: str
     p: float
     p_welch: float | None

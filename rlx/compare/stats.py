@@ -108,6 +108,44 @@ def welch(seeds_a: Array, seeds_b: Array) -> tuple[float, float]:
     return float(np.sqrt(sum(parts))), freedom
 
 
+def problem_part(a_kp: Array, b_kp: Array) -> float:
+    """Variance of the difference of two methods' scores that comes from which problems they met.
+
+    s_D^2 / P less what sampling and the wobble of single seeds put into it, which Welch's error holds already: the
+    interaction's component of a crossed analysis of variance, never below 0. (Bootstrapping seeds and problems counts
+    that wobble up to three times: Owen 2007, the pigeonhole bootstrap.)
+
+    Args:
+        a_kp: mean score of each seed and problem of one method, at least 2 seeds and 2 problems.
+        b_kp: the same of the other.
+    """
+    problems = a_kp.shape[1]
+    diffs_p = a_kp.mean(axis=0) - b_kp.mean(axis=0)
+    wobble = 0.0
+    for means_kp in (a_kp, b_kp):
+        seeds = len(means_kp)
+        fitted_kp = means_kp.mean(axis=0) + means_kp.mean(axis=1, keepdims=True) - means_kp.mean()
+        residual = ((means_kp - fitted_kp) ** 2).sum() / ((seeds - 1) * (problems - 1))
+        wobble += residual / seeds
+    return float(max((diffs_p.var(ddof=1) - wobble) / problems, 0.0))
+
+
+def with_problems(error: float, freedom: float, part: float, problems: int) -> tuple[float, float]:
+    """Standard error and degrees of freedom over new seeds and new problems at once (Satterthwaite 1946).
+
+    error^2 + part, with (sum of variances)^2 / sum of (variance^2 / its degrees) degrees of freedom.
+
+    Args:
+        error: Welch's standard error over seed means.
+        freedom: its degrees of freedom.
+        part: ``problem_part``.
+        problems: number of problems.
+    """
+    total = error**2 + part
+    spread = error**4 / freedom + part**2 / (problems - 1)
+    return float(np.sqrt(total)), total**2 / spread if spread else freedom
+
+
 def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Array:
     """Replicates of every method's mean score: training seeds are drawn anew, then problems.
 

@@ -14,12 +14,14 @@ from rlx.compare.stats import (
     SIGN_FLIPS_UP_TO,
     holm,
     paired_p,
+    problem_part,
     replicate_interval,
     smallest_detectable,
     student_p,
     t_around,
     two_level_bootstrap,
     welch,
+    with_problems,
 )
 from rlx.errors import UserError
 from rlx.numerics.intervals import over_problems
@@ -127,6 +129,11 @@ class _Table:
             if found:
                 kept[method] = tuple(run for run, _ in found)
                 scores[method] = tuple(_aligned(each.problem_ids, problem_ids, each.scores_pn) for _, each in found)
+        if len(problem_ids) < 2:
+            raise UserError(
+                f"benchmark {column.benchmark} has {len(problem_ids)} problem",
+                fix="no test can be made of fewer than 2",
+            )
         means = [np.stack([s.mean(axis=1) for s in each]) for each in scores.values()]
         replicates = two_level_bootstrap(means, np.random.default_rng(DRAWS))
         return _Table(column, problem_ids, tuple(kept), kept, scores, replicates)
@@ -164,34 +171,31 @@ class _Table:
         diffs_pm = np.stack([by_method[a].mean(axis=0) - by_method[b].mean(axis=0) for a, b in names], axis=1)
         paired = paired_p(diffs_pm, np.random.default_rng(DRAWS))
         return {
-            pair: self._test(by_method[pair[0]], by_method[pair[1]], diffs_pm[:, i], float(paired[i]), pair)
+            pair: self._test(by_method[pair[0]], by_method[pair[1]], diffs_pm[:, i], float(paired[i]))
             for i, pair in enumerate(names)
         }
 
-    def _test(self, a_kp: Array, b_kp: Array, diffs_p: Array, paired: float, pair: tuple[str, str]) -> _Test:
-        seeds = min(len(a_kp), len(b_kp))
-        problems = len(diffs_p)
+    def _test(self, a_kp: Array, b_kp: Array, diffs_p: Array, paired: float) -> _Test:
+        seeds, problems = min(len(a_kp), len(b_kp)), len(diffs_p)
         difference = float(diffs_p.mean())
         p_welch = None
         if seeds > 1:
             error, freedom = welch(a_kp.mean(axis=1), b_kp.mean(axis=1))
             p_welch = student_p(difference, error, freedom)
         if seeds >= SEEDS_FOR_METHODS:
-            a, b = (self.methods.index(name) for name in pair)
-            both = float((self.replicates_rm[:, a] - self.replicates_rm[:, b]).std(ddof=1))
-            # The larger of both errors: the difference must hold over new seeds, and over new seeds and problems.
-            error = max(error, both)
+            error, freedom = with_problems(error, freedom, problem_part(a_kp, b_kp), problems)
             p = student_p(difference, error, freedom)
-            return _Test(difference, error, freedom, p, "two-level t", p_welch, "methods")
-        error = float(diffs_p.std(ddof=1) / np.sqrt(problems)) if problems > 1 else float("inf")
+            return _Test(difference, error, freedom, p, "seeds and problems", p_welch, "methods")
+        error = float(diffs_p.std(ddof=1) / np.sqrt(problems))
         name = "sign flips" if problems <= SIGN_FLIPS_UP_TO else "paired t"
-        return _Test(difference, error, max(problems - 1.0, 1.0), paired, name, p_welch, "checkpoints")
+        return _Test(difference, error, problems - 1.0, paired, name, p_welch, "checkpoints")
 
     def pair(self, method: str, study: Study, test: _Test, p_holm: float, comparisons: int) -> Pair:
         """The method against the baseline, which stands first in every column's list of methods."""
         a_p, b_p = (self.means_kp(name).mean(axis=0) for name in (method, study.baseline))
         diffs_p = a_p - b_p
         largest = sorted(range(len(diffs_p)), key=lambda i: (-abs(diffs_p[i]), self.problem_ids[i]))[:FLIPPED]
+        mine, base = (self.replicates_rm[:, self.methods.index(name)] for name in (method, study.baseline))
         difference = t_around(-test.difference, test.error, test.freedom, study.alpha)
         return Pair(
             column=self.column,
@@ -199,6 +203,7 @@ class _Table:
             baseline=study.baseline,
             question=test.question,
             difference=difference,
+            bootstrap=replicate_interval(difference.mean, mine - base, study.alpha),
             test=test.name,
             p=test.p,
             p_welch=test.p_welch,

@@ -65,7 +65,7 @@ def test_welch_is_that_of_scipy():
 
 
 def test_holm_equals_statsmodels():
-    # statsmodels.stats.multitest.multipletests(p, method="holm")[1], statsmodels 0.14.4
+    # statsmodels.stats.multitest.multipletests(p, method="holm")[1], statsmodels 0.15.0
     given = np.array([0.01, 0.04, 0.03, 0.005, 0.5, 0.03])
     expected = [0.05, 0.12, 0.12, 0.03, 0.5, 0.12]
     assert holm(given) == pytest.approx(expected, abs=1e-12)

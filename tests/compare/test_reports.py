@@ -1,0 +1,119 @@
+"""Every rendering against its golden file, and against the programs that must read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlx.compare.plain import latex, markdown, terminal, tidy_csv
+from rlx.compare.report import RENDERERS, write_report
+from rlx.compare.verdicts import compared
+from rlx.compare.words import caption, conclusions, question, scores_grid
+
+GOLDEN = Path(__file__).parents[1] / "golden_reports"
+
+
+def drawn(comparison):
+    out = io.StringIO()
+    Console(file=out, width=150, force_terminal=True, color_system="standard", _environ={}).print(terminal(comparison))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", [*RENDERERS, "terminal.txt"])
+def test_every_rendering_is_its_golden_file(study, name):
+    render = {**RENDERERS, "terminal.txt": drawn}[name]
+    text = render(compared(study))
+    file = GOLDEN / name
+    if os.environ.get("RLX_WRITE_GOLDEN"):  # after a wanted change: RLX_WRITE_GOLDEN=1 pytest, then read the diff
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+def test_every_rendering_tells_the_same_figures(study):
+    comparison = compared(study)
+    figures = [cell.text for row in scores_grid(comparison).rows for cell in row if "\u00b1" in cell.text]
+    assert len(figures) == 6
+    page = RENDERERS["report.html"](comparison)
+    for figure in figures:
+        assert figure in drawn(comparison) and figure in markdown(comparison) and figure in page
+        assert figure.replace("\u00b1", r"$\pm$") in latex(comparison)
+    rows = list(csv.DictReader(io.StringIO(tidy_csv(comparison))))
+    means = [r["value"] for r in rows if r["kind"] == "score" and r["name"] == "mean" and not r["seed"]]
+    assert [f"{100 * float(mean):.1f}" for mean in means] == [
+        f"{100 * cell['score']['mean']:.1f}" for cell in json.loads(RENDERERS["report.json"](comparison))["cells"]
+    ]
+
+
+def test_the_caption_names_test_correction_level_and_what_plus_minus_means(study):
+    said = caption(compared(study))
+    for words in (
+        "Student's t",
+        "Holm's correction over the 4 comparisons",
+        "level 0.05",
+        "bootstrap interval",
+        "\u00b1",
+    ):
+        assert words in said
+
+
+def test_one_seed_is_never_reported_in_the_words_of_methods(study):
+    single = compared(replace(study, runs=tuple(run for run in study.runs if run.seed == 0)))
+    assert question(single).startswith("This compares checkpoints, not methods")
+    for said in conclusions(single):
+        assert said.startswith("the checkpoint") and "is better" not in said and "(seed 0)" in said
+    assert "is better than grpo" in " ".join(conclusions(compared(study)))
+
+
+def test_runs_compared_by_force_carry_the_differing_fields_in_every_rendering(study):
+    forced = compared(replace(study, mismatched=("temperature", "grader")))
+    for render in (*RENDERERS.values(), drawn):
+        assert "PROTOCOLS DIFFER in temperature, grader" in render(forced).replace("\n", " ")
+    assert "\x1b[1;31mPROTOCOLS" in drawn(forced)
+
+
+def test_only_a_published_figure_is_grey_and_it_comes_with_its_source(study):
+    grid = scores_grid(compared(study))
+    assert [cell.text for row in grid.rows for cell in row if cell.grey] == ["28.1", "31.1", "-"]
+    assert "arXiv 2603.14389, table 1; not tested" in caption(compared(study))
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed (Debian: texlive-latex-base)")
+def test_the_latex_compiles(study, tmp_path):
+    write_report(compared(study), tmp_path)
+    head = r"\documentclass{article}\usepackage{booktabs,xcolor}\begin{document}"
+    (tmp_path / "paper.tex").write_text(head + r"\input{report.tex}\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(not BROWSER, reason="no chromium is installed (Debian: chromium)")
+def test_a_browser_shows_the_page_without_a_word_in_its_console(study, tmp_path):
+    write_report(compared(study), tmp_path)
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --enable-logging=stderr --window-size=390,2000 --dump-dom"
+    command = [BROWSER, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count("<svg") > 10 and "dgpo is better than grpo" in done.stdout
+
+
+def test_the_page_fetches_nothing_and_runs_no_script(study):
+    text = RENDERERS["report.html"](compared(study))
+    assert "<script" not in text and not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+    assert "url(" not in text and "@import" not in text
