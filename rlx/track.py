@@ -148,7 +148,7 @@ class MlflowSink:
         if not self._dead:
             self._queue.put(record)
 
-    def close(self, status: str, timeout: float = 20.0) -> None:
+    def close(self, status: str, timeout: float = 60.0) -> None:
         """Wait for what is under way, at most ``timeout`` seconds.
 
         Args:
@@ -210,7 +210,7 @@ def _client(uri: str) -> Any:
 def _experiment(client: Any, uri: str, name: str) -> str:
     """The id of an experiment, made when it is new, with its files beside the database rather than where rlx runs."""
     path = _sqlite_path(uri)
-    files = (path.resolve().parent / "mlflow_artifacts").as_uri() if path else None
+    files = (path.resolve().parent / ".mlflow_artifacts").as_uri() if path else None
     with _one_at_a_time(uri):
         found = client.get_experiment_by_name(name)
         return str(found.experiment_id if found else client.create_experiment(name, artifact_location=files))

@@ -100,13 +100,13 @@ def test_mlflow_holds_params_finite_metrics_and_files_and_goes_on_after_a_kill(t
     first.start(*begun)
     for step in range(3):
         first.write({"step": step, "train/reward": step / 10, "eval/avg@8": 0.5, "bad": float("nan")})
-    first.close("KILLED")
+    first.close("KILLED", timeout=300)
     assert stored(tmp_path)[1].info.status == "KILLED"
     second = sink(tmp_path, warnings)
     second.start(*begun)
     for step in range(5):
         second.write({"step": step, "train/reward": step / 10})
-    second.close("FINISHED")
+    second.close("FINISHED", timeout=300)
     assert warnings == []
     client, run = stored(tmp_path)
     assert run.info.status == "FINISHED"
@@ -118,7 +118,7 @@ def test_mlflow_holds_params_finite_metrics_and_files_and_goes_on_after_a_kill(t
     assert run.data.metrics["eval/avg_8"] == 0.5
     assert "bad" not in run.data.metrics
     assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["spec.yaml"]
-    assert run.info.artifact_uri.startswith((tmp_path / "mlflow_artifacts").as_uri())
+    assert run.info.artifact_uri.startswith((tmp_path / ".mlflow_artifacts").as_uri())
     assert list(Path().iterdir()) == [], "MLflow left something where rlx was started"
 
 
@@ -129,7 +129,7 @@ def test_a_store_that_was_thrown_away_gets_the_whole_run_anew(tmp_path):
     lost.start({"seed": 1}, {}, [])
     for step in range(2):
         lost.write({"step": step, "x": step / 2})
-    lost.close("FINISHED")
+    lost.close("FINISHED", timeout=300)
     client, run = stored(tmp_path)
     assert warnings == []
     assert [m.value for m in client.get_metric_history(run.info.run_id, "x")] == [0.0, 0.5]
@@ -167,7 +167,7 @@ def test_two_processes_may_open_a_fresh_store_at_once(tmp_path):
         "import sys; from pathlib import Path; from rlx.track import MlflowSink\n"
         "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
         "s = MlflowSink(f'sqlite:///{folder}/mlflow.db', 'tests', name, folder / f'{name}.json', print)\n"
-        "s.start({}, {}, []); s.write({'step': 0, 'x': 1.0}); s.close('FINISHED', timeout=120)\n"
+        "s.start({}, {}, []); s.write({'step': 0, 'x': 1.0}); s.close('FINISHED', timeout=300)\n"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
