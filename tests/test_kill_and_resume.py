@@ -130,6 +130,7 @@ def test_a_second_process_on_the_same_run_is_refused(tmp_path):
     first = start(tmp_path)
     while _written(tmp_path) < 1 and first.poll() is None:
         time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGSTOP)  # a fast machine would finish it before the second looks
     second = subprocess.run(command(tmp_path), capture_output=True, text=True)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()

@@ -61,9 +61,11 @@ def _signed(part: str, sign: str) -> str:
 def _parsed(text: str, bare: bool = False) -> list[Any]:
     """What math-verify reads: expressions, best first, then the text itself; ``i`` is the imaginary unit."""
     from math_verify import LatexExtractionConfig, parse
-    from sympy import Expr, I
+    from sympy import Basic, Expr, I, nan, zoo
 
     found = parse(text, [LatexExtractionConfig(try_extract_without_anchor=bare)], parsing_timeout=None)
+    # 1:00 reads as 1/0, and all undefined values are one object: only the text tells them apart.
+    found = [each for each in found if not (isinstance(each, Basic) and each.has(zoo, nan))]
     # math-verify gives i other assumptions in 14-i than in 14-1i, and then they differ.
     return [
         each.subs({symbol: I for symbol in each.free_symbols if symbol.name == "i"}) if isinstance(each, Expr) else each

@@ -99,7 +99,7 @@ def test_methods_lists_every_method_and_shows_one_in_full():
     every = rlx("methods").stdout
     for name in ("dgpo", "maspo", "grpo", "bapo", "gspo", "is_pg"):
         assert name in every
-    one = rlx("methods", "dgpo").stdout
+    one = " ".join(rlx("methods", "dgpo").stdout.split())
     for part in ("gate = (r / (1-clip_low))^n", "number > 0", "arXiv 2603.14389", "dual_clip", "null"):
         assert part in one
     wrong = rlx("methods", "dgop")

@@ -33,6 +33,7 @@ CASES = [
     ("rlx", "\\boxed{50\\%}", "\\frac12", 1.0, "math_verify"),
     ("rlx", "\\boxed{100\\%}", "1", 1.0, "math_verify"),
     ("rlx", "\\boxed{17_9}", "17_8", 0.0, "exact"),
+    ("rlx", "\\boxed{1:00}", "12:00", 0.0, "math_verify"),
     ("rlx", "\\boxed{17}", "16", 0.0, "int"),
     ("rlx", "\\boxed{}", "16", 0.0, "empty"),
     ("rlx", "the answer is 16", "16", 0.0, "no_box"),
