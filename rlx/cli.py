@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlx.errors import UserError
+
+if TYPE_CHECKING:
+    from rlx.study_spec import StudySpec
 
 app = typer.Typer(
     name="rlx",
@@ -24,6 +27,8 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.",
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec; may be repeated.")
 ]
+
+Jobs = Annotated[int, typer.Option(min=1, help="Runs of a study at once.")]
 
 
 @app.command()
@@ -40,11 +45,14 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what this run has done and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")] = False,
     json_schema: Annotated[bool, typer.Option("--json-schema", help="Print the spec's JSON schema and stop.")] = False,
+    jobs: Jobs = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="Of a study: show what would be done, and stop.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Train a policy by reinforcement learning with verifiable rewards.
 
-    The same spec finds its run again: it is finished if it was cut off, and left alone if it is done.
+    The same spec finds its run again: it is finished if it was cut off, and left alone if it is done. A study (a YAML
+    file with axes) has all its runs trained.
     """
     from rlx.spec import Spec, read_spec, with_sets
 
@@ -59,13 +67,18 @@ def train(
         "seed": seed,
         "run_name": run_name,
     }
-    content = _with_named(read_spec(spec) if spec else {}, named)
-    content = with_sets(content, sets or [])
+    content = read_spec(spec) if spec else {}
+    if "axes" in content:
+        given = [key for key, value in named.items() if value is not None] + (sets or [])
+        if given:
+            raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {spec} under base or axes")
+        raise typer.Exit(_train_study(content, runs_dir, jobs, plan or dry_run))
+    content = with_sets(_with_named(content, named), sets or [])
 
     from rlx.resolve import resolve
 
     resolved = resolve(content)
-    if dry_run:
+    if dry_run or plan:
         import yaml
 
         typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
@@ -205,6 +218,67 @@ def evaluate(
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
     tell(resolved, outcomes, form)
+
+
+@app.command()
+def compare(
+    targets: Annotated[list[str] | None, typer.Argument(help="A study's YAML file, or runs by folder or name.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Method that the others are tested against.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Runs with this MLflow tag.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Runs of this MLflow experiment.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs that were not measured alike.")] = False,
+    jobs: Jobs = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="Of a study: show what would be done, and stop.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of all reports.")] = Path("reports"),
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Say which method is better, and whether the data allow saying so.
+
+    A study's missing runs are trained and evaluated first; killed, the same command goes on.
+    """
+    from rlx.compare.command import Places, Request, compare_runs, compare_study, run_study, tell_plan
+
+    places = Places(runs_dir, out)
+    studies = [name for name in targets or [] if name.endswith((".yaml", ".yml"))]
+    if studies:
+        if len(targets or []) > 1 or tag or experiment:
+            raise UserError(f"{studies[0]} is a study, and more is named beside it", fix="give the study alone")
+        study = _study(Path(studies[0]), baseline)
+        if plan:
+            tell_plan(study, places, jobs)
+            return
+        failed = run_study(study, places, jobs)
+        compare_study(study, failed, places, force)
+        raise typer.Exit(1 if failed else 0)
+    if not (targets or tag or experiment):
+        raise UserError("nothing is named to compare", fix="give a study, runs, --tag or --experiment")
+    logged = []
+    if tag or experiment:
+        from rlx.compare.load_mlflow import logged_runs
+
+        logged = logged_runs(runs_dir, tag or [], experiment)
+    compare_runs(targets or [], logged, Request(baseline, force), places)
+
+
+def _study(path: Path, baseline: str | None = None) -> StudySpec:
+    """The study in a file."""
+    from rlx.compare.runner import read_study
+    from rlx.spec import read_spec
+
+    content = read_spec(path)
+    return read_study({**content, "baseline": baseline} if baseline else content)
+
+
+def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, plan: bool) -> int:
+    """Train a study's runs without a report; the exit code."""
+    from rlx.compare.command import Places, run_study, tell_plan
+    from rlx.compare.runner import read_study
+
+    study, places = read_study(content), Places(runs_dir, Path("reports"))
+    if plan:
+        tell_plan(study, places, jobs)
+        return 0
+    return 1 if run_study(study, places, jobs, measure=False) else 0
 
 
 @app.command()

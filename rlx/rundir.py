@@ -95,6 +95,16 @@ class RunDir:
         return self.root / "forgetting.png"
 
     @property
+    def failure(self) -> Path:
+        """Why a study's last try at this run failed; gone when the run goes on."""
+        return self.root / "failure.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run said while a study ran it."""
+        return self.root / "log.txt"
+
+    @property
     def references(self) -> Path:
         """Constants of models before training, by content; shared by all runs of the folder."""
         return self.root.parent / ".references"

@@ -163,7 +163,7 @@ class MlflowSink:
 
     def _work(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> None:
         try:
-            client = _client(self.uri)
+            client = open_client(self.uri)
             run, logged = self._open(client, tags)
             for some in _params(params):
                 client.log_batch(run, params=some)
@@ -197,7 +197,7 @@ class MlflowSink:
         return run, -1
 
 
-def _client(uri: str) -> Any:
+def open_client(uri: str) -> Any:
     """A client; its first use makes the store."""
     from mlflow.tracking import MlflowClient
 

@@ -14,7 +14,7 @@ from rlx.compare.stats import Interval
 
 WIDTH, HEIGHT = 360, 230
 """Of a line chart, in its own units: what a phone shows one to one."""
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 38
 """Margins of a line chart."""
 COLOURS = 8
 """Colours before they repeat with another dash."""

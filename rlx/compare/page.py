@@ -51,7 +51,7 @@ h3{font-size:.9rem;font-weight:600;margin:0 0 .3rem}p{max-width:75ch}
 .lead{font-size:1.05rem}.soft,.note{color:var(--soft)}.note{font-size:.85rem}
 .warn{color:var(--warn);font-weight:700;border-left:4px solid var(--warn);padding-left:.7rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
+th,td{padding:.35rem .55rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
 th:first-child,td:first-child{text-align:left;padding-left:0}th{font-weight:600;color:var(--soft)}
 td.grey{color:var(--soft);opacity:.75}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr));gap:1rem}
@@ -59,7 +59,8 @@ figure{margin:0;background:var(--card);border-radius:8px;padding:.8rem}svg{width
 .wide{grid-column:1/-1}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;list-style:none;padding:0;margin:.4rem 0 .8rem;font-size:.9rem}
 .legend svg{width:28px;height:12px;display:inline-block;vertical-align:middle;margin-right:.4rem}
-text{fill:var(--soft);font:11px system-ui,sans-serif}text.name{fill:var(--ink);font-size:12px}
+text{fill:var(--soft);font:11px system-ui,sans-serif}text.name{fill:var(--ink);font-size:12px;paint-order:stroke;
+stroke:var(--card);stroke-width:4px}.wide text{font-size:11px}
 .grid{stroke:var(--rule);stroke-width:1}.nought{stroke:var(--ink);stroke-width:1.2}
 .line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}.band{fill:currentColor;opacity:.16}
 .whisker{stroke:currentColor;stroke-width:2.5}.dot{fill:currentColor}

@@ -60,12 +60,12 @@ def pairs_grid(comparison: Comparison) -> Grid:
         "benchmark",
         "difference",
         f"{_level(comparison)} interval",
-        "p",
         "p (Holm)",
-        "p (Welch)",
-        "won/lost/tied",
-        "detectable",
         "verdict",
+        "detectable",
+        "won/lost/tied",
+        "p",
+        "p (Welch)",
     )
     rows = [
         (
@@ -73,12 +73,12 @@ def pairs_grid(comparison: Comparison) -> Grid:
             Text(column_name(comparison, pair.column)),
             Text(points(pair.difference.mean), bold=pair.verdict != "not distinguishable"),
             Text(f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"),
-            Text(p_text(pair.p)),
             Text(p_text(pair.p_holm)),
-            Text(NOTHING if pair.p_welch is None else p_text(pair.p_welch)),
-            Text(f"{pair.wins}/{pair.losses}/{pair.ties}"),
-            Text(percent(pair.detectable)),
             Text(pair.verdict, bold=pair.verdict != "not distinguishable"),
+            Text(percent(pair.detectable)),
+            Text(f"{pair.wins}/{pair.losses}/{pair.ties}"),
+            Text(p_text(pair.p)),
+            Text(NOTHING if pair.p_welch is None else p_text(pair.p_welch)),
         )
         for pair in comparison.pairs
     ]

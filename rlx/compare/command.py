@@ -1,0 +1,157 @@
+"""`rlx compare`: from what a person names to the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlx.compare.load import Trained, read_run, refuse_mismatch, results
+from rlx.compare.plain import terminal
+from rlx.compare.report import RENDERERS, write_report
+from rlx.compare.results import Published, Study
+from rlx.compare.runner import Planned, planned, run_all, time_left
+from rlx.compare.verdicts import compared
+from rlx.console import print_out, table, warn
+from rlx.errors import UserError
+from rlx.rundir import RunDir, runs_in
+from rlx.study_spec import StudySpec
+from rlx.track import MlflowSink, tracking_uri
+
+EXPERIMENT = "rlx"
+"""MLflow experiment of reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where runs are and reports go.
+
+    Example:
+        ``Places(runs=Path("runs"), reports=Path("reports"))``
+    """
+
+    runs: Path
+    reports: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a person wants runs compared.
+
+    Example:
+        ``Request(baseline="grpo", force=False)``
+    """
+
+    baseline: str | None
+    force: bool
+
+
+def run_study(study: StudySpec, places: Places, jobs: int, measure: bool = True) -> dict[str, str]:
+    """Run what is missing of a study; the runs that failed, with the reason."""
+    runs = planned(study, places.runs)
+    todo = [run for run in runs if run.state != "done"]
+    if todo:
+        warn_of_time(runs, jobs)
+    return run_all(runs, jobs, measure, _say)
+
+
+def tell_plan(study: StudySpec, places: Places, jobs: int) -> None:
+    """What would be done, and about how long it would take."""
+    runs = planned(study, places.runs)
+    rows = [[run.folder.run_id, run.state, f"{run.progress:.0%}"] for run in runs]
+    print_out(table(f"study {study.name}", ["run", "state", "trained"], rows))
+    warn_of_time(runs, jobs)
+
+
+def warn_of_time(runs: Sequence[Planned], jobs: int) -> None:
+    """Say how much is left."""
+    todo = sum(run.state != "done" for run in runs)
+    left = time_left(runs, jobs)
+    about = "unknown until a run is finished" if left is None else f"about {left / 60:.1f} minutes of training"
+    _say(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {about}")
+
+
+def compare_study(study: StudySpec, failed: Mapping[str, str], places: Places, force: bool) -> None:
+    """The report of a study's finished runs."""
+    runs = planned(study, places.runs)
+    finished = [run for run in runs if run.state == "done"]
+    missing = {run.folder.run_id: failed.get(run.folder.run_id) or run.state for run in runs if run not in finished}
+    if not finished:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(missing.items())[:3])
+        raise UserError(f"study {study.name} has no finished run ({reasons})", fix="mend its spec", exit_code=1)
+    found = results(
+        [read_run(run.folder) for run in finished],
+        finished[0].accepts,
+        {run.folder.run_id: run.label for run in finished},
+    )
+    made = Study(
+        name=study.name,
+        baseline=study.baseline,
+        runs=tuple(found),
+        missing=missing,
+        published=tuple(Published(each.method, each.benchmark, each.value, each.source) for each in study.published),
+        mismatched=refuse_mismatch(found, force),
+        alpha=study.alpha,
+    )
+    tell_report(made, places)
+
+
+def compare_runs(names: Sequence[str], logged: Sequence[Trained], request: Request, places: Places) -> None:
+    """The report of runs that stand.
+
+    Args:
+        names: runs by folder or by the folder's name.
+        logged: runs read from MLflow.
+        request: how to compare them.
+        places: where they are and the report goes.
+    """
+    here = [read_run(_folder(name, places.runs)) for name in dict.fromkeys(names)]
+    known = {run.run_id for run in here}
+    found = results([*here, *(run for run in logged if run.run_id not in known)], lambda protocol: True)
+    methods = list(dict.fromkeys(run.method for run in found))
+    made = Study(
+        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(found)}runs",
+        baseline=request.baseline or ("grpo" if "grpo" in methods else methods[0]),
+        runs=tuple(found),
+        mismatched=refuse_mismatch(found, request.force),
+    )
+    tell_report(made, places)
+
+
+def _folder(name: str, runs: Path) -> RunDir:
+    for root in (Path(name), runs / name):
+        if RunDir(root).resolved.is_file():
+            return RunDir(root)
+    known = ", ".join(run.run_id for run in runs_in(runs)[:8]) or "none"
+    raise UserError(f"there is no run '{name}'", fix=f"give a run's folder; {runs} holds: {known}")
+
+
+def tell_report(study: Study, places: Places) -> None:
+    """Compute, write every rendering, and print the terminal's."""
+    comparison = compared(study)
+    folder = places.reports / study.name
+    content = RENDERERS["report.json"](comparison)
+    known = folder / "report.json"
+    changed = not known.exists() or known.read_text(encoding="utf-8") != content
+    files = write_report(comparison, folder)
+    print_out(terminal(comparison))
+    print_out(f"\nreport {folder / 'report.html'} (and .md, .tex, .csv, .json)")
+    if changed:
+        _log(study, folder, files, places)
+
+
+def _log(study: Study, folder: Path, files: Sequence[Path], places: Places) -> None:
+    """The report's files as artifacts of an MLflow run of the study's name."""
+    uri = tracking_uri(places.runs)
+    places.runs.mkdir(parents=True, exist_ok=True)
+    sink = MlflowSink(
+        uri=uri, experiment=EXPERIMENT, name=f"report {study.name}", id_file=folder / "mlflow.json", warn=warn
+    )
+    params = {"baseline": study.baseline, "alpha": study.alpha, "runs": len(study.runs)}
+    sink.start(params, {"rlx.kind": "report", "rlx.study": study.name}, list(files))
+    sink.close("FINISHED", timeout=60.0)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

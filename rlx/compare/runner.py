@@ -1,0 +1,206 @@
+"""A study's runs, as make treats files: the done are left alone, those cut off go on, the missing are run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlx.errors import UserError
+from rlx.eval_spec import ResolvedEval
+from rlx.resolve import resolve
+from rlx.resolve_eval import resolve_eval
+from rlx.rundir import RunDir, read_json, write_atomically
+from rlx.spec import Resolved, validate
+from rlx.study_spec import StudySpec, variants
+from rlx.track import read_metrics
+
+State = Literal["done", "trained", "cut off", "missing", "failed"]
+POLL = 1.0
+"""Seconds between looks at a run that another process holds."""
+SAID = 400
+"""Characters of a failed run's last words that are kept."""
+EXACT = ("n", "temperature", "top_p")
+"""Keys of a resolved evaluation that its protocol holds unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a study.
+
+    Example:
+        ``Planned(folder=RunDir(...), content={"seed": 1}, resolved=resolved, label="", evaluation={"n": 8})``
+    """
+
+    folder: RunDir
+    content: Mapping[str, Any]
+    resolved: Resolved
+    label: str
+    evaluation: Mapping[str, Any]
+
+    @property
+    def state(self) -> State:
+        """How far the run is, read from its folder."""
+        if self.folder.failure.exists():
+            return "failed"
+        if not self.folder.resolved.exists():
+            return "missing"
+        if not self.folder.summary.exists():
+            return "cut off"
+        return "done" if self.measured() else "trained"
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done."""
+        if self.folder.summary.exists():
+            return 1.0
+        records = read_metrics(self.folder.metrics)
+        return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
+
+    def accepts(self, protocol: Mapping[str, Any]) -> bool:
+        """Whether an evaluation was made as the study asks."""
+        asked = self._asked()
+        spec = asked.spec
+        exact = {key: getattr(asked, key) for key in EXACT} | {"seed": spec.seed, "top_k": spec.top_k}
+        exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
+        return (
+            protocol["benchmark"] in spec.benchmarks
+            and all(protocol[key] == value for key, value in exact.items())
+            and int(protocol["max_new_tokens"]) <= asked.max_new_tokens
+            and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
+        )
+
+    def measured(self) -> bool:
+        """Whether every benchmark of the study has a finished evaluation."""
+        found = [read_json(each.protocol) for each in self.folder.evaluations("final") if each.result.is_file()]
+        done = {protocol["benchmark"] for protocol in found if self.accepts(protocol)}
+        return done >= set(self._asked().spec.benchmarks)
+
+    def _asked(self) -> ResolvedEval:
+        return resolve_eval({**self.evaluation, "model": str(self.folder.root)}, self.folder.root.parent)
+
+
+def planned(study: StudySpec, runs: Path) -> list[Planned]:
+    """Every run of the study.
+
+    Raises:
+        UserError: for a spec that does not resolve, or an axis that changes nothing.
+    """
+    made: dict[str, Planned] = {}
+    for variant in variants(study):
+        resolved = resolve(variant.content)
+        folder = RunDir(runs / resolved.run_id)
+        if resolved.run_id in made:
+            raise UserError(
+                f"study {study.name} holds run {resolved.run_id} twice", fix="take doubled values out of its axes"
+            )
+        made[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
+    return list(made.values())
+
+
+def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[str], None]) -> dict[str, str]:
+    """Bring every run as far as asked, ``jobs`` at a time; a failure is noted and the rest goes on.
+
+    Args:
+        runs: of the study.
+        jobs: runs at once.
+        measure: evaluate them too.
+        tell: says one sentence a run.
+
+    Returns:
+        The runs that failed, with the reason.
+    """
+    wanted = ("done",) if measure else ("done", "trained")
+    todo = [run for run in runs if run.state not in wanted]
+    lock, finished = threading.Lock(), [0]
+
+    def work(run: Planned) -> str:
+        began = time.perf_counter()
+        reason = _one(run, jobs, measure, tell)
+        with lock:
+            finished[0] += 1
+            state = f"failed: {reason}" if reason else "done"
+            tell(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - began:.0f} s)")
+        return reason
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+    return {run: reason for run, reason in reasons.items() if reason}
+
+
+def _one(run: Planned, jobs: int, measure: bool, tell: Callable[[str], None]) -> str:
+    """Train and measure one run in processes of its own; the reason when that fails."""
+    folder = run.folder
+    folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
+    folder.failure.unlink(missing_ok=True)
+    _wait_for(folder, tell)
+    steps = [] if folder.summary.exists() else [["train", str(folder.spec)]]
+    if measure:
+        steps.append(["eval", str(folder.root), *_sets(run.evaluation)])
+    for command in steps:
+        reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, jobs)
+        if reason:
+            write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
+            return f"{command[0]}: {reason}"
+    return ""
+
+
+def _called(arguments: Sequence[str], folder: RunDir, jobs: int) -> str:
+    """Run ``rlx ARGUMENTS``, its words in the run's log; the last of them when it fails, else nothing."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    with folder.log.open("a", encoding="utf-8") as log:
+        command = [sys.executable, "-m", "rlx.cli", *arguments]
+        code = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment).returncode
+    if code == 0:
+        return ""
+    lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+    return f"{lines[-1][:SAID]} (exit code {code})"
+
+
+def _sets(evaluation: Mapping[str, Any]) -> list[str]:
+    return [part for key, value in evaluation.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def _wait_for(folder: RunDir, tell: Callable[[str], None]) -> None:
+    """Wait while another process holds the run: one that outlived a killed study goes on with it."""
+    said = False
+    while True:
+        try:
+            with folder.locked():
+                return
+        except UserError as error:
+            if not said:
+                tell(f"{error.what}; waiting for it")
+                said = True
+            time.sleep(POLL)
+
+
+def time_left(runs: Sequence[Planned], jobs: int) -> float | None:
+    """Estimate of the seconds that the rest takes, from the study's finished runs; None without any.
+
+    A finished run counts with its training's seconds alone; programs' starts and evaluations come on top.
+    """
+    finished = [float(read_json(run.folder.summary)["seconds"]) for run in runs if run.folder.summary.exists()]
+    if not finished:
+        return None
+    each = sum(finished) / len(finished)
+    return sum(each * (1 - run.progress) for run in runs) / jobs
+
+
+def read_study(content: Mapping[str, Any]) -> StudySpec:
+    """The study in a YAML file's content.
+
+    Raises:
+        UserError: for an unknown key or a wrong type.
+    """
+    study: StudySpec = validate(content, StudySpec)
+    return study
