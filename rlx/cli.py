@@ -54,7 +54,8 @@ def train(
     The same spec finds its run again: it is finished if it was cut off, and left alone if it is done. A study (a YAML
     file with axes) has all its runs trained.
     """
-    from rlx.spec import Spec, read_spec, with_sets
+    from rlx.spec import Spec
+    from rlx.spec_file import read_spec, with_sets
 
     if json_schema:
         typer.echo(json.dumps(Spec.model_json_schema(), indent=2))
@@ -120,7 +121,7 @@ def unlearn(
 
     Without any argument an embedded model forgets four fictitious authors, by palu, grad_diff and npo.
     """
-    from rlx.spec import assign, read_spec, with_sets
+    from rlx.spec_file import assign, read_spec, with_sets
     from rlx.unlearn_spec import UnlearnSpec
 
     if json_schema:
@@ -181,7 +182,7 @@ def evaluate(
 ) -> None:
     """Measure a model on benchmarks, with error bars. Cut off, the same command goes on."""
     from rlx.errors import did_you_mean
-    from rlx.spec import with_sets
+    from rlx.spec_file import with_sets
 
     formats = ("table", "markdown", "csv", "json")
     if form not in formats:
@@ -263,7 +264,7 @@ def compare(
 def _study(path: Path, baseline: str | None = None) -> StudySpec:
     """The study in a file."""
     from rlx.compare.runner import read_study
-    from rlx.spec import read_spec
+    from rlx.spec_file import read_spec
 
     content = read_spec(path)
     return read_study({**content, "baseline": baseline} if baseline else content)
@@ -313,7 +314,7 @@ def doctor(runs_dir: RunsDir = Path("runs")) -> None:
 
 def _with_named(content: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     """The content with the named options that were given put on top."""
-    from rlx.spec import assign, with_sets
+    from rlx.spec_file import assign, with_sets
 
     result = with_sets(content, [])
     for key, value in named.items():

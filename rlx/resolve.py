@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from rlx.errors import UserError
 from rlx.registry import Component, get
-from rlx.spec import Resolved, Spec, assign, validate
+from rlx.spec import Resolved, Spec
+from rlx.spec_file import assign, validate
 
 EMBEDDED_MODEL = Path(__file__).parent / "assets" / "arithmetic"
 EMBEDDED_DATA = "arithmetic"
@@ -28,7 +27,7 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     Raises:
         UserError: for an unknown key or name, a wrong type, or keys that exclude each other.
     """
-    asked = validate(content)
+    asked = validate(content, Spec)
     method = policy_method(asked)
     merged: dict[str, Any] = {}
     embedded = asked.model.path == "embedded" and asked.data.source in ("auto", EMBEDDED_DATA)
@@ -41,7 +40,7 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
         assign(merged, "data.source", _default_source(asked))
     if asked.reward.name == "auto":
         assign(merged, "reward.name", EMBEDDED_DATA if merged["data"]["source"] == EMBEDDED_DATA else "boxed")
-    spec: Spec = validate(merged)
+    spec = validate(merged, Spec)
     get("reward", spec.reward.name, key="reward.name")
     _check_required(spec, method)
     _check(spec)
@@ -67,7 +66,7 @@ def method_params(asked: str, given: Mapping[str, Any], method: Component, secti
         choices = ", ".join(f"{name}@{known}" for known in method.presets) or f"{name} (it has no presets)"
         raise UserError(f"{section}.name '{asked}' is not a known preset", fix=f"choices: {choices}")
     chosen = {**(method.presets[preset] if preset else {}), **given}
-    hyper: BaseModel = validate(chosen, method.hyper, prefix=f"{section}.params")
+    hyper = validate(chosen, method.hyper, prefix=f"{section}.params")
     return hyper.model_dump(mode="json")
 
 

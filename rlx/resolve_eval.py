@@ -12,7 +12,7 @@ from rlx.eval_spec import PRESETS, EvalSpec, ResolvedEval
 from rlx.registry import get
 from rlx.resolve import EMBEDDED_DATA, EMBEDDED_MODEL, model_hash, stem
 from rlx.rundir import RunDir, read_json
-from rlx.spec import assign, validate
+from rlx.spec_file import assign, validate
 
 
 def resolve_eval(content: Mapping[str, Any], runs: Path) -> ResolvedEval:
@@ -25,7 +25,7 @@ def resolve_eval(content: Mapping[str, Any], runs: Path) -> ResolvedEval:
     Raises:
         UserError: for an unknown key, benchmark or grader, or a model that is nowhere.
     """
-    asked: EvalSpec = validate(content, EvalSpec)
+    asked = validate(content, EvalSpec)
     place = _placed(asked, runs)
     merged = asked.model_dump(mode="json")
     if not asked.benchmarks:
@@ -42,7 +42,7 @@ def resolve_eval(content: Mapping[str, Any], runs: Path) -> ResolvedEval:
     chosen = {key: preset[key] if merged[key] is None else merged[key] for key in preset}
     for key in preset:
         del merged[key]
-    resolved: ResolvedEval = validate({"spec": merged, **chosen, **place}, ResolvedEval)
+    resolved = validate({"spec": merged, **chosen, **place}, ResolvedEval)
     return resolved
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rlx.errors import UserError, did_you_mean
 from rlx.registry import Component, get
 from rlx.resolve import file_hash, merge, method_params, model_hash, stem
-from rlx.spec import assign, validate
+from rlx.spec_file import assign, validate
 from rlx.unlearn_spec import ResolvedUnlearn, UnlearnSpec
 
 EMBEDDED = Path(__file__).parent / "assets" / "minitofu"
@@ -40,7 +40,7 @@ def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
     Raises:
         UserError: for an unknown key or name, a wrong type, or keys that exclude each other.
     """
-    asked: UnlearnSpec = validate(content, UnlearnSpec)
+    asked = validate(content, UnlearnSpec)
     method = unlearn_method(asked)
     embedded = asked.model.path == "embedded"
     merged: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
         assign(merged, "forget.source", _default_source(asked))
     if embedded and asked.evaluation.retain_model is None:
         assign(merged, "evaluation.retain_model", "embedded")
-    spec: UnlearnSpec = validate(merged, UnlearnSpec)
+    spec = validate(merged, UnlearnSpec)
     _check(spec)
     return _identified(spec)
 

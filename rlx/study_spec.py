@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field
 
 from rlx.errors import UserError
-from rlx.spec import Section, assign, with_sets
+from rlx.spec import Section
+from rlx.spec_file import assign, with_sets
 
 LABEL = "label"
 """Key of an axis's value that names it in the report; every other key of the value is set in the spec."""

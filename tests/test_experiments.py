@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rlx.resolve import resolve
-from rlx.spec import read_spec
+from rlx.spec_file import read_spec
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SPECS = sorted(path for path in FOLDER.glob("*.yaml") if "method" not in yaml.safe_load(path.read_text()))

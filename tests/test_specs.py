@@ -8,7 +8,8 @@ from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
 from rlx.resolve import resolve
-from rlx.spec import Advantage, Algorithm, Spec, read_spec, with_sets
+from rlx.spec import Advantage, Algorithm, Spec
+from rlx.spec_file import read_spec, with_sets
 
 
 def sentence(content):

@@ -26,7 +26,8 @@ from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rundir import RunDir, read_json, write_atomically
-from rlx.spec import Data, Model, Resolved, validate
+from rlx.spec import Data, Model, Resolved
+from rlx.spec_file import validate
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class Candidate:
             accelerator = make_accelerator(self.model)
             lm = load_model(self.resolved.model_folder, self.model, accelerator.device)
             if self.resolved.weights and self.resolved.run_spec:
-                trained: Resolved = validate(read_json(Path(self.resolved.run_spec)), Resolved)
+                trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
                 adapted = add_lora(lm, trained.spec.model)
                 put_weights(Path(self.resolved.weights), adapted)
                 lm = causal_lm(adapted)

@@ -20,7 +20,8 @@ from rlx.loops.sampled_eval import Exam, evaluate, regrade
 from rlx.loops.samples import Row
 from rlx.loops.stop import Stop
 from rlx.rundir import EvalDir, RunDir, read_json
-from rlx.spec import Resolved, validate
+from rlx.spec import Resolved
+from rlx.spec_file import validate
 from rlx.track import MlflowSink, tracking_uri
 
 EXPERIMENT = "rlx"
@@ -99,7 +100,7 @@ def _sampled(exam: Exam) -> Callable[[], list[Row] | None]:
 def _regraded(exam: Exam, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
     """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
     for folder in [exam.folder, *run.evaluations(checkpoint)]:
-        stored: Protocol = validate(read_json(folder.protocol), Protocol)
+        stored = validate(read_json(folder.protocol), Protocol)
         if folder.parts() and stored.sampled_as(exam.protocol):
             return lambda: regrade(folder, exam.folder, exam.reward)
     raise UserError(
@@ -131,7 +132,7 @@ def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:
     found = []
     for folder in run.evaluations():
         if folder.result.is_file():
-            protocol: Protocol = validate(read_json(folder.protocol), Protocol)
+            protocol = validate(read_json(folder.protocol), Protocol)
             found.append((protocol, *from_json(read_json(folder.result))))
     return found
 
@@ -143,7 +144,7 @@ def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
     content = read_json(Path(resolved.run_spec))
     if "data" not in content["spec"]:
         return  # an unlearning run has no training prompts
-    trained: Resolved = validate(content, Resolved)
+    trained = validate(content, Resolved)
     try:
         prompts = load_prompts(trained.spec.data, candidate.tokenizer).prompts
     except UserError as error:

@@ -19,7 +19,8 @@ from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.loops.rl import train
 from rlx.rundir import RunDir, read_json
-from rlx.spec import Resolved, validate
+from rlx.spec import Resolved
+from rlx.spec_file import validate
 
 STOPPED = 130
 """Exit code of a run that was asked to stop, as shells count SIGINT."""
@@ -134,7 +135,7 @@ def worker(root: Path) -> int:
     """One process of several: its spec is the run folder's."""
     _die_with_launcher()
     folder = RunDir(root)
-    resolved: Resolved = validate(read_json(folder.resolved), Resolved)
+    resolved = validate(read_json(folder.resolved), Resolved)
     if int(os.environ["RANK"]):
         return work(resolved, folder)
     with folder.locked():

@@ -19,7 +19,8 @@ from rlx.eval_spec import ResolvedEval
 from rlx.resolve import resolve
 from rlx.resolve_eval import resolve_eval
 from rlx.rundir import RunDir, read_json, write_atomically
-from rlx.spec import Resolved, validate
+from rlx.spec import Resolved
+from rlx.spec_file import validate
 from rlx.study_spec import StudySpec, variants
 from rlx.track import read_metrics
 
@@ -202,5 +203,5 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
     Raises:
         UserError: for an unknown key or a wrong type.
     """
-    study: StudySpec = validate(content, StudySpec)
+    study = validate(content, StudySpec)
     return study
