@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx.backends.assemble import build
-from rlx.backends.recorder import RunRecorder, Silent, finish, tell_end
+from rlx.backends.recorder import Silent
+from rlx.backends.train_view import finish, tell_end, train_recorder
 from rlx.engine.model import save_model
 from rlx.engine.step import Engine
 from rlx.errors import UserError
@@ -63,7 +64,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         The exit code.
     """
     first = int(os.environ.get("RANK", "0")) == 0
-    recorder = RunRecorder(resolved, folder) if first else Silent()
+    recorder = train_recorder(resolved, folder) if first else Silent()
     status = "FAILED"
     try:
         parts = build(resolved, folder, recorder)

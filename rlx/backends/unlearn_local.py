@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlx.backends.local import STOPPED, save_trained
-from rlx.backends.recorder import Silent
+from rlx.backends.recorder import Recorder, Silent
 from rlx.backends.unlearn_assemble import Assembled, build_unlearn
-from rlx.backends.unlearn_recorder import UnlearnRecorder
+from rlx.backends.unlearn_view import unlearn_recorder
 from rlx.console import print_out, table
 from rlx.loops.certificate import certificate, page
 from rlx.loops.samples import write_samples
@@ -56,11 +56,11 @@ def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = Fal
 def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
     """One experiment to its certificate; False when it was asked to stop."""
     first = int(os.environ.get("RANK", "0")) == 0
-    recorder = UnlearnRecorder(resolved, folder) if first else Silent()
+    recorder = unlearn_recorder(resolved, folder) if first else Silent()
     status = "FAILED"
     try:
         made = build_unlearn(resolved, folder, recorder)
-        if isinstance(recorder, UnlearnRecorder):
+        if isinstance(recorder, Recorder):
             recorder.expect(resolved.spec.epochs * made.parts.updates_an_epoch)
         with made.parts.stop.handling():
             complete = unlearn(made.parts)

@@ -98,7 +98,15 @@ def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list
     Args:
         prompts: all prompts.
         number: how many to hold out, at most half of them.
+
+    Raises:
+        UserError: when none can be held out.
     """
+    if len(prompts) < 2:
+        raise UserError(
+            "data.source has one question only, so none can be held out for evaluation",
+            fix="give more, name evaluation.source, or set evaluation.every=0",
+        )
     ranked = sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.question.encode()).hexdigest())
     chosen = {prompt.question for prompt in ranked[: min(number, len(prompts) // 2)]}
     return [p for p in prompts if p.question not in chosen], [p for p in prompts if p.question in chosen]

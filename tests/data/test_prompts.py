@@ -125,6 +125,11 @@ def test_a_tokenizer_without_any_end_is_refused_for_pairs():
         encode_pair("what", "three", Data(), bare)
 
 
+def test_one_question_alone_cannot_be_held_out():
+    with pytest.raises(UserError, match="one question only.*set evaluation.every=0"):
+        hold_out([Prompt("a", "1+1=", "2", (1,))], 500)
+
+
 def test_a_jsonl_and_a_parquet_file_give_the_same_prompts(tmp_path, tokenizer):
     rows = [{"extra": {"question": f"what is {n}"}, "gold": n} for n in (1, 2)]
     jsonl = write(tmp_path / "rows.jsonl", rows)
