@@ -49,7 +49,7 @@ def terminal(comparison: Comparison) -> RenderableType:
 
 
 def _rich_table(grid: Grid) -> Table:
-    made = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(grid.header):
         made.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:

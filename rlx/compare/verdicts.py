@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,7 +62,10 @@ def compared(study: Study) -> Comparison:
         for table, found in zip(tables, tests, strict=True)
         for names, test in found.items()
     ]
-    apart = _apart(ranking, study.alpha)
+    # What a sentence of the report calls worse must not stand in bold beside it.
+    declared = [(pair.column, study.baseline, pair.method, pair.p_holm) for pair in pairs]
+    apart = _apart(ranking, holm(np.array([p for *_, p in ranking])), study.alpha)
+    apart |= _apart(declared, [p for *_, p in declared], study.alpha)
     return Comparison(
         study=study,
         columns=columns,
@@ -234,9 +237,10 @@ def _pass_curve(scores: Sequence[Array], samples: int) -> dict[int, float]:
     }
 
 
-def _apart(rankings: Sequence[tuple[Column, str, str, float]], alpha: float) -> set[tuple[Column, str, str]]:
-    """Pairs that differ after correction for every pair of the table, in both orders."""
-    adjusted = holm(np.array([p for *_, p in rankings]))
+def _apart(
+    rankings: Sequence[tuple[Column, str, str, float]], adjusted: Iterable[float], alpha: float
+) -> set[tuple[Column, str, str]]:
+    """Pairs that differ after correction, in both orders."""
     far = [(c, a, b) for (c, a, b, _), p in zip(rankings, adjusted, strict=True) if p < alpha]
     return {(c, x, y) for c, a, b in far for x, y in ((a, b), (b, a))}
 

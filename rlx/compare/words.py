@@ -168,8 +168,8 @@ def caption(comparison: Comparison) -> str:
         f"{len(comparison.pairs)} comparisons with {comparison.study.baseline}, level {comparison.study.alpha:g}."
         if used
         else "Nothing is tested: there is only one method.",
-        "Bold: not distinguishable from the column's best by the same tests "
-        f"(Holm over all {comparison.ranked} pairs); several bold cells are a tie."
+        "Bold: not distinguishable from the column's best, neither by these comparisons nor by the same tests of all "
+        f"{comparison.ranked} pairs (Holm); several bold cells are a tie."
         if len(comparison.methods) > 1
         else "",
         "Detectable: the smallest difference found with 80 % power at Holm's strictest step." if used else "",
