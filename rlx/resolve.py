@@ -132,9 +132,12 @@ def _check(spec: Spec) -> None:
 
 
 def _identified(spec: Spec) -> Resolved:
-    """The spec with its fingerprints and run id; name and tracker don't change what a run computes."""
+    """The spec with its fingerprints and run id; name, tracker and sharding don't change what it computes."""
     prints = {name: mark for name, mark in _fingerprints(spec).items() if mark}
-    identity = {"spec": spec.model_dump(mode="json", exclude={"run_name", "tracker"}), "fingerprints": prints}
+    identity = {
+        "spec": spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding"}),
+        "fingerprints": prints,
+    }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     stems = (spec.algorithm.name, spec.model.path, spec.data.source)
     label = spec.run_name or "_".join(stem(text) for text in stems) + f"_s{spec.seed}"

@@ -148,6 +148,11 @@ class RunDir:
                 exit_code=1,
             ) from None
 
+    def update(self, resolved_json: str) -> None:
+        """Put a resolved experiment of the same identity in the place of the one that stands (sharding may differ)."""
+        if self.resolved.read_text(encoding="utf-8") != resolved_json:
+            write_atomically(self.resolved, resolved_json)
+
     def clear(self) -> None:
         """Remove the folder with all it holds (``--fresh``)."""
         shutil.rmtree(self.root, ignore_errors=True)

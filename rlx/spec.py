@@ -165,6 +165,15 @@ class Batch(Section):
     """Token budget of one micro-batch, padding counted."""
 
 
+class Sharding(Section):
+    """How several processes hold the model. Not part of the run's identity: a run may go on with another."""
+
+    mode: Literal["auto", "none", "fsdp2"] = "auto"
+    """``fsdp2`` cuts weights, gradients and optimiser over the processes; ``auto`` does so on GPUs."""
+    offload: bool = False
+    """Keep what is cut in main memory between uses: slower, and the optimiser runs on the CPU."""
+
+
 class Evaluation(Section):
     """Accuracy on held-out prompts during training."""
 
@@ -219,6 +228,7 @@ class Spec(Section):
     advantage: Advantage = Advantage()
     optim: Optim = Optim()
     batch: Batch = Batch()
+    sharding: Sharding = Sharding()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracker: Tracker = Tracker()

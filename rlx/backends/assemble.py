@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
 from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
@@ -24,6 +26,7 @@ from rlx.spec import Resolved
 def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     """Every name of the experiment as the thing it names."""
     spec = resolved.spec
+    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)
@@ -36,7 +39,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     reference = None
     if spec.algorithm.kl_coef > 0 and spec.model.lora is None:
         reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
-    engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens)
+    engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
     component = policy_method(spec)
     return Parts(
         resolved=resolved,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from rlx.backends.assemble import build
+from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank
 from rlx.backends.recorder import Silent
 from rlx.backends.train_view import finish, tell_end, train_recorder
 from rlx.engine.model import save_model
@@ -23,38 +19,59 @@ from rlx.rundir import RunDir, read_json
 from rlx.spec import Resolved
 from rlx.spec_file import validate
 
-STOPPED = 130
-"""Exit code of a run that was asked to stop, as shells count SIGINT."""
 
-
-def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, processes: int = 1) -> int:
+def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team | None = None) -> int:
     """Start the run of a resolved experiment, go on with it, or say that it is done.
 
     Args:
         resolved: the experiment.
         content: what the person wrote, kept in the run folder.
-        folder: the run's folder.
-        processes: how many processes share the work.
+        folder: the run's folder; several machines see the same one.
+        team: the processes that share the work; this one alone by default.
 
     Returns:
         The exit code: 0 when the run is complete, 130 when it was asked to stop.
     """
+    team = team or Team()
+    team.check()
+    _check_share(resolved, team)
+    if launched():
+        return _as_one_of_several(resolved, content, folder)
+    if team.node_rank == 0:
+        folder.create(content, resolved.model_dump_json(indent=2))
+        with folder.locked():
+            if folder.summary.exists():
+                tell_end(resolved, folder, again=True)
+                return 0
+            folder.update(resolved.model_dump_json(indent=2))
+            if team.size == 1:
+                return work(resolved, folder)
+    return 0 if folder.summary.exists() else launch("rlx.backends.local", folder.root, team)
+
+
+def _check_share(resolved: Resolved, team: Team) -> None:
+    """Refuse a number of processes that an update's prompts cannot be dealt to evenly."""
     share = resolved.spec.batch.prompts // resolved.spec.batch.updates_per_rollout
-    if share % processes:
+    if share % team.size:
         divisors = [str(n) for n in range(1, share + 1) if share % n == 0]
         raise UserError(
-            f"--processes is {processes}, which does not divide the {share} prompts of an optimiser update "
-            "(batch.prompts / batch.updates_per_rollout)",
+            f"--processes is {team.size}{' in all' if team.nodes > 1 else ''}, which does not divide the {share} "
+            "prompts of an optimiser update (batch.prompts / batch.updates_per_rollout)",
             fix=f"choices: {', '.join(divisors)}",
         )
+
+
+def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int:
+    """This process's part of a run whose processes torchrun or accelerate launch has started."""
+    die_with_launcher()
+    if rank():
+        return 0 if folder.summary.exists() else work(resolved, folder)
     folder.create(content, resolved.model_dump_json(indent=2))
     with folder.locked():
         if folder.summary.exists():
             tell_end(resolved, folder, again=True)
             return 0
-        if processes == 1:
-            return work(resolved, folder)
-    return _launch(folder, processes)
+        return work(resolved, folder)
 
 
 def work(resolved: Resolved, folder: RunDir) -> int:
@@ -63,8 +80,9 @@ def work(resolved: Resolved, folder: RunDir) -> int:
     Returns:
         The exit code.
     """
-    first = int(os.environ.get("RANK", "0")) == 0
-    recorder = train_recorder(resolved, folder) if first else Silent()
+from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank
+from rlx.backends.recorder import Silent
+from rlx.backends.train_view import finish, tell_end, train_recorder
     status = "FAILED"
     try:
         parts = build(resolved, folder, recorder)
@@ -85,11 +103,12 @@ def work(resolved: Resolved, folder: RunDir) -> int:
 
 def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
     """The trained model for ``from_pretrained``, whole or not at all."""
+    whole = engine.whole()
     if engine.rank == 0:
         temporary = folder.model.with_name(".model")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
-            save_model(engine.raw, tokenizer, temporary)
+            save_model(whole, tokenizer, temporary)
             shutil.rmtree(folder.model, ignore_errors=True)
             temporary.rename(folder.model)
         except OSError as error:
@@ -101,64 +120,21 @@ def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
     engine.accelerator.wait_for_everyone()
 
 
-def _launch(folder: RunDir, processes: int) -> int:
-    """Start the processes on this machine and wait for them.
-
-    torch's elastic launcher is the one that accelerate's own calls for several GPUs; accelerate's has no path to
-    several CPU processes without MPI.
-    """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=folder.run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "rlx.backends.local", str(folder.root))
-    except SignalException:
-        return STOPPED
-    except ChildFailedError as error:
-        return int(error.get_first_failure()[1].exitcode)
-    return 0
-
-
 def worker(root: Path) -> int:
     """One process of several: its spec is the run folder's."""
-    _die_with_launcher()
+    die_with_launcher()
     folder = RunDir(root)
     resolved = validate(read_json(folder.resolved), Resolved)
-    if int(os.environ["RANK"]):
+    if rank():
         return work(resolved, folder)
     with folder.locked():
         return work(resolved, folder)
-
-
-def _die_with_launcher() -> None:
-    """Watch for the launcher's death and die too: a process that has lost its peers would wait for them for ever."""
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
     try:
         sys.exit(worker(Path(sys.argv[1])))
     except UserError as error:
-        if int(os.environ["RANK"]) == 0:
+        if rank() == 0:
             print(f"rlx: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

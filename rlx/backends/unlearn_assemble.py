@@ -55,6 +55,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         UserError: when a model or file cannot be read, or no request has a span for a method that reads spans.
     """
     spec = resolved.spec
+    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     render = _renderer(resolved, tokenizer)
     component = unlearn_method(spec)

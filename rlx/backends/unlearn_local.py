@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.backends.local import STOPPED, save_trained
+from rlx.backends.launch import STOPPED, rank
+from rlx.backends.local import save_trained
 from rlx.backends.recorder import Recorder, Silent
 from rlx.backends.unlearn_assemble import Assembled, build_unlearn
 from rlx.backends.unlearn_view import unlearn_recorder
@@ -48,14 +48,14 @@ def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = Fal
             if not folder.summary.exists() and not work(resolved, folder):
                 return STOPPED
         folders.append(folder)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == 0:
         tell_end([resolved for resolved, _ in experiments], folders)
     return 0
 
 
 def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
     """One experiment to its certificate; False when it was asked to stop."""
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = rank() == 0
     recorder = unlearn_recorder(resolved, folder) if first else Silent()
     status = "FAILED"
     try:

@@ -19,6 +19,11 @@ RunName = Annotated[str | None, typer.Option(help="First part of the run folder'
 Jobs = Annotated[int, typer.Option(min=1, help="Runs of a study at once.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Of a study: show what would be done, and stop.")]
 
+Processes = Annotated[int, typer.Option(min=1, help="Processes on each node that share the work.")]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines that share the work, and the runs folder.")]
+NodeRank = Annotated[int, typer.Option(min=0, help="This machine's number.")]
+Master = Annotated[str, typer.Option(metavar="HOST:PORT", help="Address and free port of machine 0.")]
+
 
 def with_named(content: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     """The content with the named options that were given put on top."""

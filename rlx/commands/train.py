@@ -8,7 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from rlx.commands.options import DryRun, Fresh, Jobs, JsonSchema, Plan, RunName, RunsDir, Seed, Sets, with_named
+from rlx.commands.options import (
+    DryRun,
+    Fresh,
+    Jobs,
+    JsonSchema,
+    Master,
+    NodeRank,
+    Nodes,
+    Plan,
+    Processes,
+    RunName,
+    RunsDir,
+    Seed,
+    Sets,
+    with_named,
+)
 from rlx.errors import UserError
 
 
@@ -21,7 +36,10 @@ def train(
     seed: Seed = None,
     run_name: RunName = None,
     sets: Sets = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that accelerate's launcher starts.")] = 1,
+    processes: Processes = 1,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    master: Master = "",
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
@@ -65,16 +83,19 @@ def train(
         typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
         return
 
+    from rlx.backends.launch import Team, launched
     from rlx.rundir import RunDir
 
     folder = RunDir(runs_dir / resolved.run_id)
-    if fresh:
+    if fresh and launched():
+        raise UserError("--fresh would be done by every process of the launcher", fix=f"remove {folder.root} first")
+    if fresh and node_rank == 0:
         with folder.locked():
             folder.clear()
 
     from rlx.backends.local import run
 
-    raise typer.Exit(run(resolved, content, folder, processes))
+    raise typer.Exit(run(resolved, content, folder, Team(processes, nodes, node_rank, master)))
 
 
 def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, plan: bool) -> int:

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlx.engine.shard import placed, whole
 from rlx.engine.step import Engine
 from rlx.errors import UserError
 
@@ -143,12 +143,17 @@ def put_weights(folder: Path, model: nn.Module) -> None:
 
 def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
     """Whole tensors of weights and optimiser by parameter name, on the first process."""
-    model = {name: _whole(tensor) for name, tensor in _named(engine).items()}
-    optimizer: dict[str, Tensor] = {}
-    for name, parameter in _named(engine).items():
+    named = _named(engine)
+    pieces = [("model", name, tensor) for name, tensor in named.items()]
+    for name, parameter in named.items():
         for key, value in engine.optimizer.state.get(parameter, {}).items():
-            optimizer[f"{name}/{key}"] = _whole(torch.as_tensor(value))
-    return {"model": model, "optimizer": optimizer}
+            pieces.append(("optimizer", f"{name}/{key}", torch.as_tensor(value)))
+    tensors: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    for part, name, tensor in pieces:
+        gathered = whole(tensor, engine.accelerator.device)  # every process takes part, and only the first keeps it
+        if engine.rank == 0:
+            tensors[part][name] = gathered.cpu().contiguous().clone()
+    return tensors
 
 
 def _named(engine: Engine) -> dict[str, Tensor]:
@@ -165,27 +170,11 @@ def _put_back(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[st
         raise ValueError(f"it holds {len(model)} weights, the model has {len(named)}")
     with torch.no_grad():
         for name, tensor in named.items():
-            tensor.copy_(_placed(model[name], tensor))
+            tensor.copy_(placed(model[name], tensor))
     for key, value in optimizer.items():
         name, _, slot = key.rpartition("/")
         parameter = named[name]
-        engine.optimizer.state[parameter][slot] = value.clone() if slot == "step" else _placed(value, parameter)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """The unsharded tensor on the CPU."""
-    tensor = tensor.detach()
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
-    return tensor.cpu().contiguous().clone()
-
-
-def _placed(whole: Tensor, like: Tensor) -> Tensor:
-    """``whole`` on the device, and in the shards, of ``like``."""
-    whole = whole.to(like.device, like.dtype)
-    if isinstance(like, DTensor):
-        return distribute_tensor(whole, like.device_mesh, like.placements)
-    return whole
+        engine.optimizer.state[parameter][slot] = value.clone() if slot == "step" else placed(value, parameter)
 
 
 def _random_states() -> dict[str, Any]:

@@ -13,13 +13,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rlx.engine.model import ReadableModel, Reader, causal_lm
+from rlx.engine.model import LM, ReadableModel, Reader, causal_lm
 from rlx.engine.optim import learning_rate, make_optimizer
+from rlx.engine.shard import WholeCopy, clip_shards, is_sharded, shard
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
 from rlx.numerics.logprobs import Head
 from rlx.numerics.terms import Counts, Term, total
-from rlx.spec import Model, Optim
+from rlx.spec import Model, Optim, Sharding
 
 T = TypeVar("T")
 MAX_SKIPPED = 5
@@ -113,9 +114,18 @@ class Engine:
         optim: the optimiser section.
         total_updates: updates of the whole run, for the schedule.
         max_tokens: token budget of a micro-batch.
+        sharding: how several processes hold the model; by default each holds all of it.
     """
 
-    def __init__(self, model: nn.Module, spec: Model, optim: Optim, total_updates: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Model,
+        optim: Optim,
+        total_updates: int,
+        max_tokens: int,
+        sharding: Sharding | None = None,
+    ) -> None:
         self.accelerator = make_accelerator(spec)
         self.optim, self.total_updates, self.max_tokens = optim, total_updates, max_tokens
         self.raw = model
@@ -123,8 +133,16 @@ class Engine:
         self.updates = 0
         self.skipped = 0
         self.readable = ReadableModel(self.lm)
+        self._whole: WholeCopy | None = None
+        device = self.accelerator.device
+        if sharding is not None and is_sharded(sharding, self.world, device):
+            self._whole = WholeCopy(model)
+            shard(self.readable, self.world, device, sharding.offload)
         self.optimizer = make_optimizer(self.readable, optim)
-        self.model, self.prepared_optimizer = self.accelerator.prepare(self.readable, self.optimizer)
+        self.model: nn.Module = self.readable
+        self.prepared_optimizer: Any = self.optimizer
+        if self._whole is None:
+            self.model, self.prepared_optimizer = self.accelerator.prepare(self.readable, self.optimizer)
         self.parameters = [p for p in self.readable.parameters() if p.requires_grad]
 
     @property
@@ -136,6 +154,18 @@ class Engine:
     def world(self) -> int:
         """How many processes there are."""
         return int(self.accelerator.num_processes)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds only a part of every parameter."""
+        return self._whole is not None
+
+    def whole(self) -> LM:
+        """The model with whole weights, adapters in place: itself, or a copy that is brought up to date.
+
+        Every process calls it, whether or not it needs the weights.
+        """
+        return self.raw if self._whole is None else self._whole.of(self.raw)
 
     def gather(self, items: list[T]) -> list[T]:
         """Every process's items, in order of processes."""
@@ -151,7 +181,7 @@ class Engine:
         """``read`` of every sequence without gradient or dropout, as (indices, output) of each micro-batch.
 
         No process waits for another: each has micro-batches of its own number, so the wrapper that synchronises them
-        is left out.
+        is left out. With sharded weights they have to, and those with fewer take part with empty ones.
 
         Args:
             sequences: what to score.
@@ -160,10 +190,14 @@ class Engine:
         """
         scorer = (self.readable if model is None else model).eval()
         outputs = []
+        plan = micro_batches([len(s) for s in sequences], self.max_tokens)
+        idle = max(self.gather([len(plan)])) - len(plan) if self.sharded and model is None else 0
         with torch.no_grad(), self.accelerator.autocast():
-            for rows in micro_batches([len(s) for s in sequences], self.max_tokens):
+            for rows in plan:
                 tokens = collate([sequences[row] for row in rows], members=rows).to(self.accelerator.device)
                 outputs.append((rows, scorer(tokens, read)))
+            for _ in range(idle):
+                scorer(self._nothing(), _read_nothing)
         return outputs
 
     def update(self, batch: Batch[Any]) -> Update:
@@ -174,7 +208,7 @@ class Engine:
         """
         self.model.train()
         tally = self._backward(batch)
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm))
+        norm = self._clip()
         lr = learning_rate(self.optim, self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -205,7 +239,8 @@ class Engine:
         tally = Tally()
         for index in range(rounds):
             last = index == rounds - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            # A sharded gradient is reduced at once: until then it is whole on every process.
+            with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
                 made = self._forward(batch, plan[index] if index < len(plan) else [])
                 share = total(made.terms, made.counts or batch.counts)
                 # Gradients are averaged over processes, and the denominators are those of all of them together.
@@ -215,14 +250,24 @@ class Engine:
 
     def _forward(self, batch: Batch[Any], rows: list[int]) -> Losses:
         """The losses of one micro-batch; of none, a loss of 0 that reaches every parameter."""
-        sequences = [batch.sequences[row] for row in rows] or [TokenSequence((0,), (0,))]
-        tokens = collate(sequences, members=rows).to(self.accelerator.device)
         with self.accelerator.autocast():
             if rows:
+                sequences = [batch.sequences[row] for row in rows]
+                tokens = collate(sequences, members=rows).to(self.accelerator.device)
                 return batch.objective(self.model(tokens, batch.read), tokens, rows)
             name = next(iter(batch.counts))
-            nothing: Tensor = self.model(tokens, _read_nothing)
+            nothing: Tensor = self.model(self._nothing(), _read_nothing)
             return Losses([Term(name, nothing[None], torch.zeros(1, dtype=torch.bool, device=nothing.device))])
+
+    def _nothing(self) -> TokenBatch:
+        """A micro-batch of one token, for a process that only has to take part."""
+        return collate([TokenSequence((0,), (0,))]).to(self.accelerator.device)
+
+    def _clip(self) -> float:
+        """Scale gradients down to ``max_grad_norm``; their norm before."""
+        if self.sharded:
+            return clip_shards(self.parameters, self.optim.max_grad_norm, self.accelerator.device)
+        return float(self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm))
 
 
 def make_accelerator(spec: Model) -> Accelerator:

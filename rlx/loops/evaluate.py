@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rlx.engine.model import causal_lm
 from rlx.loops.parts import Parts
 from rlx.loops.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
@@ -21,6 +22,7 @@ def accuracy(parts: Parts) -> dict[str, float]:
     if not parts.held_out:
         return {}
     spec = parts.resolved.spec
+    parts.sampler.load_weights(causal_lm(parts.engine.whole()))
     labels = [[sample_seed(spec.seed, "eval", prompt.id)] for prompt in parts.held_out]
     result: dict[str, float] = {}
     for name, temperature in (("sampled", spec.evaluation.temperature), ("greedy", 0.0)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
+from rlx.engine.model import causal_lm
 from rlx.loops.evaluate import accuracy
 from rlx.loops.parts import Parts
 from rlx.loops.policy_step import less_kl, update_policy
@@ -103,7 +104,7 @@ def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
     """Sample and grade the prompts of one step; with dynamic sampling, until enough groups carry a signal."""
     spec = parts.resolved.spec
     wanted = spec.batch.prompts
-    parts.sampler.load_weights(parts.engine.lm)
+    parts.sampler.load_weights(causal_lm(parts.engine.whole()))
     every = _groups(parts, drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
         return Rollout(every, every, drawn + wanted, tries=1)
