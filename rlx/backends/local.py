@@ -80,9 +80,8 @@ def work(resolved: Resolved, folder: RunDir) -> int:
     Returns:
         The exit code.
     """
-from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank
-from rlx.backends.recorder import Silent
-from rlx.backends.train_view import finish, tell_end, train_recorder
+    first = rank() == 0
+    recorder = train_recorder(resolved, folder) if first else Silent()
     status = "FAILED"
     try:
         parts = build(resolved, folder, recorder)
