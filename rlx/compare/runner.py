@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlx.errors import UserError
+from rlx.compare.load import method_names
+from rlx.errors import UserError, did_you_mean
 from rlx.eval_spec import ResolvedEval
 from rlx.resolve import resolve
 from rlx.resolve_eval import resolve_eval
@@ -93,7 +94,7 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
     """Every run of the study.
 
     Raises:
-        UserError: for a spec that does not resolve, or an axis that changes nothing.
+        UserError: for a spec that does not resolve, an axis that changes nothing, or an unknown baseline.
     """
     made: dict[str, Planned] = {}
     for variant in variants(study):
@@ -104,7 +105,14 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
                 f"study {study.name} holds run {resolved.run_id} twice", fix="take doubled values out of its axes"
             )
         made[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
-    return list(made.values())
+    every = list(made.values())
+    names = method_names([run.resolved.spec.model_dump(mode="json") for run in every])
+    methods = sorted({run.label or name for run, name in zip(every, names, strict=True)})
+    if study.baseline not in methods:
+        raise UserError(
+            f"baseline '{study.baseline}' is none of the study's methods", fix=did_you_mean(study.baseline, methods)
+        )
+    return every
 
 
 def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[str], None]) -> dict[str, str]:
