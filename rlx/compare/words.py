@@ -75,7 +75,7 @@ def pairs_grid(comparison: Comparison) -> Grid:
             Text(f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"),
             Text(p_text(pair.p_holm)),
             Text(pair.verdict, bold=pair.verdict != "not distinguishable"),
-            Text(percent(pair.detectable)),
+            Text(percent(pair.detectable) if pair.detectable else "-"),
             Text(f"{pair.wins}/{pair.losses}/{pair.ties}"),
             Text(p_text(pair.p)),
             Text(NOTHING if pair.p_welch is None else p_text(pair.p_welch)),
@@ -130,6 +130,8 @@ def _conclusion(comparison: Comparison, pair: Pair) -> str:
         names = [f"the checkpoint{'s' if '(2 seeds)' in name else ''} {name}" for name in names]
     where = f"on {column_name(comparison, pair.column)}"
     spread = f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"
+    if pair.verdict == "not distinguishable" and pair.detectable == 0.0:
+        return f"{names[0]} and {names[1]} are not distinguishable {where}: they agree on every problem."
     if pair.verdict == "not distinguishable":
         return (
             f"{names[0]} and {names[1]} are not distinguishable {where}: {points(pair.difference.mean)} points "
@@ -164,12 +166,13 @@ def caption(comparison: Comparison) -> str:
     used = [text for name, text in tests.items() if any(pair.test == name for pair in comparison.pairs)]
     parts = [
         f"{PLUS_MINUS} is half of: {'; '.join(spreads)}.",
-        f"Differences are tested by {'; '.join(used)}; two-sided, Holm's correction over the "
-        f"{len(comparison.pairs)} comparisons with {comparison.study.baseline}, level {comparison.study.alpha:g}."
+        f"Differences are tested by {'; '.join(used)}; two-sided, Holm's correction over "
+        f"{_counted(len(comparison.pairs), 'comparison')} with {comparison.study.baseline}, level "
+        f"{comparison.study.alpha:g}."
         if used
         else "Nothing is tested: there is only one method.",
-        "Bold: not distinguishable from the column's best, neither by these comparisons nor by the same tests of all "
-        f"{comparison.ranked} pairs (Holm); several bold cells are a tie."
+        "Bold: not distinguishable from the column's best, neither by these comparisons nor by the same tests of "
+        f"{_counted(comparison.ranked, 'pair')} (Holm); several bold cells are a tie."
         if len(comparison.methods) > 1
         else "",
         "Detectable: the smallest difference found with 80 % power at Holm's strictest step." if used else "",
@@ -250,3 +253,7 @@ def _level(comparison: Comparison) -> str:
 def _sources(comparison: Comparison) -> list[str]:
     shown = {(column.benchmark, method) for column in comparison.columns for method in comparison.methods}
     return sorted({each.source for each in comparison.study.published if (each.benchmark, each.method) in shown})
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"

@@ -68,15 +68,15 @@ def finished(tmp_path_factory):
 
 def test_a_study_runs_from_nothing_to_every_report(finished):
     place, done = finished
-    assert "2 of 2 runs to go" in done.stderr and "These checkpoints" not in done.stderr
+    assert "2 of 2 runs to go" in done.stderr
     report = json.loads((place / "reports/small/report.json").read_text())
     assert {cell["method"] for cell in report["cells"]} == {"grpo", "dgpo"}
     for name in ("report.html", "report.md", "report.tex", "report.csv"):
         assert (place / "reports/small" / name).stat().st_size > 500
-    (shown,) = [row for row in map(str.split, done.stdout.splitlines()) if row[:2] == ["grpo", "1"]]
+    (shown,) = [row for row in map(str.split, done.stdout.splitlines()) if row[:4] == ["grpo", "(seed", "0)", "1"]]
     by_method = {cell["method"]: cell["score"]["mean"] for cell in report["cells"]}
-    assert float(shown[2]) == pytest.approx(100 * by_method["grpo"], abs=0.051)
-    assert "methods" not in done.stdout.split("\n")[0], "one seed says nothing about methods"
+    assert float(shown[4]) == pytest.approx(100 * by_method["grpo"], abs=0.051)
+    assert "This compares checkpoints, not methods" in done.stdout, "one seed says nothing about methods"
 
 
 def test_a_second_call_repeats_nothing_and_says_the_same(finished):
