@@ -132,10 +132,10 @@ def _check(spec: Spec) -> None:
 
 
 def _identified(spec: Spec) -> Resolved:
-    """The spec with its fingerprints and run id; name, tracker and sharding don't change what it computes."""
+    """The spec with its fingerprints and run id; name, tracker and places don't change what it computes."""
     prints = {name: mark for name, mark in _fingerprints(spec).items() if mark}
     identity = {
-        "spec": spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding"}),
+        "spec": spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding", "cluster"}),
         "fingerprints": prints,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]

@@ -9,6 +9,7 @@ runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
 runs/<id>/summary.json       written last: the run is done
+runs/<id>/verl/              what verl reads and writes: see VerlDir
 runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`: see EvalDir
 """
 
@@ -113,6 +114,11 @@ class RunDir:
     def evaluated(self) -> Path:
         """The model of a folder that holds nothing but evaluations."""
         return self.root / "evaluated.json"
+
+    @property
+    def verl(self) -> VerlDir:
+        """What verl reads and writes."""
+        return VerlDir(self.root / "verl")
 
     def evaluation(self, checkpoint: str, name: str) -> EvalDir:
         """Folder of one checkpoint's evaluation by one protocol."""
@@ -224,6 +230,42 @@ class EvalDir:
     def parts(self) -> list[Path]:
         """The part files that stand."""
         return sorted(self.samples.glob("part_*.parquet"))
+
+
+@dataclass(frozen=True, slots=True)
+class VerlDir:
+    """What verl reads and writes of one run."""
+
+    root: Path
+
+    @property
+    def train(self) -> Path:
+        """Prompts in the order of their use, in verl's schema."""
+        return self.root / "train.parquet"
+
+    @property
+    def validation(self) -> Path:
+        """Held-out prompts."""
+        return self.root / "validation.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """Verl's own log of the present try, one JSON line a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def generations(self) -> Path:
+        """Responses to the held-out prompts, a file an evaluation."""
+        return self.root / "validation"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Verl's checkpoints."""
+        return self.root / "checkpoints"
+
+    def model(self, step: int) -> Path:
+        """The model for ``from_pretrained`` inside a checkpoint of verl's."""
+        return self.checkpoints / f"global_step_{step}" / "actor" / "huggingface"
 
 
 def runs_in(folder: Path) -> list[RunDir]:

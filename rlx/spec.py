@@ -174,6 +174,21 @@ class Sharding(Section):
     """Keep what is cut in main memory between uses: slower, and the optimiser runs on the CPU."""
 
 
+class Cluster(Section):
+    """Where ``backend: verl`` runs. Not part of the run's identity."""
+
+    nodes: int = Field(default=1, ge=1)
+    """Machines of the Ray cluster."""
+    gpus_per_node: int = Field(default=8, ge=1)
+    """GPUs on each."""
+    ray_address: str | None = None
+    """Of a Ray cluster that stands, such as ``auto``; null starts one on this machine."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that share one copy of the sampler."""
+    memory_share: float = Field(default=0.5, gt=0, lt=1)
+    """Part of a GPU's memory that the sampler takes."""
+
+
 class Evaluation(Section):
     """Accuracy on held-out prompts during training."""
 
@@ -218,8 +233,8 @@ class Spec(Section):
     """Rollouts."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Every random choice follows from it."""
-    backend: Literal["local"] = "local"
-    """``local``: accelerate, in this process or its launcher's."""
+    backend: Literal["local", "verl"] = "local"
+    """``local``: accelerate, in this process or its launcher's; ``verl``: verl's trainer on a Ray cluster."""
     model: Model = Model()
     data: Data = Data()
     rollout: Rollout = Rollout()
@@ -229,6 +244,7 @@ class Spec(Section):
     optim: Optim = Optim()
     batch: Batch = Batch()
     sharding: Sharding = Sharding()
+    cluster: Cluster = Cluster()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracker: Tracker = Tracker()

@@ -12,6 +12,9 @@ from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Resolved
 from rlx.track import Figures, public_uri, read_metrics, tracking_uri
 
+KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
+"""Accuracies by name; verl measures no greedy one."""
+
 
 class TrainView:
     """Reward, accuracy, entropy, clipping, length and speed."""
@@ -25,8 +28,8 @@ class TrainView:
         if "train/reward" in record:
             self.curve.append(float(record["train/reward"]))
         if "eval/sampled_accuracy" in record:
-            sampled, greedy = (_share(record, f"eval/{kind}_accuracy") for kind in ("sampled", "greedy"))
-            self._accuracy = f"{sampled} sampled, {greedy} greedy at step {int(record['step'])}"
+            shares = [f"{_share(record, key)} {kind}" for kind, key in KINDS.items() if key in record]
+            self._accuracy = f"{', '.join(shares)} at step {int(record['step'])}"
 
     def facts(self, record: Figures) -> Mapping[str, str]:
         """Names and values to show beside the progress bar."""
@@ -61,13 +64,13 @@ def finish(folder: RunDir) -> None:
     """Write the summary that marks a run as complete: its first and last evaluation and its time."""
     records = read_metrics(folder.metrics)
     evaluated = [record for record in records if "eval/sampled_accuracy" in record]
-    keep = ("step", "eval/sampled_accuracy", "eval/greedy_accuracy", "eval/problems")
+    keep = ("step", *KINDS.values(), "eval/problems")
     ends = {"before": evaluated[0], "after": evaluated[-1]} if evaluated else {}
     summary = {
         "steps": int(records[-1]["step"]),
         "seconds": round(sum(record.get("time/step", 0.0) for record in records), 1),
         "tokens": int(sum(record.get("train/tokens", 0) for record in records)),
-        **{name: {key: record[key] for key in keep} for name, record in ends.items()},
+        **{name: {key: record[key] for key in keep if key in record} for name, record in ends.items()},
     }
     write_atomically(folder.summary, json.dumps(summary, indent=2))
 
@@ -80,7 +83,8 @@ def tell_end(resolved: Resolved, folder: RunDir, again: bool = False) -> None:
     if "before" in summary:
         rows = [
             [name, _share(summary["before"], key), _share(summary["after"], key), _gain(summary, key)]
-            for name, key in (("sampled", "eval/sampled_accuracy"), ("greedy", "eval/greedy_accuracy"))
+            for name, key in KINDS.items()
+            if key in summary["after"]
         ]
         problems = int(summary["after"]["eval/problems"])
         title = f"accuracy on {problems} held-out problems, with 95 % Wilson intervals"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,10 @@ from rlx.commands.options import (
 )
 from rlx.errors import UserError
 
+if TYPE_CHECKING:
+    from rlx.backends.launch import Team
+    from rlx.spec import Resolved
+
 
 def train(
     spec: Annotated[Path | None, typer.Argument(help="YAML spec; without one the embedded task is trained.")] = None,
@@ -40,6 +44,9 @@ def train(
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
     master: Master = "",
+    backend: Annotated[str | None, typer.Option(help="local, or verl: a Ray cluster.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="Of verl: GPUs on each node.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Of verl: a Ray cluster that stands.")] = None,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
@@ -53,7 +60,7 @@ def train(
     file with axes) has all its runs trained.
     """
     from rlx.spec import Spec
-    from rlx.spec_file import read_spec, with_sets
+    from rlx.spec_file import assign, read_spec, with_sets
 
     if json_schema:
         typer.echo(json.dumps(Spec.model_json_schema(), indent=2))
@@ -65,6 +72,9 @@ def train(
         "steps": steps,
         "seed": seed,
         "run_name": run_name,
+        "backend": backend,
+        "cluster.gpus_per_node": gpus_per_node,
+        "cluster.ray_address": ray_address,
     }
     content = read_spec(spec) if spec else {}
     if "axes" in content:
@@ -73,29 +83,64 @@ def train(
             raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {spec} under base or axes")
         raise typer.Exit(_train_study(content, runs_dir, jobs, plan or dry_run))
     content = with_sets(with_named(content, named), sets or [])
+    if content.get("backend") == "verl":
+        _refuse({"--processes": processes > 1, "--node-rank": node_rank > 0, "--master": bool(master)}, "verl")
+        assign(content, "cluster.nodes", nodes if nodes > 1 else content.get("cluster", {}).get("nodes", 1))
+    else:
+        _refuse({"--gpus-per-node": gpus_per_node is not None, "--ray-address": ray_address is not None}, "local")
 
     from rlx.resolve import resolve
 
     resolved = resolve(content)
     if dry_run or plan:
-        import yaml
-
-        typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
+        _tell_resolved(resolved, runs_dir)
         return
 
-    from rlx.backends.launch import Team, launched
+    from rlx.backends.launch import Team
+
+    raise typer.Exit(_run(resolved, content, runs_dir, Team(processes, nodes, node_rank, master), fresh))
+
+
+def _run(resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: Team, fresh: bool) -> int:
+    """Hand the experiment to its backend; the exit code."""
+    from rlx.backends.launch import launched
     from rlx.rundir import RunDir
 
     folder = RunDir(runs_dir / resolved.run_id)
     if fresh and launched():
         raise UserError("--fresh would be done by every process of the launcher", fix=f"remove {folder.root} first")
-    if fresh and node_rank == 0:
+    if fresh and team.node_rank == 0:
         with folder.locked():
             folder.clear()
+    if resolved.spec.backend == "verl":
+        from rlx.backends.verl_run import run_verl
+
+        return run_verl(resolved, content, folder)
 
     from rlx.backends.local import run
 
-    raise typer.Exit(run(resolved, content, folder, Team(processes, nodes, node_rank, master)))
+    return run(resolved, content, folder, team)
+
+
+def _refuse(given: dict[str, bool], backend: str) -> None:
+    """Refuse an option that the backend does not read."""
+    for option in (option for option, stands in given.items() if stands):
+        raise UserError(
+            f"{option} does not go with backend={backend}",
+            fix="local reads --processes, --node-rank and --master; verl reads --gpus-per-node and --ray-address",
+        )
+
+
+def _tell_resolved(resolved: Resolved, runs_dir: Path) -> None:
+    """The resolved experiment, and with verl its command, which holds the whole configuration."""
+    import yaml
+
+    typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
+    if resolved.spec.backend == "verl":
+        from rlx.backends.verl import told
+        from rlx.rundir import RunDir
+
+        typer.echo(told(resolved, RunDir(runs_dir / resolved.run_id)))
 
 
 def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, plan: bool) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rlx.commands.options import DryRun, Fresh, JsonSchema, RunName, RunsDir, Seed, Sets, with_named
+from rlx.errors import UserError
 
 
 def unlearn(
@@ -25,6 +26,7 @@ def unlearn(
     seed: Seed = None,
     run_name: RunName = None,
     sets: Sets = None,
+    backend: Annotated[str, typer.Option(help="local is the only one.")] = "local",
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
@@ -37,6 +39,8 @@ def unlearn(
     from rlx.spec_file import assign, read_spec, with_sets
     from rlx.unlearn_spec import UnlearnSpec
 
+    if backend != "local":
+        raise UserError(f"--backend is '{backend}', but unlearning runs here only", fix="leave it out")
     if json_schema:
         typer.echo(json.dumps(UnlearnSpec.model_json_schema(), indent=2))
         return
