@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VERL := .venv-verl
+VERL_NEEDS = codetiming dill hydra-core orjson pandas pybind11 pylatexenc ray tensorboard tensordict torchdata transferqueue wandb
 
-.PHONY: demo test check install real docs clean
+.PHONY: demo test check install real docs clean verl-cpu test-verl
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +20,20 @@ demo: install
 
 test: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# verl over .venv and not inside it: its hydra needs an older antlr4, and its pins an older transformers than it works with.
+$(VERL)/.installed: $(STAMP) constraints-verl.txt
+	$(BIN)/python -m venv $(VERL)
+	$(VERL)/bin/python -c "import sysconfig; print('import site; site.addsitedir(\"' + sysconfig.get_path('purelib').replace('$(VERL)', '$(VENV)') + '\")')" > $(VERL)/below
+	mv $(VERL)/below "$$($(VERL)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
+	$(VERL)/bin/python -m pip install --quiet --constraint constraints-verl.txt $(VERL_NEEDS)
+	$(VERL)/bin/python -m pip install --quiet --no-deps verl==0.9.1
+	touch $@
+
+verl-cpu: $(VERL)/.installed
+
+test-verl: verl-cpu
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends
 
 check: install
 	$(BIN)/ruff check rlx tests docs experiments
@@ -41,4 +57,4 @@ docs: install
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VERL) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
