@@ -33,7 +33,7 @@ $(VERL)/.installed: $(STAMP) constraints-verl.txt
 verl-cpu: $(VERL)/.installed
 
 test-verl: verl-cpu
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends tests/compare
 
 check: install
 	$(BIN)/ruff check rlx tests docs experiments

@@ -45,6 +45,10 @@ class StudySpec(Section):
     """How each run is measured, as for ``rlx eval``; ``model`` is the run."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Level of tests and intervals."""
+    cpus: float = Field(default=1, gt=0)
+    """What each run asks of a Ray cluster (``--launcher ray``)."""
+    gpus: float = Field(default=0, ge=0)
+    """The same; a fraction shares a GPU among runs."""
     published: list[PublishedFigure] = Field(default_factory=list)
     """Papers' figures."""
 

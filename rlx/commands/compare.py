@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlx.commands.options import Jobs, Plan, RunsDir
+from rlx.commands.options import Jobs, Launcher, Plan, RunsDir
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def compare(
     experiment: Annotated[str | None, typer.Option(help="Runs of this MLflow experiment.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs that were not measured alike.")] = False,
     jobs: Jobs = 1,
+    launcher: Launcher = "local",
     plan: Plan = False,
     out: Annotated[Path, typer.Option(help="Folder of all reports.")] = Path("reports"),
     runs_dir: RunsDir = Path("runs"),
@@ -40,7 +41,7 @@ def compare(
         if plan:
             tell_plan(study, places, jobs)
             return
-        failed = run_study(study, places, jobs)
+        failed = run_study(study, places, jobs, launcher=launcher)
         compare_study(study, failed, places, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):

@@ -17,6 +17,7 @@ JsonSchema = Annotated[bool, typer.Option("--json-schema", help="Print the spec'
 Seed = Annotated[int | None, typer.Option(help="Every random choice follows from it.")]
 RunName = Annotated[str | None, typer.Option(help="First part of the run folder's name.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs of a study at once.")]
+Launcher = Annotated[str, typer.Option(help="Of a study: local processes, or ray for a cluster's tasks.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Of a study: show what would be done, and stop.")]
 
 Processes = Annotated[int, typer.Option(min=1, help="Processes on each node that share the work.")]

@@ -13,6 +13,7 @@ from rlx.commands.options import (
     Fresh,
     Jobs,
     JsonSchema,
+    Launcher,
     Master,
     NodeRank,
     Nodes,
@@ -51,6 +52,7 @@ def train(
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
     jobs: Jobs = 1,
+    launcher: Launcher = "local",
     plan: Plan = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -81,7 +83,7 @@ def train(
         given = [key for key, value in named.items() if value is not None] + (sets or [])
         if given:
             raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {spec} under base or axes")
-        raise typer.Exit(_train_study(content, runs_dir, jobs, plan or dry_run))
+        raise typer.Exit(_train_study(content, runs_dir, jobs, launcher, plan or dry_run))
     content = with_sets(with_named(content, named), sets or [])
     if content.get("backend") == "verl":
         _refuse({"--processes": processes > 1, "--node-rank": node_rank > 0, "--master": bool(master)}, "verl")
@@ -143,7 +145,7 @@ def _tell_resolved(resolved: Resolved, runs_dir: Path) -> None:
         typer.echo(told(resolved, RunDir(runs_dir / resolved.run_id)))
 
 
-def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, plan: bool) -> int:
+def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, launcher: str, plan: bool) -> int:
     """Train a study's runs without a report; the exit code."""
     from rlx.compare.command import Places, run_study, tell_plan
     from rlx.compare.runner import read_study
@@ -152,4 +154,4 @@ def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, plan: bool)
     if plan:
         tell_plan(study, places, jobs)
         return 0
-    return 1 if run_study(study, places, jobs, measure=False) else 0
+    return 1 if run_study(study, places, jobs, measure=False, launcher=launcher) else 0

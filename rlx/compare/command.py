@@ -14,11 +14,12 @@ from rlx.compare.results import Published, Study
 from rlx.compare.runner import Planned, planned, run_all, time_left
 from rlx.compare.verdicts import compared
 from rlx.console import print_out, table, warn
-from rlx.errors import UserError
+from rlx.errors import UserError, did_you_mean
 from rlx.rundir import RunDir, runs_in
 from rlx.study_spec import StudySpec
 from rlx.track import MlflowSink, tracking_uri
 
+LAUNCHERS = ("local", "ray")
 EXPERIMENT = "rlx"
 """MLflow experiment of reports."""
 
@@ -47,13 +48,32 @@ class Request:
     force: bool
 
 
-def run_study(study: StudySpec, places: Places, jobs: int, measure: bool = True) -> dict[str, str]:
-    """Run what is missing of a study; the runs that failed, with the reason."""
+def run_study(
+    study: StudySpec, places: Places, jobs: int, measure: bool = True, launcher: str = "local"
+) -> dict[str, str]:
+    """Run what is missing of a study; the runs that failed, with the reason.
+
+    Args:
+        study: the study.
+        places: where its runs are.
+        jobs: runs at once; on Ray the cluster decides.
+        measure: evaluate the runs too.
+        launcher: ``local`` or ``ray``.
+    """
+    if launcher not in LAUNCHERS:
+        raise UserError(f"--launcher is '{launcher}'", fix=did_you_mean(launcher, LAUNCHERS))
     runs = planned(study, places.runs)
     todo = [run for run in runs if run.state != "done"]
-    if todo:
-        warn_of_time(runs, jobs)
-    return run_all(runs, jobs, measure, _say)
+    if launcher == "local" or not todo:
+        if todo:
+            warn_of_time(runs, jobs)
+        return run_all(runs, jobs, measure, _say)
+    from rlx.compare.ray_launcher import on_ray
+
+    with on_ray(study.cpus, study.gpus, measure) as launch:
+        asks = f"{study.cpus:g} CPUs and {study.gpus:g} GPUs"
+        _say(f"{len(todo)} of {len(runs)} runs to go, each with {asks} of the cluster")
+        return run_all(runs, len(todo), measure, _say, launch)
 
 
 def tell_plan(study: StudySpec, places: Places, jobs: int) -> None:

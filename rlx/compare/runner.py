@@ -115,7 +115,13 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
     return every
 
 
-def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[str], None]) -> dict[str, str]:
+def run_all(
+    runs: Sequence[Planned],
+    jobs: int,
+    measure: bool,
+    tell: Callable[[str], None],
+    launch: Callable[[Planned], str] | None = None,
+) -> dict[str, str]:
     """Bring every run as far as asked, ``jobs`` at a time; a failure is noted and the rest goes on.
 
     Args:
@@ -123,6 +129,7 @@ def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[s
         jobs: runs at once.
         measure: evaluate them too.
         tell: says one sentence a run.
+        launch: brings one run forward and gives the reason when that fails; by default in local processes.
 
     Returns:
         The runs that failed, with the reason.
@@ -130,10 +137,11 @@ def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[s
     wanted = ("done",) if measure else ("done", "trained")
     todo = [run for run in runs if run.state not in wanted]
     lock, finished = threading.Lock(), [0]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def work(run: Planned) -> str:
         began = time.perf_counter()
-        reason = _one(run, jobs, measure, tell)
+        reason = launch(run) if launch else bring_forward(run, threads, measure, tell)
         with lock:
             finished[0] += 1
             state = f"failed: {reason}" if reason else "done"
@@ -145,7 +153,7 @@ def run_all(runs: Sequence[Planned], jobs: int, measure: bool, tell: Callable[[s
     return {run: reason for run, reason in reasons.items() if reason}
 
 
-def _one(run: Planned, jobs: int, measure: bool, tell: Callable[[str], None]) -> str:
+def bring_forward(run: Planned, threads: int, measure: bool, tell: Callable[[str], None]) -> str:
     """Train and measure one run in processes of its own; the reason when that fails."""
     folder = run.folder
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
@@ -155,17 +163,16 @@ def _one(run: Planned, jobs: int, measure: bool, tell: Callable[[str], None]) ->
     if measure:
         steps.append(["eval", str(folder.root), *_sets(run.evaluation)])
     for command in steps:
-        reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, jobs)
+        reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
         if reason:
             write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
             return f"{command[0]}: {reason}"
     return ""
 
 
-def _called(arguments: Sequence[str], folder: RunDir, jobs: int) -> str:
+def _called(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
     """Run ``rlx ARGUMENTS``, its words in the run's log; the last of them when it fails, else nothing."""
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     with folder.log.open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "rlx.cli", *arguments]
         code = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment).returncode
