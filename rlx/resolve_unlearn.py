@@ -106,7 +106,7 @@ def _check(spec: UnlearnSpec) -> None:
 
 
 def _identified(spec: UnlearnSpec) -> ResolvedUnlearn:
-    """The spec with its fingerprints and run id; name and tracker don't change what a run computes."""
+    """The spec with its fingerprints and run id; name, tracker and sharding don't change what it computes."""
     target, retain = (_folder(path, name) for path, name in _models(spec))
     marks: dict[str, str] = {}
     for name, reference in (("forget", spec.forget.source), ("retain", spec.forget.retain)):
@@ -122,7 +122,8 @@ def _identified(spec: UnlearnSpec) -> ResolvedUnlearn:
     for name, folder in (("model", target), ("retain_model", retain)):
         if folder is not None and Path(folder).is_dir():
             marks[name] = model_hash(Path(folder))
-    identity = {"spec": spec.model_dump(mode="json", exclude={"run_name", "tracker"}), "fingerprints": marks}
+    content = spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding"})
+    identity = {"spec": content, "fingerprints": marks}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     stems = (spec.method.name, spec.model.path, spec.forget.source)
     label = spec.run_name or "_".join(stem(text) for text in stems) + f"_s{spec.seed}"

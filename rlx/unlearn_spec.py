@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlx import __version__
-from rlx.spec import Checkpoint, Model, Optim, Section, Tracker
+from rlx.spec import Checkpoint, Model, Optim, Section, Sharding, Tracker
 
 
 class Forget(Section):
@@ -100,6 +100,7 @@ class UnlearnSpec(Section):
     method: Unlearning = Unlearning()
     optim: Optim = Optim()
     batch: UnlearnBatch = UnlearnBatch()
+    sharding: Sharding = Sharding()
     evaluation: UnlearnEvaluation = UnlearnEvaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracker: Tracker = Tracker()

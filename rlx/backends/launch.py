@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,14 @@ def launch(module: str, folder: Path, team: Team) -> int:
     except SignalException:
         return STOPPED
     except ChildFailedError as error:
-        return int(error.get_first_failure()[1].exitcode)
+        number, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            raise UserError(
+                f"process {number} was ended by signal {-failure.exitcode}",
+                fix="the same command goes on from the last checkpoint; signal 9 is mostly a lack of memory",
+                exit_code=1,
+            ) from None
+        return int(failure.exitcode)
     return 0
 
 
@@ -120,3 +128,13 @@ def die_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def run_worker(worker: Callable[[Path], int]) -> None:
+    """The main function of a launched process: a person's mistake is told once."""
+    try:
+        sys.exit(worker(Path(sys.argv[1])))
+    except UserError as error:
+        if rank() == 0:
+            print(f"rlx: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

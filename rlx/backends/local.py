@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from rlx.backends.assemble import build
-from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank
+from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
 from rlx.backends.recorder import Silent
 from rlx.backends.train_view import finish, tell_end, train_recorder
 from rlx.engine.model import save_model
@@ -131,9 +130,4 @@ def worker(root: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(worker(Path(sys.argv[1])))
-    except UserError as error:
-        if rank() == 0:
-            print(f"rlx: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_worker(worker)

@@ -65,8 +65,12 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     lm = load_model(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
     if not spec.method.train_lm_head:
         freeze_head(lm)
+    # Before the weights are cut over processes.
+    reference_head = _copy_of_head(lm) if needs_head(needs) and spec.method.train_lm_head else None
+    mean_row_d = _mean_row(lm)
     total = spec.epochs * updates_an_epoch(len(sets.forget), spec.batch.forget)
-    engine = Engine(add_lora(lm, spec.model), spec.model, spec.optim, total, spec.batch.max_tokens)
+    trained = add_lora(lm, spec.model)
+    engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stop_ids(engine.lm, tokenizer))
     sampler = HFSampler(engine.lm, engine.accelerator.autocast)
     subject = Subject(engine, sampler, tokenizer, render, sampling)
@@ -95,8 +99,8 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         validation=validation,
         final=final,
         measured=sets.measured,
-        reference_head=_copy_of_head(engine.lm) if needs_head(needs) and spec.method.train_lm_head else None,
-        mean_row_d=_mean_row(engine.lm),
+        reference_head=reference_head,
+        mean_row_d=mean_row_d,
         tap=tap,
         recorder=recorder,
         stop=Stop(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.backends.launch import STOPPED, rank
+from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
 from rlx.backends.local import save_trained
 from rlx.backends.recorder import Recorder, Silent
 from rlx.backends.unlearn_assemble import Assembled, build_unlearn
@@ -18,6 +18,7 @@ from rlx.loops.samples import write_samples
 from rlx.loops.unlearn import unlearn
 from rlx.loops.unlearn_end import Conclusion, choose, conclude, sample_table
 from rlx.rundir import RunDir, read_json, write_atomically
+from rlx.spec_file import validate
 from rlx.track import read_metrics
 from rlx.unlearn_spec import ResolvedUnlearn
 
@@ -27,30 +28,58 @@ FORGET_FIGURES = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", 
 KEPT_FIGURES = ("model_utility", "retain_Prob", "retain_ROUGE")
 
 
-def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = False) -> int:
+def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = False, team: Team | None = None) -> int:
     """Run experiments one after the other and end with a table and a picture.
 
     Args:
         experiments: the first is the one asked for, the others are laid beside it.
         runs: folder of all runs.
         fresh: forget what these runs have done.
+        team: the processes that share the work; this one alone by default.
 
     Returns:
         The exit code: 0 when all are complete, 130 when asked to stop.
     """
-    folders = []
-    for resolved, content in experiments:
-        folder = RunDir(runs / resolved.run_id)
-        if fresh:
-            folder.clear()
-        folder.create(content, resolved.model_dump_json(indent=2))
-        with folder.locked():
-            if not folder.summary.exists() and not work(resolved, folder):
-                return STOPPED
-        folders.append(folder)
-    if rank() == 0:
+    team = team or Team()
+    team.check()
+    folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
+    for (resolved, content), folder in zip(experiments, folders, strict=True):
+        if fresh and team.node_rank == 0:
+            with folder.locked():
+                folder.clear()
+        code = _run_one(resolved, content, folder, team)
+        if code:
+            return code
+    if rank() == 0 and team.node_rank == 0:
         tell_end([resolved for resolved, _ in experiments], folders)
     return 0
+
+
+def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: Team) -> int:
+    """One experiment in this process, or in those that the launcher starts; the exit code."""
+    if team.node_rank == 0 and rank() == 0:
+        folder.create(content, resolved.model_dump_json(indent=2))
+        with folder.locked():
+            if not folder.summary.exists():
+                folder.update(resolved.model_dump_json(indent=2))
+                if team.size == 1 or launched():
+                    return 0 if work(resolved, folder) else STOPPED
+    if folder.summary.exists():
+        return 0
+    if launched():
+        return 0 if work(resolved, folder) else STOPPED
+    return launch("rlx.backends.unlearn_local", folder.root, team)
+
+
+def worker(root: Path) -> int:
+    """One process of several: its spec is the run folder's."""
+    die_with_launcher()
+    folder = RunDir(root)
+    resolved = validate(read_json(folder.resolved), ResolvedUnlearn)
+    if rank():
+        return 0 if work(resolved, folder) else STOPPED
+    with folder.locked():
+        return 0 if work(resolved, folder) else STOPPED
 
 
 def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
@@ -170,3 +199,7 @@ def _recovered(attack: Mapping[str, Any]) -> str:
     if share["value"] is None:
         return "nothing was lost"
     return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+if __name__ == "__main__":
+    run_worker(worker)

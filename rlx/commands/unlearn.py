@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from rlx.commands.options import DryRun, Fresh, JsonSchema, RunName, RunsDir, Seed, Sets, with_named
+from rlx.commands.options import (
+    DryRun,
+    Fresh,
+    JsonSchema,
+    Master,
+    NodeRank,
+    Nodes,
+    Processes,
+    RunName,
+    RunsDir,
+    Seed,
+    Sets,
+    with_named,
+)
 from rlx.errors import UserError
 
 
@@ -26,6 +39,10 @@ def unlearn(
     seed: Seed = None,
     run_name: RunName = None,
     sets: Sets = None,
+    processes: Processes = 1,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    master: Master = "",
     backend: Annotated[str, typer.Option(help="local is the only one.")] = "local",
     fresh: Fresh = False,
     dry_run: DryRun = False,
@@ -72,6 +89,9 @@ def unlearn(
             typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
         return
 
+    from rlx.backends.launch import Team, launched
     from rlx.backends.unlearn_local import run_unlearn
 
-    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh))
+    if fresh and launched():
+        raise UserError("--fresh would be done by every process of the launcher", fix="remove the run's folder first")
+    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, Team(processes, nodes, node_rank, master)))

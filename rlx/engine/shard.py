@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlx.engine.model import LM, ReadableModel, causal_lm
@@ -46,6 +46,12 @@ def shard(model: ReadableModel, world: int, device: torch.device, offload: bool)
         fully_shard(layer, mesh=mesh, offload_policy=policy)
     # The head's rows are read again when chunks of logits are recomputed in the backward pass.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
+
+
+def reshard(model: ReadableModel) -> None:
+    """Give back the head's gathered weights, which only a backward pass does by itself."""
+    assert isinstance(model, FSDPModule)
+    model.reshard()
 
 
 class WholeCopy:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlx.engine.model import LM, ReadableModel, Reader, causal_lm
 from rlx.engine.optim import learning_rate, make_optimizer
-from rlx.engine.shard import WholeCopy, clip_shards, is_sharded, shard
+from rlx.engine.shard import WholeCopy, clip_shards, is_sharded, reshard, shard
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
 from rlx.numerics.logprobs import Head
@@ -191,13 +191,16 @@ class Engine:
         scorer = (self.readable if model is None else model).eval()
         outputs = []
         plan = micro_batches([len(s) for s in sequences], self.max_tokens)
-        idle = max(self.gather([len(plan)])) - len(plan) if self.sharded and model is None else 0
+        together = self.sharded and model is None
+        idle = max(self.gather([len(plan)])) - len(plan) if together else 0
         with torch.no_grad(), self.accelerator.autocast():
             for rows in plan:
                 tokens = collate([sequences[row] for row in rows], members=rows).to(self.accelerator.device)
                 outputs.append((rows, scorer(tokens, read)))
             for _ in range(idle):
                 scorer(self._nothing(), _read_nothing)
+        if together:
+            reshard(self.readable)
         return outputs
 
     def update(self, batch: Batch[Any]) -> Update:

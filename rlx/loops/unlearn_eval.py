@@ -15,7 +15,7 @@ from rlx.benchmarks.rouge import rouge_l_recall
 from rlx.benchmarks.tofu_scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
 from rlx.data.forget import Request
 from rlx.data.unlearn_tokens import Render, encode
-from rlx.engine.model import ReadableModel
+from rlx.engine.model import ReadableModel, causal_lm
 from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
 from rlx.numerics.logprobs import Head
@@ -74,6 +74,8 @@ def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: 
     mine = wanted[engine.rank :: engine.world]
     made = _forced(subject, mine)
     if generate:
+        if subject.model is None:
+            subject.sampler.load_weights(causal_lm(engine.whole()))
         asked = [place for place, (part, _, _) in enumerate(mine) if part != "holdout"]
         texts = answers(subject, [mine[place][2] for place in asked])
         for place, text in zip(asked, texts, strict=True):

@@ -118,6 +118,27 @@ def test_adapters_recomputed_activations_offload_and_whole_batch_statistics_shar
     assert furthest(*merged) < 1e-5
 
 
+@pytest.mark.slow
+def test_unlearning_on_two_sharded_processes_ends_where_one_process_does(tmp_path):
+    small = [
+        "--method", "palu", "--against=", "--epochs", "1", "--set", "evaluation.attacks=[relearn]",
+        "--set", "evaluation.relearn_updates=2", "--set", "evaluation.limit=4", "--set", "batch.forget=8",
+        "--set", "evaluation.max_new_tokens=4", "--set", "tracker.mlflow=false",
+    ]  # fmt: skip
+    ends = []
+    for name, more in (("one", []), ("two", SHARDED)):
+        line = [sys.executable, "-m", "rlx.cli", "unlearn", *small, *more, "--runs-dir", str(tmp_path / name)]
+        done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        run = folder(tmp_path / name)
+        ends.append((checkpoint(run, 5), json.loads((run / "summary.json").read_text())))
+    (one, first), (two, second) = ends
+    assert furthest(one, two) < 1e-5
+    assert first["verdict"] == second["verdict"]
+    for name, figure in first["aggregates"]["after"].items():
+        assert figure["value"] == pytest.approx(second["aggregates"]["after"][name]["value"], abs=1e-3), name
+
+
 def test_two_nodes_that_find_each_other_are_one_run(alone, tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
