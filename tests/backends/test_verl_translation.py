@@ -20,6 +20,9 @@ from rlx.registry import get, names
 from rlx.resolve import EMBEDDED_MODEL, resolve
 from rlx.rundir import RunDir
 from rlx.spec import Data
+from rlx.spec_file import read_spec
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def settings(content, runs=Path("runs")):
@@ -61,8 +64,8 @@ def test_every_part_of_the_spec_reaches_verl():
     assert (made["trainer.nnodes"], made["trainer.n_gpus_per_node"]) == (2, 4)
     assert (made[f"{rollout}.tensor_model_parallel_size"], made[f"{rollout}.gpu_memory_utilization"]) == (2, 0.4)
     assert made[f"{actor}.fsdp_config.offload_policy"] is True
-    assert "+ray_kwargs.ray_init.address" not in made
-    assert settings({"cluster": {"ray_address": "auto"}})["+ray_kwargs.ray_init.address"] == "auto"
+    assert made["+ray_kwargs.ray_init.address"] == "auto"
+    assert "+ray_kwargs.ray_init.address" not in settings({})
     assert (made["data.seed"], made["trainer.total_training_steps"]) == (3, 7)
 
 
@@ -170,3 +173,11 @@ def test_a_dry_run_prints_the_configuration_and_the_command_and_starts_nothing(t
     assert "verl.trainer.main_ppo" in done.stdout and "has not been run end to end" in done.stdout
     assert json.dumps("rlx_dgpo") in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_translation_of_a_paper_setting_is_the_one_that_was_read_by_a_person():
+    content = read_spec(ROOT / "experiments" / "dgpo_r1-distill-qwen-1.5b_dapo-math-17k.yaml")
+    resolved = resolve({**content, "backend": "verl"})
+    made = translate(resolved, RunDir(Path("/runs") / "RUN")).settings
+    made["trainer.experiment_name"] = "RUN"
+    assert made == json.loads((ROOT / "tests" / "golden" / "verl_settings.json").read_text())
