@@ -41,8 +41,8 @@ class TrainView:
             facts["entropy"] = f"{record['policy/entropy']:.3f} nats"
             facts["clipped"] = f"{low:.2%} low, {high:.2%} high"
         if "train/response_tokens" in record:
-            cut = record["train/truncated"]
-            facts["response"] = f"{record['train/response_tokens']:.1f} tokens, {cut:.1%} truncated"
+            cut = f", {record['train/truncated']:.1%} truncated" if "train/truncated" in record else ""
+            facts["response"] = f"{record['train/response_tokens']:.1f} tokens{cut}"
             facts["speed"] = f"{record['time/tokens_per_s']:,.0f} tokens/s"
         return facts
 

@@ -110,7 +110,7 @@ def _model(resolved: Resolved, template: str | None) -> Settings:
     model = resolved.spec.model
     dtype = "float32" if model.precision == "float32" else "bfloat16"
     local = Path(resolved.model_folder).is_dir()
-    settings = {
+    settings: Settings = {
         f"{MODEL}.path": str(Path(resolved.model_folder).absolute()) if local else resolved.model_folder,
         f"{MODEL}.trust_remote_code": model.trust_remote_code,
         f"{MODEL}.enable_gradient_checkpointing": model.gradient_checkpointing,
@@ -119,6 +119,10 @@ def _model(resolved: Resolved, template: str | None) -> Settings:
     }
     settings |= {f"{part}.fsdp_config.dtype": dtype for part in (ACTOR, REF)}
     settings |= {f"{part}.fsdp_config.model_dtype": "fp32" for part in (ACTOR, REF)}
+    if dtype == "float32":
+        # What verl computes in is another key than the type it names; without it that is bfloat16.
+        whole = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+        settings |= {f"+{part}.fsdp_config.mixed_precision": whole for part in (ACTOR, REF)}
     if template is not None:
         settings[f"{MODEL}.custom_chat_template"] = template
     if model.lora is not None:

@@ -70,7 +70,10 @@ def check_installed() -> None:
 
 def differences(spec: Spec) -> list[str]:
     """Where verl's run differs from the local backend's of the same spec."""
-    notes = ["this path has not been run end to end (docs/scale.md)", "verl saves the trained model in bfloat16"]
+    notes = [
+        "this path has been run end to end on a CPU only, never on GPUs (docs/scale.md)",
+        "verl saves the trained model in bfloat16",
+    ]
     if spec.optim.warmup_updates:
         notes.append("verl's warm-up starts at 0 and rises once a rollout")
     if spec.optim.schedule == "cosine":

@@ -36,7 +36,6 @@ RENAMED = {
     "critic/rewards/mean": "train/shaped_reward",
     "response_length/mean": "train/response_tokens",
     "response_length/max": "train/response_tokens_max",
-    "response_length/clip_ratio": "train/truncated",
     "actor/entropy": "policy/entropy",
     "actor/pg_loss": "optim/loss",
     "actor/grad_norm": "optim/grad_norm",
@@ -45,7 +44,13 @@ RENAMED = {
     "timing_s/step": "time/step",
     f"val-core/{SOURCE}/acc/mean@1": "eval/sampled_accuracy",
 }
-"""verl's names of figures that a local run has too; ``actor/rlx/x`` is ``policy/x``, all others keep theirs."""
+"""verl's names of figures that a local run has too; ``actor/rlx/x`` is ``policy/x``, all others keep theirs.
+
+Its ``response_length/clip_ratio`` is not our ``train/truncated``: it counts the responses that are as long as the
+batch's longest one.
+"""
+OWN = "actor/rlx/"
+"""What the plug-in puts before the statistics of our losses."""
 SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
@@ -154,7 +159,8 @@ def as_record(line: Mapping[str, Any], responses: int, problems: int) -> dict[st
     for name, value in line["data"].items():
         if not isinstance(value, (int, float)):
             continue
-        ours = RENAMED.get(name) or ("policy/" + name.removeprefix("actor/rlx/") if "/rlx/" in name else f"verl/{name}")
+        own = name.startswith(OWN)
+        ours = RENAMED.get(name) or (f"policy/{name.removeprefix(OWN)}" if own else f"verl/{name}")
         record[ours] = float(value)
     if "train/response_tokens" in record:
         record["train/tokens"] = round(record["train/response_tokens"] * responses)

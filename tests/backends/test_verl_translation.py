@@ -140,13 +140,15 @@ def test_a_tokenizer_with_a_template_keeps_it_unless_chat_is_never():
 def test_verls_figures_come_back_under_our_names():
     data = {
         "critic/score/mean": 0.25, "response_length/mean": 16.5, "response_length/clip_ratio": 0.1, "actor/lr": 1e-6,
-        "actor/rlx/clip_low": 0.02, "val-core/rlx/acc/mean@1": 0.5, "perf/throughput": 100.0, "timing_s/gen": 3.0,
+        "actor/rlx/clip_low": 0.02, "val-aux/rlx/reward/mean@1": 0.4,
+        "val-core/rlx/acc/mean@1": 0.5, "perf/throughput": 100.0, "timing_s/gen": 3.0,
         "words": "not a figure",
     }  # fmt: skip
     record = as_record({"step": 4, "data": data}, responses=256, problems=20)
     assert record == {
-        "step": 4, "train/reward": 0.25, "train/response_tokens": 16.5, "train/truncated": 0.1, "optim/lr": 1e-6,
-        "policy/clip_low": 0.02, "eval/sampled_accuracy": 0.5, "time/tokens_per_s": 100.0, "verl/timing_s/gen": 3.0,
+        "step": 4, "train/reward": 0.25, "train/response_tokens": 16.5, "verl/response_length/clip_ratio": 0.1, "optim/lr": 1e-6,
+        "policy/clip_low": 0.02, "verl/val-aux/rlx/reward/mean@1": 0.4,
+        "eval/sampled_accuracy": 0.5, "time/tokens_per_s": 100.0, "verl/timing_s/gen": 3.0,
         "train/tokens": 4224, "eval/problems": 20,
     }  # fmt: skip
 
@@ -170,7 +172,7 @@ def test_a_dry_run_prints_the_configuration_and_the_command_and_starts_nothing(t
     command = [sys.executable, "-m", "rlx.cli", "train", "--backend", "verl", "--dry-run", "--runs-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "verl.trainer.main_ppo" in done.stdout and "has not been run end to end" in done.stdout
+    assert "verl.trainer.main_ppo" in done.stdout and "never on GPUs" in done.stdout
     assert json.dumps("rlx_dgpo") in done.stdout
     assert not list(tmp_path.iterdir())
 
