@@ -146,7 +146,8 @@ def test_verls_figures_come_back_under_our_names():
     }  # fmt: skip
     record = as_record({"step": 4, "data": data}, responses=256, problems=20)
     assert record == {
-        "step": 4, "train/reward": 0.25, "train/response_tokens": 16.5, "verl/response_length/clip_ratio": 0.1, "optim/lr": 1e-6,
+        "step": 4, "train/reward": 0.25, "train/response_tokens": 16.5,
+        "verl/response_length/clip_ratio": 0.1, "optim/lr": 1e-6,
         "policy/clip_low": 0.02, "verl/val-aux/rlx/reward/mean@1": 0.4,
         "eval/sampled_accuracy": 0.5, "time/tokens_per_s": 100.0, "verl/timing_s/gen": 3.0,
         "train/tokens": 4224, "eval/problems": 20,
