@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERL := .venv-verl
-VERL_NEEDS = codetiming dill hydra-core orjson pandas pybind11 pylatexenc ray tensorboard tensordict torchdata transferqueue wandb
 
 .PHONY: demo test check install real docs clean verl-cpu test-verl
 
@@ -26,7 +25,7 @@ $(VERL)/.installed: $(STAMP) constraints-verl.txt
 	$(BIN)/python -m venv $(VERL)
 	$(VERL)/bin/python -c "import sysconfig; print('import site; site.addsitedir(\"' + sysconfig.get_path('purelib').replace('$(VERL)', '$(VENV)') + '\")')" > $(VERL)/below
 	mv $(VERL)/below "$$($(VERL)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
-	$(VERL)/bin/python -m pip install --quiet --constraint constraints-verl.txt $(VERL_NEEDS)
+	$(VERL)/bin/python -m pip install --quiet --constraint constraints-verl.txt --editable ".[verl]"
 	$(VERL)/bin/python -m pip install --quiet --no-deps verl==0.9.1
 	touch $@
 

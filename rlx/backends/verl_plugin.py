@@ -61,7 +61,7 @@ def register_losses() -> None:
         methods[own] = Method(component, component.hyper(**spec.algorithm.params))
     for method in methods.values():
         if not untranslatable(method.component):
-            register_policy_loss(verl_name(method.component))(as_verl_loss(method))
+            register_policy_loss(verl_name(method.component))(VerlLoss(method))
     if own is not None and PREFIX + own not in POLICY_LOSS_REGISTRY:
         raise RuntimeError(f"policy loss {PREFIX + own} is not in verl's registry")
 
@@ -70,7 +70,7 @@ def _with_defaults(component: Component) -> Method:
     return Method(component, component.hyper())
 
 
-class as_verl_loss:  # noqa: N801  (reads as a function: as_verl_loss(method))
+class VerlLoss:
     """A method of ours as verl calls a policy loss: (loss, metrics), aggregated by verl's own function.
 
     Args:
