@@ -133,16 +133,19 @@ def tell_end(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> 
     """The table of methods, the picture, and where everything is."""
     summaries = [read_json(folder.summary) for folder in folders]
     aggregates = summaries[0]["aggregates"]
-    rows = [["original", "", *_cells(aggregates["before"])]]
-    if aggregates["retain_model"]:
-        rows.append(["retain model", "", *_cells(aggregates["retain_model"])])
-    for summary in summaries:
-        within = str(summary["selected_step"]) + ("" if summary["within_budget"] else " (over budget)")
-        rows.append([summary["method"], within, *_cells(summary["aggregates"]["after"])])
+    models = {"original": aggregates["before"], "retain model": aggregates["retain_model"]}
+    models |= {summary["method"]: summary["aggregates"]["after"] for summary in summaries}
     budget = resolved[0].spec.evaluation.utility_budget
-    names = [name for name in (*FORGET_FIGURES, *KEPT_FIGURES) if name in aggregates["before"]]
-    title = f"final half of the forget set, 95 % intervals over authors; chosen within {budget:.0%} of the utility"
-    print_out(table(title, ["model", "update", *names], rows))
+    for title, wanted in (
+        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_FIGURES),
+        (f"kept: checkpoints were chosen within {budget:.0%} of the original's utility", KEPT_FIGURES),
+    ):
+        names = [name for name in wanted if name in aggregates["before"]]
+        rows = [[model, *(_cell(figures[name]) for name in names)] for model, figures in models.items() if figures]
+        print_out(table(title, ["model", *names], rows))
+    for summary in summaries:
+        if not summary["within_budget"]:
+            print_out(f"{summary['method']}: no checkpoint kept the utility; the last one is shown")
     quality = summaries[0]["aggregates"]["after"]
     if "forget_quality" in quality:
         n = int(quality["forget_quality_n"]["value"])
@@ -186,18 +189,16 @@ def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _cells(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return [
-        f"{figures[name]['value']:.3f} [{figures[name]['low']:.2f}, {figures[name]['high']:.2f}]"
-        for name in (*FORGET_FIGURES, *KEPT_FIGURES)
-        if name in figures
-    ]
+def _cell(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
 def _recovered(attack: Mapping[str, Any]) -> str:
     share = attack["recovery"]
     if share["value"] is None:
         return "nothing was lost"
+    if share["low"] is None:
+        return f"{share['value']:.0%} [not known]"
     return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
 
 

@@ -84,6 +84,20 @@ def read_log(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_samples(path: Path) -> list[Sample]:
+    """Every sample of a log file.
+
+    Raises:
+        UserError: when it is missing, not JSON, or its entries are not those of such a log.
+    """
+    log = read_log(path)
+    try:
+        return samples_of(log)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = f"log {path} has an entry of another shape ({type(error).__name__}: {error})"
+        raise UserError(said, fix="give a TOFU_EVAL.json file of locuslab/open-unlearning") from None
+
+
 def samples_of(log: Mapping[str, Any]) -> list[Sample]:
     """Every sample of a log, its derived scores computed anew.
 

@@ -102,7 +102,12 @@ def auc(members: Floats, others: Floats) -> float:
 
 
 def privleak(area: float, retain_area: float = 0.5) -> float:
-    """((1-AUC) - (1-AUC_retain)) / (1-AUC_retain) * 100 (MUSE, arXiv 2407.06460), with open-unlearning's 1e-10."""
+    """((1-AUC) - (1-AUC_retain)) / (1-AUC_retain) * 100 (MUSE, arXiv 2407.06460), with open-unlearning's 1e-10.
+
+    NaN where the retain model's own scores tell the two sets apart entirely: there is nothing to compare with.
+    """
+    if retain_area >= 1:
+        return float("nan")
     return float(((1 - area) - (1 - retain_area)) / (1 - retain_area + 1e-10) * 100)
 
 
@@ -177,8 +182,7 @@ def intervals(
         if name in ("forget_quality", "forget_quality_n"):  # a p-value has no meaningful interval; D has
             result[name] = Estimate(value, value, value)
             continue
-        low, high = np.quantile([d[name] for d in drawn if name in d], [0.025, 0.975])
-        result[name] = Estimate(value, float(low), float(high))
+        result[name] = Estimate(value, *_percentiles([d[name] for d in drawn if name in d]))
     return result
 
 
@@ -199,9 +203,16 @@ def clustered_interval(
     for _ in range(RESAMPLES):
         picked = np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
         drawn.append(statistic(*(column[picked] for column in columns)))
+    return Estimate(statistic(*columns), *_percentiles(drawn))
+
+
+def _percentiles(drawn: Sequence[float]) -> tuple[float, float]:
+    """The middle 95 % of the draws; NaN when the statistic does not exist in one draw of twenty or more."""
     finite = [value for value in drawn if np.isfinite(value)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if finite else (float("nan"), float("nan"))
-    return Estimate(statistic(*columns), float(low), float(high))
+    if len(finite) <= 0.95 * len(drawn):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _redrawer(samples: Sequence[Sample], generator: np.random.Generator) -> Callable[[], list[Sample]]:

@@ -28,6 +28,10 @@ def evaluate(
     sets: Sets = None,
     regrade: Annotated[bool, typer.Option("--regrade", help="Grade stored responses anew, sample nothing.")] = False,
     check: Annotated[bool, typer.Option("--check-benchmarks", help="Check data and golds, and stop.")] = False,
+    from_log: Annotated[
+        Path | None, typer.Option(help="Aggregate an open-unlearning TOFU_EVAL.json anew, and stop.")
+    ] = None,
+    retain_log: Annotated[Path | None, typer.Option(help="With it: the retain model's log.")] = None,
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -38,6 +42,13 @@ def evaluate(
     formats = ("table", "markdown", "csv", "json")
     if form not in formats:
         raise UserError(f"--format '{form}' is not known", fix=did_you_mean(form, formats))
+    if retain_log and not from_log:
+        raise UserError(f"--retain-log is '{retain_log}' without --from-log", fix="add --from-log TOFU_EVAL.json")
+    if from_log:
+        from rlx.backends.eval_log import tell_log
+
+        tell_log(from_log, retain_log, seed or 0, form)
+        return
     chosen = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
     named = {
         "model": model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,7 @@ class Conclusion:
     def verdict(self) -> str:
         """``supported``, or what is missing."""
         failed = [finding.condition for finding in self.findings if not finding.holds]
-        return "supported by these measurements" if not failed else "NOT supported: " + "; ".join(failed) + " fails"
+        return "supported by these measurements" if not failed else "NOT supported; what fails: " + "; ".join(failed)
 
 
 def choose(parts: UnlearnParts) -> tuple[int, bool]:
@@ -136,9 +137,10 @@ def findings(finals: Mapping[str, Sequence[Sample]], attacks: Sequence[Attack], 
     for attack in attacks:
         back = attack.recovery
         shown = f"recovers {back.value:.0%} [{back.low:.0%}, {back.high:.0%}], allowed {RECOVERABLE:.0%}"
-        if back.value != back.value:
+        nothing_lost = math.isnan(back.value)
+        if nothing_lost:
             shown = "nothing was lost that could come back"
-        holds = not back.high > RECOVERABLE
+        holds = nothing_lost or back.high <= RECOVERABLE
         found.append(Finding(f"the {attack.name} attack brings little back", holds, shown))
     return found
 

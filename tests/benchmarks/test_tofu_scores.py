@@ -2,11 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rlx.backends.eval_log import tell_log
 from rlx.benchmarks import tofu_scores as scores
 from rlx.benchmarks.tofu_log import EPSILON, read_log, samples_of
 from rlx.benchmarks.tofu_scores import Sample, aggregates, intervals
@@ -82,3 +85,39 @@ def test_a_file_that_is_no_log_is_refused_in_words(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=r"TOFU_EVAL\.json"):
             read_log(path)
+
+
+@needs_logs
+def test_the_command_aggregates_a_log_anew_with_intervals() -> None:
+    logs = [str(LOGS / f"{stem}_EVAL.json") for stem in STEMS]
+    command = [sys.executable, "-m", "rlx.cli", "eval", "--from-log", logs[0], "--retain-log", logs[1]]
+    done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["samples"]["forget"] == 40
+    official = json.loads((LOGS / f"{STEMS[0]}_SUMMARY.json").read_text())
+    for name, value in official.items():
+        found = record["aggregates"][name]
+        assert abs(found["value"] - value) < 1e-12, name
+        assert found["low"] - 1e-9 <= value <= found["high"] + 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2", "cannot be read"),
+        ("{}", "holds no entry such as forget_Q_A_Prob"),
+        ('{"forget_Q_A_Prob": {"value_by_index": {"a": 3}}}', "another shape"),
+        ('{"forget_Q_A_Prob": 5}', "another shape"),
+    ],
+)
+def test_a_broken_log_ends_the_command_in_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    log = tmp_path / "TOFU_EVAL.json"
+    log.write_text(text)
+    with pytest.raises(UserError, match=said):
+        tell_log(log, None, 0, "table")
+
+
+def test_privleak_does_not_exist_where_the_retain_model_tells_the_sets_apart_entirely() -> None:
+    assert math.isnan(scores.privleak(0.9, 1.0))
+    assert scores.privleak(0.75) == pytest.approx(-50)

@@ -58,7 +58,7 @@ def test_the_caption_names_test_correction_level_and_what_plus_minus_means(study
     said = caption(compared(study))
     for words in (
         "Student's t",
-        "Holm's correction over the 4 comparisons",
+        "Holm's correction over 4 comparisons with grpo",
         "level 0.05",
         "bootstrap interval",
         "\u00b1",

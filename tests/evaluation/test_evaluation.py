@@ -85,7 +85,8 @@ def test_regrading_changes_verdicts_and_samples_nothing(finished):
         run_eval(resolve_eval({**SMALL, "seed": 5}, runs), anew=True)
 
 
-def test_the_same_figures_stand_in_every_format(finished, capsys):
+def test_the_same_figures_stand_in_every_format(finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     runs, outcome = finished
     resolved = resolve_eval(SMALL, runs)
     value = outcome.summary.average.value
@@ -153,7 +154,13 @@ def test_a_full_disk_is_one_sentence_and_what_was_done_is_kept(tmp_path):
     assert room.returncode == 1
     assert "cannot be written" in room.stderr and "free some space" in room.stderr
     assert "Traceback" not in room.stderr
-    assert not list(tmp_path.glob("*/evaluations/*/*/samples.parquet/part_*"))
+    (folder,) = [EvalDir(path) for path in tmp_path.glob("*/evaluations/*/*")]
+    survivors = {part: part.stat().st_mtime_ns for part in folder.parts()}
+    assert not folder.result.exists()
+    assert subprocess.run(command(tmp_path), capture_output=True).returncode == 0
+    assert {part: part.stat().st_mtime_ns for part in survivors} == survivors
+    rows = rows_of(folder)
+    assert len({(row["problem_id"], row["sample"]) for row in rows}) == len(rows) == 960
 
 
 def test_a_run_is_evaluated_in_its_own_folder_by_checkpoint(tmp_path):
