@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=HERE.parent / "models" / "smollm2-135m", help="the base model")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--seed", type=int, default=0, help="of row order and unlearning")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "unlearn_smollm2.md", help="the table")
+    parser.add_argument("--out", type=Path, default=HERE / "unlearn_smollm2.md", help="the table")
     arguments = parser.parse_args()
     folder = arguments.runs_dir / f"smollm2_tofu_s{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)

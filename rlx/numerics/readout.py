@@ -13,13 +13,16 @@ from rlx.numerics.logprobs import CHUNK_ELEMENTS, Head
 
 
 def over_logits(fn: Callable[..., Tensor], hidden_nd: Tensor, head: Head, *extras: Tensor) -> Tensor:
-    """``fn(logits_nv, *extras)`` of every token, in chunks whose logits are recomputed in the backward pass.
+    """``fn(logits_nv, *extras)`` of every token, a chunk of logits at a time.
+
+    Under a frozen head, a figure a token takes its gradient along on the way forward (each depends on its own hidden
+    state alone), so that no logits are computed twice; otherwise a chunk's logits are recomputed in the backward pass.
 
     Args:
         fn: row-wise function of logits [n, v] and of the extras' rows, giving [n] or [n, ...].
         hidden_nd: final hidden states.
         head: the output layer.
-        extras: tensors whose first axis is n.
+        extras: constants whose first axis is n.
     """
 
     def part(hidden: Tensor, *rows: Tensor) -> Tensor:
@@ -28,14 +31,28 @@ def over_logits(fn: Callable[..., Tensor], hidden_nd: Tensor, head: Head, *extra
     size = max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
     if not len(hidden_nd):
         return part(hidden_nd, *extras)
+    trained = head.weight_vd.requires_grad or (head.bias_v is not None and head.bias_v.requires_grad)
     pieces = []
     for start in range(0, len(hidden_nd), size):
         rows = [tensor[start : start + size] for tensor in (hidden_nd, *extras)]
-        if torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            pieces.append(part(*rows))
+        elif trained or not hidden_nd.requires_grad:
             pieces.append(checkpoint(part, *rows, use_reentrant=False, preserve_rng_state=False))
         else:
-            pieces.append(part(*rows))
+            pieces.append(_with_gradient(part, *rows))
     return torch.cat(pieces)
+
+
+def _with_gradient(part: Callable[..., Tensor], hidden_nd: Tensor, *rows: Tensor) -> Tensor:
+    """``part(hidden_nd, *rows)`` whose graph holds d value / d hidden [n, d] in place of the logits."""
+    leaf_nd = hidden_nd.detach().requires_grad_()
+    values = part(leaf_nd, *rows)
+    if values.dim() > 1:
+        return checkpoint(part, hidden_nd, *rows, use_reentrant=False, preserve_rng_state=False)
+    (slope_nd,) = torch.autograd.grad(values.sum(), leaf_nd)
+    # Adds 0 to the value and slope . d hidden to the gradient.
+    return values.detach() + ((hidden_nd - leaf_nd.detach()) * slope_nd).sum(dim=1, dtype=values.dtype)
 
 
 def label_logprobs(hidden_nd: Tensor, labels_n: Tensor, head: Head) -> Tensor:
