@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from rlx.resolve import resolve
+from rlx.resolve_unlearn import resolve_unlearn
 from rlx.spec_file import read_spec
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SPECS = sorted(path for path in FOLDER.glob("*.yaml") if "method" not in yaml.safe_load(path.read_text()))
+UNLEARN = sorted(set(FOLDER.glob("*.yaml")) - set(SPECS))
 PAPER = [path for path in SPECS if path.stem.endswith("_dapo-math-17k")]
 
 
@@ -21,6 +23,20 @@ def test_the_spec_resolves_and_is_named_after_what_it_runs(path):
     method, _, rest = path.stem.partition("_r1-") if "_r1-" in path.stem else path.stem.partition("_smollm2")
     assert resolved.spec.algorithm.name == method
     assert rest
+
+
+@pytest.mark.parametrize("path", UNLEARN, ids=lambda path: path.stem)
+def test_an_unlearning_spec_resolves_and_says_what_is_stated_and_what_is_guessed(path):
+    text, spec = path.read_text(), resolve_unlearn(read_spec(path)).spec
+    assert "# Stated" in text and "# Our guess" in text and "never a reproduction" in text
+    assert path.stem.startswith(spec.method.name.partition("@")[0])
+    assert (spec.epochs, spec.batch.forget, spec.optim.weight_decay) == (10, 32, 0.01)
+    assert spec.optim.warmup_updates == -(-200 // spec.batch.forget)
+    assert spec.method.params["kl_direction"] == "theta_ref" and not spec.method.train_lm_head
+
+
+def test_both_models_of_the_palu_paper_are_there():
+    assert [path.stem for path in UNLEARN] == ["palu_llama-2-7b_tofu-forget05", "palu_llama-3.1-8b_tofu-forget05"]
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)

@@ -49,7 +49,8 @@ def _with_gradient(part: Callable[..., Tensor], hidden_nd: Tensor, *rows: Tensor
     leaf_nd = hidden_nd.detach().requires_grad_()
     values = part(leaf_nd, *rows)
     if values.dim() > 1:
-        return checkpoint(part, hidden_nd, *rows, use_reentrant=False, preserve_rng_state=False)
+        again: Tensor = checkpoint(part, hidden_nd, *rows, use_reentrant=False, preserve_rng_state=False)
+        return again
     (slope_nd,) = torch.autograd.grad(values.sum(), leaf_nd)
     # Adds 0 to the value and slope . d hidden to the gradient.
     return values.detach() + ((hidden_nd - leaf_nd.detach()) * slope_nd).sum(dim=1, dtype=values.dtype)

@@ -1,0 +1,140 @@
+"""Time of `rlx compare` over many runs, read from run folders and from MLflow.
+
+    python experiments/perf/reports.py [--runs 300] [--metrics 200] [--steps 20] [--out experiments/perf/reports.md]
+
+The runs are synthetic (ten settings of grpo by thirty seeds; 100 problems, 4 samples each), written by the classes that
+real runs are written by. Each measurement is one whole command: process, reading, statistics, all six renderings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rlx.benchmarks.summary import as_json, problem_scores, summarised
+from rlx.compare.page import BY_STEP, EVERY_AXIS
+from rlx.eval_spec import Protocol
+from rlx.resolve import resolve
+from rlx.rundir import RunDir
+from rlx.track import JsonlLog, MlflowSink, tracking_uri
+
+PROBLEMS, SAMPLES, SEEDS = 100, 4, 30
+PROTOCOL = Protocol(
+    benchmark="made", problems=PROBLEMS, data_sha256="0" * 64, prompt="{problem}", system=None, chat_template="none",
+    n=SAMPLES, temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=64, stop=(), seed=0, grader="rlx",
+    grader_version="1", engine="none", engine_version="0", dtype="float32",
+)  # fmt: skip
+
+
+def write_run(runs: Path, number: int, metrics: int, steps: int, mlflow: bool) -> RunDir:
+    """One finished run with its evaluation, in a folder and, if asked for, in MLflow."""
+    chance = np.random.Generator(np.random.Philox(number))
+    content = {
+        "seed": number % SEEDS,
+        "algorithm": {"name": "grpo", "params": {"clip_low": 0.1 + 0.01 * (number // SEEDS)}},
+    }
+    resolved = resolve(content)
+    run = RunDir(runs / resolved.run_id)
+    run.create(content, resolved.model_dump_json())
+    names = list(dict.fromkeys(key for key, _ in (*EVERY_AXIS, *BY_STEP)))
+    names += [f"made/{i}" for i in range(metrics - len(names))]
+    log = JsonlLog(run.metrics, warn=print)
+    records = [
+        {"step": step, **dict(zip(names, chance.random(len(names)).tolist(), strict=True))} for step in range(steps)
+    ]
+    for record in records:
+        log.write(record)
+    log.close()
+    folder = run.evaluation("final", f"made-{PROTOCOL.digest}")
+    folder.root.mkdir(parents=True)
+    ability = 0.4 + 0.02 * (number // SEEDS)
+    rows = [
+        {
+            "problem_id": f"p{problem}", "sample": sample, "score": float(chance.random() < ability), "reason": "exact",
+            "extracted": "1", "tokens": 10, "finished": True, "subject": "", "level": "",
+        }
+        for problem in range(PROBLEMS)
+        for sample in range(SAMPLES)
+    ]  # fmt: skip
+    folder.protocol.write_text(PROTOCOL.model_dump_json(), encoding="utf-8")
+    folder.result.write_text(json.dumps(as_json(summarised("made", rows), problem_scores(rows))), encoding="utf-8")
+    if mlflow:
+        uri, tags = tracking_uri(runs), {"rlx.run_id": run.run_id}
+        sink = MlflowSink(uri, "rlx", run.run_id, run.root / "mlflow.json", print)
+        sink.start(content, tags, [run.resolved])
+        for record in records:
+            sink.write(record)
+        sink.close("FINISHED", 600.0)
+        of_evaluation = {**tags, "rlx.kind": "evaluation", "rlx.checkpoint": "final"}
+        sink = MlflowSink(uri, "rlx-eval", run.run_id, folder.mlflow, print)
+        sink.start({}, of_evaluation, [folder.protocol, folder.result])
+        sink.close("FINISHED", 600.0)
+    return run
+
+
+def seconds(command: list[str], repeats: int, environment: dict[str, str], forget: Callable[[], None]) -> float:
+    """Median of whole commands."""
+    taken = []
+    for _ in range(repeats):
+        forget()
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        taken.append(time.perf_counter() - began)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    return statistics.median(taken)
+
+
+def measured(arguments: argparse.Namespace) -> str:
+    """The table as Markdown."""
+    with tempfile.TemporaryDirectory() as place:
+        runs, reports = Path(place) / "runs", Path(place) / "reports"
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        began = time.perf_counter()
+        made = [write_run(runs, i, arguments.metrics, arguments.steps, mlflow=True) for i in range(arguments.runs)]
+        print(f"{len(made)} runs written in {time.perf_counter() - began:.0f} s", flush=True)
+
+        def forget() -> None:
+            for file in reports.glob("*/*"):
+                file.unlink()
+
+        command = [sys.executable, "-m", "rlx.cli", "compare", "--runs-dir", str(runs), "--out", str(reports)]
+        folders = seconds([*command, *(run.run_id for run in made)], arguments.repeats, environment, forget)
+        logged = seconds([*command, "--experiment", "rlx"], arguments.repeats, environment, forget)
+    return (
+        "# Time of a report over many runs\n\n"
+        f"`python experiments/perf/reports.py --runs {arguments.runs} --metrics {arguments.metrics} --steps "
+        f"{arguments.steps}`, {datetime.date.today()}, CPU ({platform.machine()}, {os.cpu_count()} cores), median of "
+        f"{arguments.repeats}. Each run has {arguments.steps} records of {arguments.metrics} metrics and {PROBLEMS} "
+        f"problems with {SAMPLES} samples; {arguments.runs // SEEDS} methods by {SEEDS} seeds. One whole command, with "
+        "every rendering and the report's way into MLflow.\n\n"
+        f"| read from | seconds |\n|---|---|\n| run folders | {folders:.1f} |\n| MLflow (sqlite) | {logged:.1f} |\n"
+    )
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description="Time rlx compare over many runs.")
+    for name, default in (("runs", 300), ("metrics", 200), ("steps", 20), ("repeats", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="the table")
+    arguments = parser.parse_args()
+    text = measured(arguments)
+    print(text)
+    arguments.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
