@@ -22,8 +22,9 @@ from torch import Tensor
 
 from rlx.backends.unlearn_local import run_unlearn
 from rlx.data.chat import encode as encode_prompt
+from rlx.data.chat import end_of_turn
 from rlx.data.forget import Request, read_requests
-from rlx.data.unlearn_tokens import encode
+from rlx.data.unlearn_tokens import Template, encode
 from rlx.engine.model import load_model, load_tokenizer, save_model
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.numerics.collate import TokenBatch, TokenSequence
@@ -77,9 +78,8 @@ def fine_tune(base: Path, requests: Sequence[Request], out: Path, seed: int) -> 
     began = time.perf_counter()
     spec = Model(path=str(base), precision="bfloat16")
     tokenizer = load_tokenizer(str(base), spec)
-    sequences: list[TokenSequence] = [
-        encode(tokenizer, lambda q: list(encode_prompt(q, PROMPT, tokenizer)), request).sequence for request in requests
-    ]
+    template = Template(lambda q: list(encode_prompt(q, PROMPT, tokenizer)), end_of_turn(PROMPT, tokenizer))
+    sequences: list[TokenSequence] = [encode(tokenizer, template, request).sequence for request in requests]
     an_epoch = -(-len(sequences) // BATCH)
     optim = Optim(lr=LEARNING_RATE, warmup_updates=10, schedule="linear", weight_decay=0.01)
     engine = Engine(load_model(str(base), spec, torch.device("cpu")), spec, optim, EPOCHS * an_epoch, 4096)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rlx.data.chat import encode as encode_prompt
+from rlx.data.chat import end_of_turn
 from rlx.data.forget import Coverage, Request, coverage, with_spans
 from rlx.data.spans import surprising_spans
 from rlx.data.unlearn_sets import load_sets
-from rlx.data.unlearn_tokens import Example, Render, encode, examples
+from rlx.data.unlearn_tokens import Example, Template, encode, examples
 from rlx.engine.model import LM, add_lora, head_of, load_model, load_tokenizer, stop_ids
 from rlx.engine.step import Engine, make_accelerator
 from rlx.engine.tap import LayerTap
@@ -57,7 +58,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     spec = resolved.spec
     torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
-    render = _renderer(resolved, tokenizer)
+    template = _template(resolved, tokenizer)
     component = unlearn_method(spec)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
@@ -71,16 +72,17 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     total = spec.epochs * updates_an_epoch(len(sets.forget), spec.batch.forget)
     trained = add_lora(lm, spec.model)
     engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
-    sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stop_ids(engine.lm, tokenizer))
+    stops = tuple(sorted({*stop_ids(engine.lm, tokenizer), template.end}))
+    sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler = HFSampler(engine.lm, engine.accelerator.autocast)
-    subject = Subject(engine, sampler, tokenizer, render, sampling)
+    subject = Subject(engine, sampler, tokenizer, template, sampling)
     requests = with_spans(sets.forget, spec.forget.spans)
     if spec.forget.spans == "surprisal":
         requests = _surprising(subject, requests, spec.forget.surprisal)
     report = _told(requests, needs, recorder, resolved)
     alternates = spec.seed if "alternate" in needs else None
-    forget = examples(tokenizer, render, requests, spec.forget.max_tokens, alternates)
-    retain = examples(tokenizer, render, sets.retain, spec.forget.max_tokens)
+    forget = examples(tokenizer, template, requests, spec.forget.max_tokens, alternates)
+    retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
     settings = method.hyper.model_dump()
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     tap = LayerTap(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
@@ -156,15 +158,15 @@ def needs_head(needs: frozenset[str]) -> bool:
     return any(need.endswith("ref_hidden") for need in needs)
 
 
-def _renderer(resolved: ResolvedUnlearn, tokenizer: Any) -> Render:
+def _template(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     forget = resolved.spec.forget
     data = Data(system=forget.system, suffix=forget.suffix, chat=forget.chat)
-    return lambda question: list(encode_prompt(question, data, tokenizer))
+    return Template(lambda question: list(encode_prompt(question, data, tokenizer)), end_of_turn(data, tokenizer))
 
 
 def _surprising(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:
     """Requests with the tokens that the model does not expect when it is not shown the question."""
-    bare = [encode(subject.tokenizer, subject.render, replace(request, question="")) for request in requests]
+    bare = [encode(subject.tokenizer, subject.template, replace(request, question="")) for request in requests]
 
     def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
         return -label_logprobs(hidden_nd, tokens.targets_n, head)

@@ -33,34 +33,24 @@ def encode(question: str, data: Data, tokenizer: Any) -> tuple[int, ...]:
     return _ids(text, tokenizer)
 
 
-def encode_pair(question: str, answer: str, data: Data, tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Token ids of a prompt, and of the answer that follows it with the token that ends it.
-
-    The answer is tokenised by itself, so that its tokens are those that a model samples behind the prompt.
+def end_of_turn(data: Data, tokenizer: Any) -> int:
+    """The special token that the template writes behind an answer, else the end of sequence: in some they differ.
 
     Args:
-        question: the question's text.
-        answer: the answer's text.
         data: see ``encode``.
         tokenizer: a transformers tokenizer.
 
     Raises:
         UserError: when neither the template nor the tokenizer has a token that ends an answer.
     """
-    end = _end_of_turn(data, tokenizer)
+    end: int | None = tokenizer.eos_token_id
+    if not _is_plain(data, tokenizer):
+        messages = [*_messages(_PROBE, data), {"role": "assistant", "content": _PROBE}]
+        behind = _ids(_rendered(messages, tokenizer, continued=False).rpartition(_PROBE)[2], tokenizer)
+        end = behind[0] if behind and behind[0] in tokenizer.added_tokens_decoder else end
     if end is None:
         raise UserError("the tokenizer has no end-of-sequence token", fix="set eos_token in its tokenizer_config.json")
-    return encode(question, data, tokenizer), (*_ids(answer, tokenizer), end)
-
-
-def _end_of_turn(data: Data, tokenizer: Any) -> int | None:
-    """The special token that the template writes behind an answer, else the end of sequence: in some they differ."""
-    eos: int | None = tokenizer.eos_token_id
-    if _is_plain(data, tokenizer):
-        return eos
-    messages = [*_messages(_PROBE, data), {"role": "assistant", "content": _PROBE}]
-    behind = _ids(_rendered(messages, tokenizer, continued=False).rpartition(_PROBE)[2], tokenizer)
-    return behind[0] if behind and behind[0] in tokenizer.added_tokens_decoder else eos
+    return end
 
 
 def _is_plain(data: Data, tokenizer: Any) -> bool:

@@ -12,8 +12,6 @@ from rlx.data.forget import Request
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence
 
-Render = Callable[[str], list[int]]
-"""A question to the token ids of the prompt that asks it."""
 REFUSALS = (
     "I can't help with that.",
     "That is not something I know.",
@@ -27,6 +25,20 @@ REFUSALS = (
     "There is nothing I could tell you about it.",
 )
 """Preferred answers of requests that bring none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a question is put to the model, and what ends its answer.
+
+    Example:
+        ``Template(prompt=lambda question: tokenizer(question)["input_ids"], end=tokenizer.eos_token_id)``
+    """
+
+    prompt: Callable[[str], list[int]]
+    """A question to the token ids of the prompt that asks it."""
+    end: int
+    """Token behind an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +69,35 @@ class Example:
     alternate: TokenSequence | None = None
 
 
-def encode(tokenizer: Any, render: Render, request: Request, answer: str | None = None) -> Encoded:
+def encode(tokenizer: Any, template: Template, request: Request, answer: str | None = None) -> Encoded:
     """The request's question with its answer (or another one) and the end of sequence.
 
     A token is sensitive when its characters overlap a span; spans belong to the request's own answer only.
 
     Args:
         tokenizer: a fast tokenizer.
-        render: see ``Render``; a request without a question starts from the tokenizer's first token.
+        template: see ``Template``; a request without a question starts from the tokenizer's first token.
         request: what to encode.
         answer: another answer.
     """
     text = request.answer if answer is None else answer
     made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = [(int(start), int(end)) for start, end in made["offset_mapping"]]
-    prompt = render(request.question) if request.question else _start(tokenizer)
+    prompt = template.prompt(request.question) if request.question else _start(tokenizer)
     spans = request.spans if answer is None else ()
     sensitive = [any(start < s.end and s.start < end for s in spans) for start, end in offsets]
-    response = (*made["input_ids"], tokenizer.eos_token_id)
+    response = (*made["input_ids"], template.end if request.question else tokenizer.eos_token_id)
     return Encoded(TokenSequence(tuple(prompt), response), (*sensitive, False), tuple(offsets))
 
 
 def examples(
-    tokenizer: Any, render: Render, requests: Sequence[Request], max_tokens: int, alternates: int | None = None
+    tokenizer: Any, template: Template, requests: Sequence[Request], max_tokens: int, alternates: int | None = None
 ) -> list[Example]:
     """Every request as an example.
 
     Args:
         tokenizer: a fast tokenizer.
-        render: see ``Render``.
+        template: see ``Template``.
         requests: what to encode.
         max_tokens: longest sequence allowed (tokens).
         alternates: seed of the refusals where preferred answers are needed; ``None`` makes none.
@@ -96,7 +108,7 @@ def examples(
     generator = np.random.Generator(np.random.Philox(key=alternates or 0))
     made = []
     for request in requests:
-        encoded = encode(tokenizer, render, request)
+        encoded = encode(tokenizer, template, request)
         if len(encoded.sequence) > max_tokens:
             raise UserError(
                 f"request {request.id} (line {request.line}) has {len(encoded.sequence)} tokens, more than "
@@ -106,7 +118,7 @@ def examples(
         refusal = REFUSALS[int(generator.integers(len(REFUSALS)))]
         alternate = None
         if alternates is not None:
-            alternate = encode(tokenizer, render, request, request.alternate or refusal).sequence
+            alternate = encode(tokenizer, template, request, request.alternate or refusal).sequence
         made.append(Example(request, encoded, alternate))
     return made
 

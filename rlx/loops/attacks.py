@@ -88,7 +88,7 @@ def relearned(lm: LM, subject: Subject, requests: Sequence[Request], spec: Unlea
     optim = spec.optim.model_copy(update={"warmup_updates": 0, "schedule": "constant"})
     lm.requires_grad_(True)
     engine = Engine(lm, spec.model, optim, settings.relearn_updates, spec.batch.max_tokens)
-    sequences = [encode(subject.tokenizer, subject.render, request).sequence for request in requests]
+    sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     counts = {"relearn": Counts(sum(len(s.response) for s in sequences), len(sequences))}
     mine = sequences[engine.rank :: engine.world]
     for _ in range(settings.relearn_updates):
@@ -155,6 +155,6 @@ def _nll(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:
 
 def _head(subject: Subject, request: Request, tokens: int) -> str:
     """The text of the answer's first tokens."""
-    encoded = encode(subject.tokenizer, subject.render, request)
+    encoded = encode(subject.tokenizer, subject.template, request)
     given = min(tokens, len(encoded.sequence.response) - 1)
     return request.answer[: encoded.offsets[given - 1][1]] if given else ""

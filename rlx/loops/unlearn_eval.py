@@ -14,7 +14,7 @@ from torch import Tensor
 from rlx.benchmarks.rouge import rouge_l_recall
 from rlx.benchmarks.tofu_scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
 from rlx.data.forget import Request
-from rlx.data.unlearn_tokens import Render, encode
+from rlx.data.unlearn_tokens import Template, encode
 from rlx.engine.model import ReadableModel, causal_lm
 from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
@@ -48,13 +48,13 @@ class Subject:
     """The model that is examined, and how to speak to it.
 
     Example:
-        ``Subject(engine, HFSampler(engine.lm), tokenizer, render, Sampling(0.0, 64, stop_ids=(2,)))``
+        ``Subject(engine, HFSampler(engine.lm), tokenizer, template, Sampling(0.0, 64, stop_ids=(2,)))``
     """
 
     engine: Engine
     sampler: HFSampler
     tokenizer: Any
-    render: Render
+    template: Template
     sampling: Sampling
     """Greedy: temperature 0."""
     model: ReadableModel | None = None
@@ -94,7 +94,7 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
         requests: what to ask; a plain text is continued from its start.
         prefix_tokens: so many tokens of the right answer are put in its mouth first (a jailbreak); the text holds them.
     """
-    sequences = [encode(subject.tokenizer, subject.render, request).sequence for request in requests]
+    sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     prefixes = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
     prompts = [[*s.prompt, *prefix] for s, prefix in zip(sequences, prefixes, strict=True)]
     groups = subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)
@@ -108,7 +108,7 @@ def _forced(subject: Subject, rows: Sequence[tuple[str, int, Request]]) -> list[
     """Teacher-forced scores of (part, index, request) rows."""
 
     def tokens_of(request: Request, text: str | None = None) -> TokenSequence:
-        return encode(subject.tokenizer, subject.render, request, text).sequence
+        return encode(subject.tokenizer, subject.template, request, text).sequence
 
     own = [tokens_of(request) for _, _, request in rows]
     others: list[TokenSequence] = []

@@ -17,8 +17,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rlx.data.chat import encode, encode_pair
+from rlx.data.chat import encode, end_of_turn
+from rlx.data.forget import Request
 from rlx.data.prompts import Prompt, hold_out, load_prompts, prompt_indices
+from rlx.data.unlearn_tokens import Template
+from rlx.data.unlearn_tokens import encode as encode_answer
 from rlx.errors import UserError
 from rlx.resolve import EMBEDDED_MODEL
 from rlx.spec import Data
@@ -104,7 +107,10 @@ def test_a_system_prompt_that_the_template_drops_is_no_silent_loss():
 
 def test_a_pair_is_the_prompt_and_the_answer_as_the_template_would_write_them(tokenizer):
     data = Data(system="be kind", suffix=" 1")
-    prompt, answer = encode_pair("what is", "answer three", data, tokenizer)
+    template = Template(lambda question: list(encode(question, data, tokenizer)), end_of_turn(data, tokenizer))
+    request = Request(id="1", line=1, question="what is", answer="answer three")
+    pair = encode_answer(tokenizer, template, request).sequence
+    prompt, answer = pair.prompt, pair.response
     assert words(prompt) == ["<s>", "[SYS]", "be", "kind", "[USER]", "what", "is", "1", "[BOT]"]
     assert words(answer) == ["answer", "three", "[END]"]
     turns = (("system", "be kind"), ("user", "what is 1"), ("assistant", "answer three"))
@@ -114,15 +120,15 @@ def test_a_pair_is_the_prompt_and_the_answer_as_the_template_would_write_them(to
 
 def test_an_answer_ends_with_eos_where_the_template_has_no_token_for_it(tokenizer):
     for data, made in ((Data(chat="never"), tokenizer), (Data(), chat_tokenizer(None)), (Data(), chat_tokenizer(DEAF))):
-        assert words(encode_pair("what is", "three", data, made)[1]) == ["three", "</s>"]
-    assert words(encode_pair("what", "three", Data(), chat_tokenizer(specials=()))[1]) == ["three", "</s>"]
+        assert words([end_of_turn(data, made)]) == ["</s>"]
+    assert words([end_of_turn(Data(), chat_tokenizer(specials=()))]) == ["</s>"]
 
 
-def test_a_tokenizer_without_any_end_is_refused_for_pairs():
+def test_a_tokenizer_without_any_end_is_refused():
     bare = chat_tokenizer(None)
     bare.eos_token = None
     with pytest.raises(UserError, match=r"no end-of-sequence token; set eos_token in its tokenizer_config\.json"):
-        encode_pair("what", "three", Data(), bare)
+        end_of_turn(Data(), bare)
 
 
 def test_one_question_alone_cannot_be_held_out():
