@@ -140,10 +140,10 @@ def result_table(folders: Sequence[RunDir], seconds: dict[str, float], seed: int
         "# SmolLM2-135M unlearns two TOFU authors",
         "",
         f"`python experiments/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, CPU ({platform.machine()}), "
-        f"{torch.get_num_threads()} thread(s), other work beside it; one run a method, so this ranks nobody. Learning rate "
-        f"2e-5, 8 epochs, defaults otherwise but for palu's alpha 5 (at its default 1 no checkpoint kept the utility). "
-        "Forget figures are of the final "
-        "half (one author, 20 questions, so the intervals say nothing about authors); retain figures of 40 questions.",
+        f"{torch.get_num_threads()} thread(s), other work beside it; one run a method, so this ranks nobody. Learning "
+        "rate 2e-5, 8 epochs, defaults otherwise but for palu's alpha 5 (at its default 1 no checkpoint kept the "
+        "utility). Forget figures are of the final half (one author, 20 questions, so the intervals say nothing about "
+        "authors); retain figures of 40 questions.",
         "",
         f"| model | chosen update | {' | '.join(names)} | seconds |",
         "|---" * (len(names) + 3) + "|",
