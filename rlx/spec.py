@@ -75,8 +75,13 @@ class Data(Section):
 class Rollout(Section):
     """How responses are sampled."""
 
-    engine: Literal["hf"] = "hf"
-    """``hf`` samples with transformers from the trainer's own weights."""
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    """``hf`` samples with transformers from the trainer's own weights, ``vllm`` from a copy that is renewed before every
+    rollout; ``auto`` takes vLLM where it is installed and the model is large enough to be worth it."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What vLLM's copy computes in; ``auto`` is the trainer's own."""
+    check_every: int = Field(default=25, ge=0)
+    """Steps between comparisons of vLLM's log-probs with the trainer's, after the first three; 0 leaves it at those."""
     samples_per_prompt: int = Field(default=8, ge=1)
     """Group size g."""
     temperature: float = Field(default=1.0, ge=0)
@@ -175,18 +180,18 @@ class Sharding(Section):
 
 
 class Cluster(Section):
-    """Where ``backend: verl`` runs. Not part of the run's identity."""
+    """Machines and GPUs: what ``backend: verl`` runs on, and how vLLM lies on them. Not part of the run's identity."""
 
     nodes: int = Field(default=1, ge=1)
-    """Machines of the Ray cluster."""
+    """Of verl: machines of the Ray cluster."""
     gpus_per_node: int = Field(default=8, ge=1)
-    """GPUs on each."""
+    """Of verl: GPUs on each."""
     ray_address: str | None = None
-    """Of a Ray cluster that stands, such as ``auto``; null starts one on this machine."""
+    """Of verl: a Ray cluster that stands, such as ``auto``; null starts one on this machine."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share one copy of the sampler."""
+    """GPUs that share one copy of vLLM's weights; locally it divides the number of processes."""
     memory_share: float = Field(default=0.5, gt=0, lt=1)
-    """Part of a GPU's memory that the sampler takes."""
+    """Part of a GPU's memory that vLLM takes."""
 
 
 class Evaluation(Section):
@@ -266,4 +271,6 @@ class Resolved(Section):
     """Content hashes of local files that the run reads."""
     total_updates: int
     sequences_per_update: int
+    engine_reason: str = ""
+    """Why ``rollout.engine`` is what it is."""
     version: str = __version__

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rlx.backends.samplers import make_sampler
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
 from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
@@ -17,7 +18,6 @@ from rlx.loops.stop import Stop
 from rlx.registry import Method, get
 from rlx.resolve import EMBEDDED_DATA, policy_method
 from rlx.rewards.grade import grade
-from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rundir import RunDir
 from rlx.spec import Resolved
@@ -41,11 +41,13 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
         reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
     component = policy_method(spec)
+    sampler, watch = make_sampler(resolved, engine, recorder)
     return Parts(
         resolved=resolved,
         run=folder,
         engine=engine,
-        sampler=HFSampler(engine.lm, engine.accelerator.autocast),
+        sampler=sampler,
+        watch=watch,
         tokenizer=tokenizer,
         method=Method(component, component.hyper(**spec.algorithm.params)),
         reward=graded_by(spec.reward.name),

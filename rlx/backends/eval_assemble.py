@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import transformers
@@ -15,7 +16,7 @@ from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.console import warn
 from rlx.data.chat import encode
 from rlx.engine.checkpoint import put_weights
-from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, stop_ids
+from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, save_model, stop_ids
 from rlx.engine.step import make_accelerator
 from rlx.errors import UserError
 from rlx.eval_spec import Protocol, ResolvedEval
@@ -24,10 +25,15 @@ from rlx.loops.stop import Stop
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampling
+from rlx.rollout.sampler import Sampler, Sampling
+from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Data, Model, Resolved
 from rlx.spec_file import validate
+
+
+PROMPT_ROOM = 4096
+"""Longest benchmark prompt that vLLM makes room for (tokens)."""
 
 
 @dataclass(slots=True)
@@ -39,7 +45,7 @@ class Candidate:
     tokenizer: Any = field(init=False)
     stops: tuple[int, ...] = field(init=False)
     context: int | None = field(init=False)
-    _sampler: HFSampler | None = None
+    _sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         """Read configuration and tokenizer."""
@@ -57,20 +63,56 @@ class Candidate:
     @property
     def dtype(self) -> str:
         """What it computes in."""
-        return "bfloat16 autocast" if make_accelerator(self.model).mixed_precision == "bf16" else "float32"
+        half = make_accelerator(self.model).mixed_precision == "bf16"
+        if self.resolved.engine == "vllm":
+            return "bfloat16" if half else "float32"
+        return "bfloat16 autocast" if half else "float32"
 
-    def sampler(self) -> HFSampler:
+    @property
+    def engine_version(self) -> str:
+        """What samples, with its version."""
+        if self.resolved.engine == "vllm":
+            return vllm_version()
+        return f"transformers {transformers.__version__}"
+
+    def sampler(self) -> Sampler:
         """The sampler over the model's weights."""
         if self._sampler is None:
-            accelerator = make_accelerator(self.model)
-            lm = load_model(self.resolved.model_folder, self.model, accelerator.device)
-            if self.resolved.weights and self.resolved.run_spec:
-                trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
-                adapted = add_lora(lm, trained.spec.model)
-                put_weights(Path(self.resolved.weights), adapted)
-                lm = causal_lm(adapted)
-            self._sampler = HFSampler(lm.eval(), accelerator.autocast)
+            self._sampler = self._vllm() if self.resolved.engine == "vllm" else self._hf()
         return self._sampler
+
+    def _hf(self) -> HFSampler:
+        return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
+
+    def _vllm(self) -> VLLMSampler:
+        """vLLM over the saved model; a checkpoint's weights are saved as one first."""
+        if not self.resolved.weights:
+            return VLLMSampler(self._options(self.resolved.model_folder))
+        with TemporaryDirectory(prefix="rlx-") as folder:
+            save_model(self._weights(), self.tokenizer, Path(folder))
+            return VLLMSampler(self._options(folder))
+
+    def _options(self, folder: str) -> EngineOptions:
+        spec, longest = self.resolved.spec, self.resolved.max_new_tokens + PROMPT_ROOM
+        return EngineOptions(
+            model=folder,
+            dtype=self.dtype,
+            longest=longest if self.context is None else min(longest, self.context),
+            seed=spec.seed,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            tensor_parallel=spec.tensor_parallel,
+            memory_share=spec.memory_share,
+        )
+
+    def _weights(self) -> Any:
+        """The transformers model, with the checkpoint's weights if one is named."""
+        lm = load_model(self.resolved.model_folder, self.model, make_accelerator(self.model).device)
+        if self.resolved.weights and self.resolved.run_spec:
+            trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
+            lm = add_lora(lm, trained.spec.model)
+            put_weights(Path(self.resolved.weights), lm)
+        return lm
 
 
 def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candidate, stop: Stop) -> Exam:
@@ -98,8 +140,8 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
         seed=spec.seed,
         grader=grader,
         grader_version=VERSION,
-        engine="hf",
-        engine_version=f"transformers {transformers.__version__}",
+        engine=resolved.engine,
+        engine_version=candidate.engine_version,
         dtype=candidate.dtype,
     )
     folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{name}-{protocol.digest}")

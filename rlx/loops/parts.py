@@ -11,6 +11,7 @@ from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
 from rlx.loops.rollouts import Decode, Reward
 from rlx.loops.stop import Stop
+from rlx.loops.sync import Watch
 from rlx.registry import Method
 from rlx.rollout.sampler import Sampler, Sampling
 from rlx.rundir import RunDir
@@ -46,6 +47,8 @@ class Parts:
     run: RunDir
     engine: Engine
     sampler: Sampler
+    watch: Watch | None
+    """How the sampler's copy of the weights is watched; None where it has none."""
     tokenizer: Any
     method: Method
     reward: Reward

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.engine.model import causal_lm
+from rlx.errors import UserError
 from rlx.loops.evaluate import accuracy
 from rlx.loops.parts import Parts
 from rlx.loops.policy_step import less_kl, update_policy
@@ -17,6 +18,7 @@ from rlx.loops.rl_metrics import Rollout, step_metrics
 from rlx.loops.rollouts import Graded, grade, group_advantages, rollout_seeds, sample_groups, with_signal
 from rlx.loops.samples import Row, sample_rows, write_samples
 from rlx.loops.stop import Interrupted
+from rlx.loops.sync import check_sync
 from rlx.numerics.advantages import ADVANTAGES
 
 
@@ -30,7 +32,8 @@ def train(parts: Parts) -> bool:
     """
     spec, engine = parts.resolved.spec, parts.engine
     story = _start(parts)
-    if story.position.step == 0:
+    began = story.position.step
+    if began == 0:
         parts.recorder.write({"step": 0, **_evaluated(parts, 0, story)})
     while story.position.step < spec.steps and not engine.agree(parts.stop.requested):
         step = story.position.step + 1
@@ -38,12 +41,16 @@ def train(parts: Parts) -> bool:
         try:
             with parts.stop.interruptible(alone=engine.world == 1):
                 rollout = _rollout(parts, story.position.drawn, clock)
+                synced = _synced(parts, rollout, step, began, clock)
         except Interrupted:
             break
+        except UserError:
+            _saved_at_least(parts, story)
+            raise
         with clock.measure("update"):
             adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
             updates = update_policy(rollout.graded, adv_b, parts)
-        record = {"step": step, **step_metrics(rollout, updates, engine)}
+        record = {"step": step, **step_metrics(rollout, updates, engine), **synced}
         story.rows += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
         story.position = replace(
             story.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
@@ -104,7 +111,8 @@ def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
     """Sample and grade the prompts of one step; with dynamic sampling, until enough groups carry a signal."""
     spec = parts.resolved.spec
     wanted = spec.batch.prompts
-    parts.sampler.load_weights(causal_lm(parts.engine.whole()))
+    with clock.measure("sync"):
+        parts.sampler.load_weights(causal_lm(parts.engine.whole()))
     every = _groups(parts, drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
         return Rollout(every, every, drawn + wanted, tries=1)
@@ -115,6 +123,16 @@ def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
         kept, signals = with_signal(every, wanted, parts.engine)
         tries += 1
     return Rollout(kept, every, drawn + tries * wanted, tries)
+
+
+def _synced(parts: Parts, rollout: Rollout, step: int, began: int, clock: Clock) -> dict[str, float]:
+    """Let the sampler rest, and compare its log-probs with the trainer's when that is due."""
+    parts.sampler.rest()
+    if parts.watch is None or not parts.watch.due(step, began):
+        return {}
+    with clock.measure("sync"):
+        temperature = parts.resolved.spec.rollout.temperature
+        return check_sync(rollout.sampled, parts.engine, temperature, parts.watch.tolerance)
 
 
 def _groups(parts: Parts, drawn: int, first: int, clock: Clock) -> Graded:
@@ -140,10 +158,17 @@ def _evaluated(parts: Parts, step: int, story: _Story) -> dict[str, float]:
         return {}
     start = time.perf_counter()
     result = accuracy(parts)
+    parts.sampler.rest()
     score = result.get("eval/sampled_accuracy", -1.0)
     if step and score > story.position.best_score:
         story.position = replace(story.position, best_step=step, best_score=score)
     return result | {"time/eval": round(time.perf_counter() - start, 4)}
+
+
+def _saved_at_least(parts: Parts, story: _Story) -> None:
+    """Before a failed rollout ends the run: keep the steps done. Several processes may not all have failed."""
+    if parts.engine.world == 1 and story.saved_step < story.position.step:
+        _checkpoint(parts, story)
 
 
 def _checkpoint(parts: Parts, story: _Story) -> None:

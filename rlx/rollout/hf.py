@@ -38,6 +38,9 @@ class HFSampler:
         """Nothing to copy: the sampler reads the trainer's own module."""
         self.lm = model
 
+    def rest(self) -> None:
+        """Nothing to give back: it holds nothing of its own."""
+
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Response]]:

@@ -69,6 +69,10 @@ class Sampler(Protocol):
         """Take over the weights of the trainer's causal language model."""
         ...
 
+    def rest(self) -> None:
+        """Give back what is not needed until weights are loaded again."""
+        ...
+
 
 def sample_seed(run_seed: int, *labels: int | str) -> int:
     """A seed for one sample, a pure function of the run's seed and its labels (such as step, prompt and sample).

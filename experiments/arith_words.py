@@ -1,0 +1,57 @@
+"""Word problems that add two numbers from 1 to 9: the questions of dgpo_smollm2-135m_arith.yaml.
+
+    python experiments/arith_words.py [--out data/arith_words] [--seed 0]
+
+Writes train.jsonl (2,000 problems) and test.jsonl (200 others), columns ``prompt`` and ``answer``. The texts are ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+TRAIN, TEST = 2000, 200
+NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Grace", "Hugo", "Ida", "Jack", "Lena", "Max", "Nora", "Omar", "Rosa")
+THINGS = ("apples", "books", "coins", "eggs", "flowers", "keys", "marbles", "pencils", "shells", "stamps", "stones", "toys")
+STORIES = (
+    "{name} has {a} {things}. {other} gives {name} {b} more. How many {things} does {name} have now?",
+    "{name} has {a} {things} and {other} has {b} {things}. How many {things} do they have together?",
+    "There are {a} {things} in a box. {name} puts {b} more {things} into it. How many {things} are in the box?",
+    "{name} found {a} {things} on Monday and {b} {things} on Tuesday. How many {things} did {name} find in all?",
+    "On the table lie {a} {things}. {name} lays {b} {things} beside them. How many {things} lie on the table?",
+    "{name} bought {a} {things} in one shop and {b} {things} in another. How many {things} did {name} buy?",
+    "A bag holds {a} {things}, and a second bag holds {b} {things}. How many {things} do both bags hold?",
+    "{other} owned {a} {things}. Then {name} sold {other} another {b}. How many {things} does {other} own now?",
+)
+
+
+def problems(seed: int, count: int) -> list[dict[str, str]]:
+    """So many different problems, as ``{"prompt": ..., "answer": ...}``."""
+    draw = random.Random(seed)
+    found: dict[str, str] = {}
+    while len(found) < count:
+        a, b = draw.randint(1, 9), draw.randint(1, 9)
+        name, other = draw.sample(NAMES, 2)
+        text = draw.choice(STORIES).format(name=name, other=other, things=draw.choice(THINGS), a=a, b=b)
+        found.setdefault(f"Question: {text}", str(a + b))
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in found.items()]
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "arith_words")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    made = problems(asked.seed, TRAIN + TEST)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", made[:TRAIN]), ("test", made[TRAIN:])):
+        lines = "".join(json.dumps(problem) + "\n" for problem in part)
+        (asked.out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        print(f"{asked.out / name}.jsonl: {len(part)} problems")
+
+
+if __name__ == "__main__":
+    main()
