@@ -13,8 +13,8 @@ import random
 from pathlib import Path
 
 TRAIN, TEST = 2000, 200
-NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Grace", "Hugo", "Ida", "Jack", "Lena", "Max", "Nora", "Omar", "Rosa")
-THINGS = ("apples", "books", "coins", "eggs", "flowers", "keys", "marbles", "pencils", "shells", "stamps", "stones", "toys")
+NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Grace", "Hugo", "Ida", "Jack", "Lena", "Max", "Nora", "Omar")
+THINGS = ("apples", "books", "coins", "eggs", "flowers", "keys", "marbles", "pencils", "shells", "stamps", "toys")
 STORIES = (
     "{name} has {a} {things}. {other} gives {name} {b} more. How many {things} does {name} have now?",
     "{name} has {a} {things} and {other} has {b} {things}. How many {things} do they have together?",

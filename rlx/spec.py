@@ -76,8 +76,8 @@ class Rollout(Section):
     """How responses are sampled."""
 
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    """``hf`` samples with transformers from the trainer's own weights, ``vllm`` from a copy that is renewed before every
-    rollout; ``auto`` takes vLLM where it is installed and the model is large enough to be worth it."""
+    """``hf`` samples with transformers from the trainer's own weights, ``vllm`` from a copy that is renewed before
+    every rollout; ``auto`` takes vLLM where it is installed and the model is large enough to be worth it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What vLLM's copy computes in; ``auto`` is the trainer's own."""
     check_every: int = Field(default=25, ge=0)

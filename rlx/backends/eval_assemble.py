@@ -31,7 +31,6 @@ from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Data, Model, Resolved
 from rlx.spec_file import validate
 
-
 PROMPT_ROOM = 4096
 """Longest benchmark prompt that vLLM makes room for (tokens)."""
 
@@ -85,7 +84,7 @@ class Candidate:
         return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
 
     def _vllm(self) -> VLLMSampler:
-        """vLLM over the saved model; a checkpoint's weights are saved as one first."""
+        """VLLM over the saved model; a checkpoint's weights are saved as one first."""
         if not self.resolved.weights:
             return VLLMSampler(self._options(self.resolved.model_folder))
         with TemporaryDirectory(prefix="rlx-") as folder:

@@ -30,8 +30,8 @@ class Tolerance:
 
 
 TOLERANCES = {"float32": Tolerance(mean=1e-4, worst=2e-3), "bfloat16": Tolerance(mean=0.06, worst=2.0)}
-"""By the sampler's type. Measured on SmolLM2-135M with one set of weights: float32 parts by up to 3e-5, bfloat16 by .17;
-a stale output layer by .28. Rounding of bfloat16 hides a weight that is stale by less than that."""
+"""By the sampler's type. Measured on SmolLM2-135M with the same weights: float32 parts by 3e-5, bfloat16 by .17, a
+stale output layer by .28. Rounding of bfloat16 hides a weight that is stale by less than that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from rlx.rollout.sampler import Response, Sampling
 CPU_CACHE_BYTES = 2 << 30
 """Key-value cache on a CPU, where VLLM_CPU_KVCACHE_SPACE says nothing."""
 CPU_BLOCK = 32
-"""Tokens a block of the cache: samples of one prompt share its full blocks. It is the smallest on a CPU, where vLLM takes 128."""
+"""Tokens a block of the cache: samples share their prompt's full blocks. A CPU allows no less, and vLLM takes 128."""
 CPU_BATCH_TOKENS = 8192
 """Prompt tokens read at once on a CPU, at least."""
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the weights are
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # bound threads would take the trainer's with them
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # its pages of state would bury the one sentence
     "VLLM_NO_USAGE_STATS": "1",
 }
 """What vLLM reads from the environment on import; what a person has set there stands."""
@@ -125,6 +125,7 @@ class VLLMSampler:
             min_p=sampling.min_p,
             max_tokens=sampling.max_new_tokens,
             stop_token_ids=list(sampling.stop_ids),
+            ignore_eos=True,  # the model's own generation config may name others
             seed=seed,
             logprobs=0,
             detokenize=False,
@@ -159,7 +160,7 @@ def vllm_version() -> str:
 
 
 def _imported() -> Any:
-    """vLLM itself, told to stay in this process and to send nothing home."""
+    """VLLM itself, told to stay in this process and to send nothing home."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -195,12 +196,13 @@ def _arguments(options: EngineOptions, on_gpu: bool) -> dict[str, Any]:
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     # A prompt that is read in parts rewinds its sample's random generator, which a CPU's has no way to do.
-    arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(CPU_BATCH_TOKENS, options.longest or 0)}
+    at_once = max(CPU_BATCH_TOKENS, options.longest or 0)
+    arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": at_once}
     return arguments | {"enforce_eager": True, "block_size": CPU_BLOCK}
 
 
 def _tie_head(model: Any) -> None:
-    """Renew the packed copy of a tied output layer: in place loading renews the embedding alone (vLLM 0.32 on a CPU)."""
+    """Renew the packed copy of a tied output layer: loading in place renews only the embedding (vLLM 0.32, CPU)."""
     config = model.config.get_text_config()
     if config.tie_word_embeddings and hasattr(model, "lm_head"):
         model.lm_head.tie_weights(model.model.embed_tokens)
