@@ -34,8 +34,13 @@ def choose_engine(asked: str, model: str) -> Choice:
         asked: ``auto``, ``hf`` or ``vllm``.
         model: a folder or a hub id.
     """
-    if asked != "auto":
-        return Choice(asked, "asked for")
+    auto = _auto(model)
+    if asked in ("auto", auto.engine):
+        return auto
+    return Choice(asked, "asked for")
+
+
+def _auto(model: str) -> Choice:
     if find_spec("vllm") is None:
         return Choice("hf", "vLLM is not installed")
     count = parameters(Path(model))
