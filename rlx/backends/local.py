@@ -49,7 +49,7 @@ def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team 
 
 
 def _check_share(resolved: Resolved, team: Team) -> None:
-    """Refuse a number of processes that an update's prompts cannot be dealt to evenly."""
+    """Refuse a number of processes that an update's prompts, or vLLM's copies, cannot be dealt to evenly."""
     share = resolved.spec.batch.prompts // resolved.spec.batch.updates_per_rollout
     if share % team.size:
         divisors = [str(n) for n in range(1, share + 1) if share % n == 0]
@@ -57,6 +57,13 @@ def _check_share(resolved: Resolved, team: Team) -> None:
             f"--processes is {team.size}{' in all' if team.nodes > 1 else ''}, which does not divide the {share} "
             "prompts of an optimiser update (batch.prompts / batch.updates_per_rollout)",
             fix=f"choices: {', '.join(divisors)}",
+        )
+    sharers = resolved.spec.cluster.tensor_parallel
+    if resolved.spec.rollout.engine == "vllm" and team.size % sharers:
+        raise UserError(
+            f"cluster.tensor_parallel is {sharers}, but only whole groups of so many processes can share a copy of "
+            f"vLLM's weights, and there are {team.size}",
+            fix="start a multiple of it with --processes, or lower it",
         )
 
 

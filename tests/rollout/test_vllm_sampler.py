@@ -30,6 +30,7 @@ pytestmark = [
 PROMPTS = [(7, 10, 13, 11, 8, 16), (4, 5, 13, 6, 7, 16), (12, 12, 13, 4, 16), (8, 13, 8, 16)]  # 47+85=, 12+34=, ...
 OPTIONS = EngineOptions(str(EMBEDDED_MODEL), dtype="float32", longest=40)
 STOPS = (2,)
+REAL = Path(__file__).parents[2] / "models" / "smollm2-135m"
 TINY = {
     "steps": 4,
     "rollout": {"engine": "vllm", "samples_per_prompt": 4},
@@ -56,9 +57,11 @@ def seeds(samples: int) -> list[list[int]]:
     return [[sample_seed(0, q, g) for g in range(samples)] for q in range(len(PROMPTS))]
 
 
-def furthest(lm: torch.nn.Module, groups: list[list[Response]], temperature: float) -> float:
+def furthest(
+    lm: torch.nn.Module, prompts: list[tuple[int, ...]], groups: list[list[Response]], temperature: float
+) -> float:
     """Largest distance of the sampler's log-probs from those of the trainer's own forward pass (nats)."""
-    rows = [(prompt, response) for prompt, group in zip(PROMPTS, groups, strict=True) for response in group]
+    rows = [(prompt, response) for prompt, group in zip(prompts, groups, strict=True) for response in group]
     batch = collate([TokenSequence(prompt, response.tokens) for prompt, response in rows])
     with torch.no_grad():
         hidden_bsd = lm.model(batch.input_ids_bs).last_hidden_state
@@ -89,9 +92,9 @@ def test_log_probs_are_the_trainers_at_the_sampling_temperature_after_each_of_fi
     sampling = Sampling(temperature, 24, STOPS)
     apart = []
     for update in range(6):
-        stale = furthest(lm, sampler.sample(PROMPTS, seeds(8), sampling), temperature)
+        stale = furthest(lm, PROMPTS, sampler.sample(PROMPTS, seeds(8), sampling), temperature)
         sampler.load_weights(lm)
-        apart.append(furthest(lm, sampler.sample(PROMPTS, seeds(8), sampling), temperature))
+        apart.append(furthest(lm, PROMPTS, sampler.sample(PROMPTS, seeds(8), sampling), temperature))
         assert update == 0 or stale > 1e-3
         shaken(lm, update)
     assert max(apart) < 1e-4
@@ -112,6 +115,25 @@ def test_the_stop_token_is_part_of_a_finished_response_and_a_cut_one_is_not_fini
         assert (response.tokens[-1] in STOPS) == response.finished
         assert response.finished or len(response.tokens) == 14
         assert len(response.logprobs) == len(response.tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="models/smollm2-135m is not there (python experiments/get_smollm2.py)")
+def test_a_real_language_model_agrees_with_transformers_before_and_after_five_updates():
+    real = VLLMSampler(EngineOptions(str(REAL), dtype="float32", longest=160))
+    lm = AutoModelForCausalLM.from_pretrained(REAL, dtype=torch.float32).eval()
+    words = torch.Generator().manual_seed(0)
+    prompts = [tuple(torch.randint(100, 49_000, (20,), generator=words).tolist()) for _ in PROMPTS]
+    apart = []
+    for update in range(6):
+        real.load_weights(lm)
+        sampled = real.sample(prompts, seeds(2), Sampling(1.0, 24, STOPS))
+        apart.append(furthest(lm, prompts, sampled, 1.0))
+        greedy = Sampling(0.0, 24, STOPS)
+        one, two = (each.sample(prompts, [[1]] * 4, greedy) for each in (real, HFSampler(lm)))
+        assert [group[0].tokens for group in one] == [group[0].tokens for group in two]
+        shaken(lm, update)
+    assert max(apart) < 1e-4
 
 
 def started(tmp_path: Path, **changes: object) -> tuple[object, dict[str, object], RunDir]:
