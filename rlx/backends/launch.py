@@ -83,6 +83,7 @@ def launch(module: str, folder: Path, team: Team) -> int:
     Returns:
         The exit code: 0, or that of the first process that failed.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -106,6 +107,12 @@ def launch(module: str, folder: Path, team: Team) -> int:
         elastic_launch(config, sys.executable)("-m", module, str(folder))
     except SignalException:
         return STOPPED
+    except DistError as error:
+        raise UserError(
+            f"the processes cannot meet at {team.master or 'localhost'} ({str(error).splitlines()[0]})",
+            fix="give node 0's address and a port there that is free and that every node reaches, with --master",
+            exit_code=1,
+        ) from None
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
         if failure.exitcode < 0:

@@ -173,3 +173,24 @@ def test_processes_that_torchrun_starts_are_one_run(alone, tmp_path):
 def test_nodes_that_do_not_fit_are_refused_in_one_sentence(team, words):
     with pytest.raises(UserError, match=words):
         team.check()
+
+
+def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        master = f"127.0.0.1:{taken.getsockname()[1]}"
+        node = command(tmp_path, "--nodes", "2", "--node-rank", "0", "--master", master)
+        done = subprocess.run(node, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"the processes cannot meet at {master}" in done.stderr.replace("\n", " ")
+    assert "a port there that is free" in done.stderr.replace("\n", " ")
+
+
+def test_processes_that_cannot_share_a_copy_of_vllms_weights_are_refused(tmp_path):
+    asked = ["--set", "rollout.engine=vllm", "--set", "cluster.tensor_parallel=2"]
+    done = subprocess.run(command(tmp_path, *asked), capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 2
+    assert "cluster.tensor_parallel is 2" in done.stderr
+    assert not list(tmp_path.glob("*/resolved.json"))
