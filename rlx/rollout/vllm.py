@@ -7,6 +7,7 @@ prefix cache): all of that is renewed too, and ``rlx.loops.sync`` compares log-p
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class VLLMSampler:
         self._vllm = _imported()
         self._on_gpu = torch.cuda.is_available()
         self._asleep = False
-        with _told("start", options):
+        with _told("start", options), warnings.catch_warnings(action="ignore", category=FutureWarning):
             self._llm = self._vllm.LLM(**_arguments(options, self._on_gpu))
 
     def load_weights(self, model: nn.Module) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -185,6 +187,21 @@ def test_a_crash_of_vllm_is_one_sentence_a_checkpoint_and_a_run_that_ends_as_if_
     assert run(resolved, content, cut) == 0
     keys = ("train/reward", "train/tokens", "optim/loss")
     assert [[r.get(k) for k in keys] for r in records(cut)] == [[r.get(k) for k in keys] for r in records(whole)]
+
+
+def test_two_processes_that_share_one_copy_take_the_steps_of_one_process(tmp_path):
+    resolved, content, alone = started(tmp_path / "alone", steps=2)
+    assert run(resolved, content, alone) == 0
+    command = [sys.executable, "-m", "rlx.cli", "train", str(tmp_path / "spec.yaml"), "--processes", "2"]
+    (tmp_path / "spec.yaml").write_text(json.dumps(content))
+    shared = ["--set", "cluster.tensor_parallel=2", "--runs-dir", str(tmp_path / "both")]
+    done = subprocess.run([*command, *shared], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    both = RunDir(tmp_path / "both" / resolved.run_id)
+    for one, two in zip(records(alone), records(both), strict=True):
+        for key in ("train/reward", "train/tokens", "eval/sampled_accuracy", "eval/greedy_accuracy"):
+            assert one.get(key) == two.get(key), key
+        assert two.get("sync/logprob_diff_max", 0.0) < 1e-4
 
 
 def test_too_little_memory_is_told_with_the_knob_that_asks_for_it(monkeypatch):
