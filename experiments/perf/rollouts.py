@@ -22,8 +22,8 @@ from rlx.rollout.sampler import Sampler, Sampling, sample_seed
 from rlx.rollout.vllm import EngineOptions, VLLMSampler
 
 PROMPTS, SAMPLES, PROMPT_TOKENS, TOKENS = 8, 8, 46, 32
-NO_STOP = (49_200,)
-"""An id beyond the vocabulary."""
+NO_STOP = (4,)
+"""``<reponame>``, which it never draws here."""
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ class Candidate:
         return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
 
     def _vllm(self) -> VLLMSampler:
-        """VLLM over the saved model; a checkpoint's weights are saved as one first."""
+        """The saved model in vLLM; a checkpoint's weights are saved as one first."""
         if not self.resolved.weights:
             return VLLMSampler(self._options(self.resolved.model_folder))
         with TemporaryDirectory(prefix="rlx-") as folder:

@@ -27,14 +27,13 @@ CPU_BLOCK = 32
 CPU_BATCH_TOKENS = 8192
 """Prompt tokens read at once on a CPU, at least."""
 SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the weights are
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # bound threads would take the trainer's with them
     "VLLM_LOGGING_LEVEL": "CRITICAL",  # its pages of state would bury the one sentence
     "VLLM_NO_USAGE_STATS": "1",
 }
 """What vLLM reads from the environment on import; what a person has set there stands."""
-FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, TypeError, LookupError, ImportError)
-"""What vLLM raises when it cannot go on; the loop's own interruptions are none of these."""
+FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, TypeError, LookupError, AttributeError)
+"""What vLLM raises when it cannot go on, or is not the version that it was; the loop's own interruptions are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +160,10 @@ def vllm_version() -> str:
 
 
 def _imported() -> Any:
-    """VLLM itself, told to stay in this process and to send nothing home."""
+    """The library, told to stay in this process and to send nothing home."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, where the weights are
     try:
         import vllm
     except ImportError as error:

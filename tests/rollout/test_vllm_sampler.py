@@ -210,13 +210,14 @@ def test_too_little_memory_is_told_with_the_knob_that_asks_for_it(monkeypatch):
         VLLMSampler(OPTIONS)
 
 
-def test_a_checkpoints_evaluation_by_vllm_finds_the_same_greedy_accuracy_as_by_transformers(tmp_path):
-    outcomes = {}
-    for engine in ("vllm", "hf"):
-        spec = {"model": "embedded", "preset": "greedy", "engine": engine, "limit": 40, "mlflow": False}
-        (outcome,) = run_eval(resolve_eval(spec, tmp_path))
-        outcomes[engine] = outcome
-    assert outcomes["vllm"].protocol.engine == "vllm"
-    assert outcomes["vllm"].protocol.engine_version.startswith("vllm")
-    assert outcomes["vllm"].protocol.digest != outcomes["hf"].protocol.digest
-    assert outcomes["vllm"].summary.flat() == outcomes["hf"].summary.flat()
+@pytest.mark.parametrize("checkpoint", ["4", "final"])
+def test_evaluation_by_vllm_finds_the_same_greedy_accuracy_as_by_transformers(checkpoint, tmp_path):
+    resolved, content, folder = started(tmp_path, rollout={"engine": "hf", "samples_per_prompt": 4}, optim={"lr": 1e-3})
+    assert run(resolved, content, folder) == 0
+    asked = {"model": resolved.run_id, "checkpoint": checkpoint, "preset": "greedy", "limit": 40, "mlflow": False}
+    (theirs,) = run_eval(resolve_eval({**asked, "engine": "hf"}, tmp_path))
+    (found,) = run_eval(resolve_eval({**asked, "engine": "vllm"}, tmp_path))
+    assert found.protocol.engine == "vllm"
+    assert found.protocol.engine_version.startswith("vllm")
+    assert found.protocol.digest != theirs.protocol.digest
+    assert found.summary.flat() == theirs.summary.flat()
