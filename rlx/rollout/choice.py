@@ -11,7 +11,7 @@ from pathlib import Path
 
 VLLM_FROM = 50_000_000
 """Parameters from which vLLM is taken where it is installed. On a CPU vLLM takes 2.3 times as long as our transformers
-sampler for 0.43M parameters and .41 times for 135M (docs/vllm.md); in between nothing was measured. It starts in 20 s."""
+sampler at 0.43M parameters and .41 times at 135M (docs/vllm.md); nothing in between was measured. It starts in 20 s."""
 
 
 @dataclass(frozen=True, slots=True)

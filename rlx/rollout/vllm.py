@@ -6,6 +6,7 @@ prefix cache): all of that is renewed too, and ``rlx.loops.sync`` compares log-p
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,7 @@ class VLLMSampler:
         self._vllm = _imported()
         self._on_gpu = torch.cuda.is_available()
         self._asleep = False
+        gc.collect()  # an engine given up earlier would, when collected, take the process groups of this one with it
         with _told("start", options), warnings.catch_warnings(action="ignore", category=FutureWarning):
             self._llm = self._vllm.LLM(**_arguments(options, self._on_gpu))
 
