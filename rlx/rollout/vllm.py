@@ -205,10 +205,14 @@ def _arguments(options: EngineOptions, on_gpu: bool) -> dict[str, Any]:
 
 
 def _tie_head(model: Any) -> None:
-    """Renew the packed copy of a tied output layer: loading in place renews only the embedding (vLLM 0.32, CPU)."""
-    config = model.config.get_text_config()
-    if config.tie_word_embeddings and hasattr(model, "lm_head"):
-        model.lm_head.tie_weights(model.model.embed_tokens)
+    """Renew the packed copy of a tied output layer: loading in place renews only the embedding (vLLM 0.32, CPU).
+
+    A model that is built in another way is left alone: if its head is stale, the comparison of log-probs says so.
+    """
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    embedding = getattr(getattr(model, "model", None), "embed_tokens", None)
+    if tied and embedding is not None and hasattr(model, "lm_head"):
+        model.lm_head.tie_weights(embedding)
         model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
 
 
