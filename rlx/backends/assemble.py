@@ -10,7 +10,7 @@ import torch
 from rlx.backends.samplers import make_sampler
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
-from rlx.engine.model import ReadableModel, add_lora, load_model, load_tokenizer, stop_ids
+from rlx.engine.model import ReadableModel, add_lora, can_share_prompts, load_model, load_tokenizer, stop_ids
 from rlx.engine.step import Engine, make_accelerator
 from rlx.loops.parts import Parts, Recorder
 from rlx.loops.rollouts import Reward
@@ -40,6 +40,8 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     if spec.algorithm.kl_coef > 0 and spec.model.lora is None:
         reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
+    # On a GPU a mask of our own would keep the fast attention kernels away.
+    engine.share_prompts = accelerator.device.type == "cpu" and not engine.sharded and can_share_prompts(engine.lm)
     component = policy_method(spec)
     sampler, watch = make_sampler(resolved, engine, recorder)
     return Parts(

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from rlx.errors import UserError
-from rlx.numerics.collate import TokenBatch
+from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
 from rlx.numerics.logprobs import Head
 from rlx.spec import Model
 
@@ -44,7 +44,11 @@ class ReadableModel(nn.Module):
 
     def forward(self, batch: TokenBatch, read: Reader[T]) -> T:
         """``read`` of the final hidden states [n, d] at the batch's response positions."""
-        output = self.lm.get_decoder()(input_ids=batch.input_ids_bs, use_cache=False)
+        layout = batch.layout
+        shared = (
+            {} if layout is None else {"attention_mask": layout.sees_bss[:, None], "position_ids": layout.positions_bs}
+        )
+        output = self.lm.get_decoder()(input_ids=batch.input_ids_bs, use_cache=False, **shared)
         hidden_bsd = output.last_hidden_state
         return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)
 
@@ -217,6 +221,35 @@ def _check_head(lm: LM, path: str) -> None:
             fix="this architecture's output layer is not supported",
             exit_code=1,
         )
+
+
+@torch.no_grad()
+def can_share_prompts(lm: LM) -> bool:
+    """Whether responses that share their prompt's row get the hidden states that they would have alone.
+
+    Tried on the model itself: not every architecture takes positions and a mask of its own (state-space layers, for
+    one, see whatever stands before them).
+    """
+    config = lm.config.get_text_config()
+    if (getattr(config, "sliding_window", None) or LONGEST_ROW) < LONGEST_ROW:
+        return False
+    prompt = tuple(range(1, 5))
+    sequences = [TokenSequence(prompt, tuple(range(5, 5 + n))) for n in (3, 2, 4)]
+    device = next(lm.parameters()).device
+    was_training = lm.training
+    readable = ReadableModel(lm).eval()
+    try:
+        alone_nd = readable(collate(sequences).to(device), _hidden)
+        shared_nd = readable(collate(sequences, shares=[3]).to(device), _hidden)
+    except (TypeError, ValueError, RuntimeError, IndexError):  # whatever a forward that knows no such mask raises
+        return False
+    finally:
+        lm.train(was_training)
+    return bool((alone_nd - shared_nd).abs().max() <= 1e-3 * (1 + alone_nd.abs().max()))
+
+
+def _hidden(hidden_nd: Tensor, head: Head, batch: TokenBatch) -> Tensor:
+    return hidden_nd
 
 
 def _has_adapters(model: LM) -> bool:

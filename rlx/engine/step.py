@@ -17,7 +17,7 @@ from rlx.engine.model import LM, ReadableModel, Reader, causal_lm
 from rlx.engine.optim import learning_rate, make_optimizer
 from rlx.engine.shard import WholeCopy, clip_shards, is_sharded, reshard, shard
 from rlx.errors import UserError
-from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
+from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
 from rlx.numerics.logprobs import Head
 from rlx.numerics.terms import Counts, Term, total
 from rlx.spec import Model, Optim, Sharding
@@ -132,6 +132,8 @@ class Engine:
         self.lm = causal_lm(model)
         self.updates = 0
         self.skipped = 0
+        self.share_prompts = False
+        """Put the responses of one prompt into one row where that saves enough tokens."""
         self.readable = ReadableModel(self.lm)
         self._whole: WholeCopy | None = None
         device = self.accelerator.device
@@ -190,13 +192,13 @@ class Engine:
         """
         scorer = (self.readable if model is None else model).eval()
         outputs = []
-        plan = micro_batches([len(s) for s in sequences], self.max_tokens)
+        plan = self._plan(sequences)
         together = self.sharded and model is None
         idle = max(self.gather([len(plan)])) - len(plan) if together else 0
         with torch.no_grad(), self.accelerator.autocast():
             for rows in plan:
-                tokens = collate([sequences[row] for row in rows], members=rows).to(self.accelerator.device)
-                outputs.append((rows, scorer(tokens, read)))
+                tokens, members = self._collated(sequences, rows)
+                outputs.append((members, scorer(tokens, read)))
             for _ in range(idle):
                 scorer(self._nothing(), _read_nothing)
         if together:
@@ -232,9 +234,9 @@ class Engine:
 
     def _backward(self, batch: Batch[Any]) -> Tally:
         """Gradients of the whole batch; processes with fewer micro-batches take part with empty ones."""
-        plan = batch.plan
-        if plan is None:
-            plan = micro_batches([len(s) for s in batch.sequences], self.max_tokens)
+        plan = self._plan(batch.sequences)
+        if batch.plan is not None:
+            plan = [[[row] for row in rows] for rows in batch.plan]
         rounds = max(self.gather([len(plan)]))
         if rounds == 0:
             for parameter in self.parameters:
@@ -251,13 +253,24 @@ class Engine:
             tally.add(float(share.detach()), made.sums, made.peaks)
         return Tally.merged(self.gather([tally]))
 
-    def _forward(self, batch: Batch[Any], rows: list[int]) -> Losses:
+    def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
+        """Micro-batches of rows of indices."""
+        rows = prompt_rows(sequences, self.max_tokens) if self.share_prompts else [[i] for i in range(len(sequences))]
+        lengths = [len(sequences[row[0]].prompt) + sum(len(sequences[i].response) for i in row) for row in rows]
+        return [[rows[place] for place in part] for part in micro_batches(lengths, self.max_tokens)]
+
+    def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:
+        """A micro-batch on the device, and the indices of its sequences."""
+        members = [index for row in rows for index in row]
+        tokens = collate([sequences[i] for i in members], members=members, shares=[len(row) for row in rows])
+        return tokens.to(self.accelerator.device), members
+
+    def _forward(self, batch: Batch[Any], rows: list[list[int]]) -> Losses:
         """The losses of one micro-batch; of none, a loss of 0 that reaches every parameter."""
         with self.accelerator.autocast():
             if rows:
-                sequences = [batch.sequences[row] for row in rows]
-                tokens = collate(sequences, members=rows).to(self.accelerator.device)
-                return batch.objective(self.model(tokens, batch.read), tokens, rows)
+                tokens, members = self._collated(batch.sequences, rows)
+                return batch.objective(self.model(tokens, batch.read), tokens, members)
             name = next(iter(batch.counts))
             nothing: Tensor = self.model(self._nothing(), _read_nothing)
             return Losses([Term(name, nothing[None], torch.zeros(1, dtype=torch.bool, device=nothing.device))])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 WASTE = 0.1
 """A micro-batch is closed before its share of padding passes this."""
+WORTH = 1 / 3
+"""Responses share their prompt's row when that saves at least this share of the tokens."""
+LONGEST_ROW = 1024
+"""Tokens of a shared row: attention within it costs their square, most of it masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,28 @@ class TokenSequence:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What a row of several responses needs beside its tokens.
+
+    Example:
+        prompt (5, 6), responses (7, 8) and (9,): ``positions_bs=[[0, 1, 2, 3, 2]]``, and 9 sees 5, 6 and itself
+    """
+
+    positions_bs: Tensor
+    """Position of each token in its own sequence."""
+    sees_bss: Tensor
+    """True where a token (second axis) sees another (third): those before it of its own sequence, and itself."""
+
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on ``device``."""
+        return Layout(self.positions_bs.to(device), self.sees_bss.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class TokenBatch:
     """A padded micro-batch. Padding is on the right, where causal attention never looks, so it needs no mask.
+
+    A row holds one prompt with its response, or with several responses that do not see each other.
 
     Example:
         two sequences, prompt (5, 6) with responses (7, 8) and (9,):
@@ -42,13 +67,15 @@ class TokenBatch:
     mask_bt: Tensor
     """True where a response token stands."""
     rows_n: Tensor
-    """Sequence of each response token."""
+    """Row of each response token."""
     columns_n: Tensor
-    """Position whose hidden state predicts it (its own, less one)."""
+    """Column whose hidden state predicts it: the token's before it, or the prompt's last."""
     targets_n: Tensor
     """Its id."""
     members: tuple[int, ...] = ()
     """Index of each sequence in the list that the micro-batch was cut from."""
+    layout: Layout | None = None
+    """Where rows hold several responses."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on ``device``."""
@@ -59,6 +86,7 @@ class TokenBatch:
             self.columns_n.to(device),
             self.targets_n.to(device),
             self.members,
+            self.layout.to(device) if self.layout else None,
         )
 
     def padded(self, values_n: Tensor) -> Tensor:
@@ -67,29 +95,82 @@ class TokenBatch:
         return empty_bt.masked_scatter(self.mask_bt, values_n)
 
 
-def collate(sequences: Sequence[TokenSequence], pad_id: int = 0, members: Sequence[int] = ()) -> TokenBatch:
-    """Pad sequences on the right; every sequence has a prompt of at least one token.
+def collate(
+    sequences: Sequence[TokenSequence], pad_id: int = 0, members: Sequence[int] = (), shares: Sequence[int] = ()
+) -> TokenBatch:
+    """Pad rows on the right; every sequence has a prompt of at least one token.
 
     Args:
-        sequences: b sequences.
+        sequences: the sequences, those of one row side by side.
         pad_id: any valid token id; no valid position ever attends to it.
         members: see ``TokenBatch``.
+        shares: sequences of each row, which have one prompt; one each by default.
     """
-    longest = max(len(sequence) for sequence in sequences)
+    ends = list(accumulate(shares or [1] * len(sequences)))
+    groups = [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    ids = [[*group[0].prompt, *(token for s in group for token in s.response)] for group in groups]
+    longest = max(len(row) for row in ids)
     responses = [len(sequence.response) for sequence in sequences]
-    ids = [[*s.prompt, *s.response] + [pad_id] * (longest - len(s)) for s in sequences]
     mask_bt = torch.arange(max(responses))[None, :] < torch.tensor(responses)[:, None]
-    rows = [row for row, length in enumerate(responses) for _ in range(length)]
-    columns = [len(s.prompt) - 1 + t for s in sequences for t in range(len(s.response))]
+    rows, columns = [], []
+    for row, group in enumerate(groups):
+        last = len(group[0].prompt) - 1
+        start = last
+        for sequence in group:
+            count = len(sequence.response)
+            rows += [row] * count
+            columns += [last, *range(start + 1, start + count)][:count]
+            start += count
     targets = [token for s in sequences for token in s.response]
     return TokenBatch(
-        torch.tensor(ids, dtype=torch.long),
+        torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], dtype=torch.long),
         mask_bt,
         torch.tensor(rows, dtype=torch.long),
         torch.tensor(columns, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
         tuple(members),
+        _layout(groups, longest) if max(map(len, groups)) > 1 else None,
     )
+
+
+def _layout(groups: Sequence[Sequence[TokenSequence]], longest: int) -> Layout:
+    """Positions, and who sees whom: prompts have part 0, responses 1, 2, ...; padding, after them, is a part too."""
+    parts, positions = [], []
+    for group in groups:
+        prompt = len(group[0].prompt)
+        part, position = [0] * prompt, list(range(prompt))
+        for number, sequence in enumerate(group, start=1):
+            part += [number] * len(sequence.response)
+            position += range(prompt, len(sequence))
+        rest = longest - len(part)
+        parts.append(part + [len(group) + 1] * rest)
+        positions.append(position + [0] * rest)
+    part_bs = torch.tensor(parts)
+    own_bss = (part_bs[:, :, None] == part_bs[:, None, :]) | (part_bs[:, None, :] == 0)
+    return Layout(torch.tensor(positions), own_bss & torch.ones((longest, longest), dtype=torch.bool).tril())
+
+
+def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:
+    """Indices of the sequences of each row: those of one prompt share rows where that is worth it, else one each.
+
+    Args:
+        sequences: what is to be collated.
+        max_tokens: budget of one micro-batch (tokens), which no shared row passes.
+    """
+    rows: list[list[int]] = []
+    lengths: list[int] = []
+    newest: dict[tuple[int, ...], int] = {}
+    for index, sequence in enumerate(sequences):
+        row = newest.get(sequence.prompt, -1)
+        if row >= 0 and lengths[row] + len(sequence.response) <= min(LONGEST_ROW, max_tokens):
+            rows[row].append(index)
+            lengths[row] += len(sequence.response)
+        else:
+            newest[sequence.prompt] = len(rows)
+            rows.append([index])
+            lengths.append(len(sequence))
+    alone = sum(len(sequence) for sequence in sequences)
+    return rows if sum(lengths) <= (1 - WORTH) * alone else [[index] for index in range(len(sequences))]
 
 
 def pad_rows(rows: Sequence[Tensor], width: int) -> Tensor:

@@ -275,8 +275,8 @@ def test_verls_own_reward_loader_finds_our_grader_and_it_grades_inside_a_ray_act
 
     key = "reward.custom_reward_function"
     actor = Rewarder.remote(settings[f"{key}.path"], settings[f"{key}.name"])
-    verdicts = ray.get(actor.grade.remote([(text, gold) for text, gold, _ in real]), timeout=120)
+    verdicts = ray.get(actor.grade.remote([(text, gold) for text, gold, _ in real]), timeout=600)
     assert [verdict["score"] for verdict in verdicts] == [expected for _, _, expected in real]
-    attacked = ray.get(actor.grade.remote([(text, "12345") for text in hostile]), timeout=300)
+    attacked = ray.get(actor.grade.remote([(text, "12345") for text in hostile]), timeout=900)
     assert [verdict["score"] for verdict in attacked] == [0.0] * len(hostile)
     assert [verdict["acc"] for verdict in ray.get(actor.grade.remote([(r"\boxed{12345}", "12345")]))] == [1.0]

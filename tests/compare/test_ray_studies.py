@@ -57,7 +57,7 @@ def training_of(driver: subprocess.Popen[str]) -> list[tuple[psutil.Process, Pat
 
 def killed_worker(driver: subprocess.Popen[str]) -> Path:
     """Kill one worker and its training in the middle, as a machine that is lost; the run's folder."""
-    until = time.monotonic() + 150
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         assert driver.poll() is None, driver.communicate()
         for process, run in training_of(driver):
@@ -80,7 +80,7 @@ def test_a_study_whose_worker_is_lost_ends_complete_and_does_no_run_twice(tmp_pa
         [*command, *places], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     lost = killed_worker(driver)
-    said, complained = driver.communicate(timeout=300)
+    said, complained = driver.communicate(timeout=900)
     assert driver.returncode == 0, complained
     runs = sorted((tmp_path / "runs").glob("*/resolved.json"))
     assert len(runs) == 6

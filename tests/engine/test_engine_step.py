@@ -9,11 +9,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from rlx.engine.model import add_lora, causal_lm, without_adapters
+from rlx.engine.model import add_lora, can_share_prompts, causal_lm, without_adapters
 from rlx.engine.optim import learning_rate
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.errors import UserError
-from rlx.numerics.collate import TokenSequence
+from rlx.numerics.collate import TokenSequence, prompt_rows
 from rlx.numerics.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.spec import Lora, Model, Optim
@@ -75,6 +75,60 @@ def test_one_batch_and_many_micro_batches_take_the_same_step(reduction):
         assert many.peaks["rows"] < one.peaks["rows"] <= len(SEQUENCES)
     for name, value in weights(whole).items():
         assert torch.allclose(value, weights(cut)[name], atol=1e-5), name
+
+
+GROUPS = [
+    TokenSequence(prompt, tuple(range(20 - n, 20)))
+    for prompt, lengths in (((3, 4, 5, 6, 7, 8, 9, 10), (1, 4, 2, 3)), ((11, 12, 13, 14, 15, 16), (2, 5, 0, 1)))
+    for n in lengths
+]
+
+
+@pytest.mark.parametrize("max_tokens", [10_000, 16])
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_responses_that_share_their_prompts_row_take_the_same_step_with_fewer_tokens(max_tokens, lora):
+    seen, tokens = {}, sum(len(s.response) for s in GROUPS)
+    results = []
+    for share in (False, True):
+        made = engine(max_tokens=max_tokens, lora=lora)
+        made.share_prompts = share
+        widths = seen.setdefault(share, [])
+        made.lm.get_decoder().register_forward_pre_hook(
+            lambda _, __, kept, widths=widths: widths.append(kept["input_ids"].numel()), with_kwargs=True
+        )
+        scored = {m: values for places, (lp, _) in made.score(GROUPS, read) for m, values in by_member(places, lp)}
+        updates = [
+            made.update(Batch(GROUPS, read, likelihood(), {"nll": Counts(tokens, len(GROUPS), 20)})) for _ in range(2)
+        ]
+        results.append((made, scored, updates))
+    (alone, apart, one), (shared, together, two) = results
+    assert sum(seen[True]) < sum(seen[False])
+    assert set(apart) == set(together) == set(range(len(GROUPS)))
+    for member, values in apart.items():
+        assert torch.allclose(values, together[member], atol=1e-5), member
+    for a, b in zip(one, two, strict=True):
+        assert b.loss == pytest.approx(a.loss, rel=1e-5) and b.grad_norm == pytest.approx(a.grad_norm, rel=1e-4)
+        assert a.sums == b.sums
+    for name, value in weights(alone).items():
+        assert torch.allclose(value, weights(shared)[name], atol=1e-5), name
+
+
+def by_member(places, values_n):
+    """A micro-batch's values by sequence."""
+    return list(zip(places, torch.split(values_n, [len(GROUPS[i].response) for i in places]), strict=True))
+
+
+def test_prompts_are_shared_where_that_saves_a_third_of_the_tokens_and_the_model_can():
+    long = [TokenSequence(tuple(range(1, 9)), (9,)) for _ in range(4)]
+    assert prompt_rows(long, 100) == [[0, 1, 2, 3]]
+    assert prompt_rows(long, 10) == [[0, 1], [2, 3]]
+    assert prompt_rows([TokenSequence((1,), (2, 3, 4, 5)) for _ in range(4)], 100) == [[0], [1], [2], [3]]
+    assert can_share_prompts(tiny_lm())
+    blind = tiny_lm()
+    decoder = blind.get_decoder()
+    forward = decoder.forward
+    decoder.forward = lambda input_ids, use_cache, **_: forward(input_ids=input_ids, use_cache=use_cache)
+    assert not can_share_prompts(blind)
 
 
 def test_a_step_lowers_the_loss_it_steps_on():

@@ -1,0 +1,268 @@
+"""rlx beside TRL's GRPOTrainer: the same model, prompts, samples, token limit and updates, on the same machine.
+
+    make perf [PERF="--repeats 2 --threads 2 --only tiny"]
+
+Each measurement is a process of its own; the two sides take turns; medians over all steps but each process's first.
+The prompts are word problems, the reward is a coin that every group disagrees on (so that no side may skip a sample).
+The floor is what the work itself takes: floating-point operations over the measured matmul rate, bytes of weights read
+over the measured bandwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TINY = ROOT / "rlx" / "assets" / "arithmetic"
+SMOLLM = ROOT / "models" / "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One rollout's size.
+
+    Example:
+        ``Workload(SMOLLM, prompts=8, group=8, tokens=32, updates=1, steps=2)``
+    """
+
+    model: Path
+    prompts: int
+    group: int
+    tokens: int
+    updates: int
+    steps: int
+    """Rollouts of one process, the first of which does not count."""
+
+    @property
+    def samples(self) -> int:
+        """Of a rollout."""
+        return self.prompts * self.group
+
+
+WORKLOADS = {
+    "tiny": Workload(TINY, 32, 8, 24, 4, 6),
+    "short": Workload(SMOLLM, 8, 8, 32, 1, 3),
+    "long": Workload(SMOLLM, 4, 8, 128, 1, 3),
+}
+Side = tuple[str, str, str]
+"""Who, its dtype, and of rlx the engine of its rollouts, of TRL the sequences of a micro-batch."""
+SIDES: dict[str, tuple[Side, ...]] = {
+    "tiny": (("rlx", "float32", "hf"), ("trl", "float32", "64")),
+    "short": (
+        ("rlx", "float32", "hf"), ("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "64"),
+        ("trl", "float32", "8"), ("trl", "autocast", "8"), ("trl", "bfloat16", "8"),
+    ),
+    "long": (("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "8"), ("trl", "bfloat16", "8")),
+}  # fmt: skip
+PROMPT_TOKENS = {"tiny": 6, "short": 55, "long": 55}
+"""Of each prompt, about."""
+
+
+def prompts_of(name: str, count: int = 64) -> list[str]:
+    """The workload's prompts."""
+    draw = random.Random(0)
+    if name == "tiny":
+        return [f"{draw.randint(10, 99)}+{draw.randint(10, 99)}=" for _ in range(count)]
+    return [
+        f"Question: Tom has {draw.randint(2, 9)} apples and his sister gives him {draw.randint(2, 9)} more. Then "
+        f"he buys {draw.randint(2, 9)} pears at the market. How many pieces of fruit does Tom have now?\nAnswer:"
+        for _ in range(count)
+    ]
+
+
+def run_side(name: str, side: Side, threads: int, folder: Path, trl: Path) -> dict[str, Any]:
+    """One process: its lines, one a rollout, and its peak memory (GiB)."""
+    workload = WORKLOADS[name]
+    prompts = folder / f"{name}.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": p, "answer": "0"}) + "\n" for p in prompts_of(name)))
+    place = folder / f"{side[0]}-{time.time_ns()}"
+    make = rlx_command if side[0] == "rlx" else trl_command
+    command = make(workload, side, prompts, place, threads, trl)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
+        _, code, usage = os.wait4(process.pid, 0)
+    if code:
+        raise SystemExit(f"{' '.join(command)} failed:\n{(folder / 'err').read_text()[-2000:]}")
+    if side[0] == "rlx":
+        (metrics,) = place.glob("*/metrics.jsonl")
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        lines = [
+            {
+                "rollout": line["time/rollout"], "update": line["time/update"], "step": line["time/step"],
+                "tokens": line["train/response_tokens"] * workload.samples,
+            }
+            for line in lines
+            if line["step"]
+        ]  # fmt: skip
+    else:
+        lines = [
+            json.loads(line) for line in (folder / "out").read_text().splitlines() if line.startswith('{"rollout"')
+        ]
+    return {"lines": lines[1:], "gib": usage.ru_maxrss / 2**20}
+
+
+def rlx_command(workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path) -> list[str]:
+    """``rlx train`` as a person would call it."""
+    sets = {
+        "model.precision": side[1], "rollout.engine": side[2], "rollout.samples_per_prompt": workload.group,
+        "rollout.max_new_tokens": workload.tokens, "reward.name": f"{HERE / 'coin.py'}:coin", "data.chat": "never",
+        "batch.prompts": workload.prompts, "batch.updates_per_rollout": workload.updates, "batch.max_tokens": 1024,
+        "evaluation.every": 0, "checkpoint.every": 1000, "tracker.mlflow": "false", "optim.lr": 1e-6,
+        "algorithm.params.dual_clip": "null",
+    }  # fmt: skip
+    if workload.model == TINY:
+        sets["batch.max_tokens"] = 16384
+    command = [
+        sys.executable,
+        "-m",
+        "rlx.cli",
+        "train",
+        "--algo",
+        "grpo",
+        "--model",
+        str(workload.model),
+        "--data",
+        str(prompts),
+    ]
+    command += ["--steps", str(workload.steps), "--runs-dir", str(place)]
+    return command + [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+
+
+def trl_command(workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path) -> list[str]:
+    """trl_side.py in TRL's own environment."""
+    given = asdict(workload) | {
+        "model": str(workload.model), "dtype": side[1], "micro": int(side[2]), "prompts_file": str(prompts),
+        "folder": str(place), "threads": threads, "seed": 0, "dump": None,
+    }  # fmt: skip
+    return [str(trl), str(HERE / "trl_side.py"), json.dumps(given)]
+
+
+def medians(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Over all counted steps of all processes of one side."""
+    lines = [line for result in results for line in result["lines"]]
+    found = {key: statistics.median(line[key] for line in lines) for key in ("rollout", "update", "step", "tokens")}
+    return found | {"gib": max(result["gib"] for result in results), "steps": len(lines)}
+
+
+def floor(name: str, tokens: float, rates: dict[str, float]) -> float:
+    """Seconds that the operations of one step take at the measured float32 matmul rate.
+
+    2 operations a weight and token forward, 4 more backward; a decoding step reads every weight once.
+    """
+    workload = WORKLOADS[name]
+    weights, prompt = rates[f"weights {workload.model.name}"], PROMPT_TOKENS[name]
+    decode = max(2 * weights * tokens / rates["flops"], workload.tokens * weights * 4 / rates["bytes"])
+    prefill = 2 * weights * prompt * workload.prompts / rates["flops"]
+    return decode + prefill + 6 * weights * (tokens + prompt * workload.samples) / rates["flops"]
+
+
+def measured_rates(threads: int) -> dict[str, float]:
+    """The machine's float32 matmul rate (operations a second) and bandwidth (bytes a second), and each model's weights.
+
+    In a process of its own: what a process holds when it starts another counts as the other's peak memory.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    large = torch.randn(1 << 27)
+    best = {"flops": 0.0, "bytes": 0.0}
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ b
+        best["flops"] = max(best["flops"], 2 * 2048**3 / (time.perf_counter() - began))
+        began = time.perf_counter()
+        large.sum()
+        best["bytes"] = max(best["bytes"], large.numel() * 4 / (time.perf_counter() - began))
+    for model in (TINY, SMOLLM):
+        files = [load_file(file) for file in model.glob("*.safetensors")]
+        best[f"weights {model.name}"] = float(sum(t.numel() for tensors in files for t in tensors.values()))
+    return best
+
+
+def table(name: str, found: dict[Side, dict[str, float]], rates: dict[str, float]) -> list[str]:
+    """One workload's rows."""
+    workload = WORKLOADS[name]
+    best = min(row["step"] for side, row in found.items() if side[0] == "trl")
+    plain = min(row["step"] for side, row in found.items() if side[:2] == ("trl", "float32"))
+    lines = [
+        f"## {workload.model.name}: {workload.prompts} prompts x {workload.group} samples x {workload.tokens} tokens, "
+        f"{workload.updates} update(s)",
+        "",
+        "| side | rollout (s) | update (s) | step (s) | rollout tokens/s | peak (GiB) | TRL's best step / this | TRL's best "
+        "float32 / this | float32 floor / this |",
+        "|---" * 9 + "|",
+    ]
+    for side, row in found.items():
+        how = f"rollouts by {side[2]}" if side[0] == "rlx" else f"micro-batches of {side[2]}"
+        share = floor(name, row["tokens"], rates) / row["step"]
+        lines.append(
+            f"| {side[0]}, {side[1]}, {how} | {row['rollout']:.3g} | {row['update']:.3g} | {row['step']:.3g} | "
+            f"{row['tokens'] / row['rollout']:.0f} | {row['gib']:.2f} | {best / row['step']:.2f}x | "
+            f"{plain / row['step']:.2f}x | {share:.0%} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = argparse.ArgumentParser(description="Measure rlx beside TRL.")
+    parser.add_argument("--trl", type=Path, required=True, help="python of the environment that holds TRL")
+    parser.add_argument("--repeats", type=int, default=2, help="processes of each side")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
+    parser.add_argument("--only", help="workloads, by comma")
+    parser.add_argument("--rates", action="store_true", help="print the machine's rates and stop")
+    parser.add_argument("--out", type=Path, default=HERE / "README.md", help="the tables")
+    arguments = parser.parse_args()
+    if arguments.rates:
+        print(json.dumps(measured_rates(arguments.threads)))
+        return
+    command = [sys.executable, __file__, "--rates", "--threads", str(arguments.threads), "--trl", str(arguments.trl)]
+    rates = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    lines = [
+        "# rlx beside TRL 1.16",
+        "",
+        f"`make perf`, {datetime.date.today()}, CPU ({platform.machine()}, {os.cpu_count()} cores), {arguments.threads} "
+        f"threads a process, {arguments.repeats} process(es) a side taking turns, medians over all rollouts but each "
+        f"process's first. Measured: {rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bytes'] / 1e9:.1f} GB/s. "
+        "rlx: `rlx train`; bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; "
+        "autocast is its bf16 option, bfloat16 a model loaded in that type.",
+        "",
+    ]
+    for name in (arguments.only or ",".join(WORKLOADS)).split(","):
+        results: dict[Side, list[dict[str, Any]]] = {side: [] for side in SIDES[name]}
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(arguments.repeats):
+                for side in SIDES[name]:
+                    results[side].append(run_side(name, side, arguments.threads, Path(folder), arguments.trl))
+                    print(name, side, json.dumps(results[side][-1]), flush=True)
+        lines += table(name, {side: medians(found) for side, found in results.items()}, rates)
+    text = "\n".join(lines)
+    print(text)
+    arguments.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
