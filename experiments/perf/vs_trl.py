@@ -151,11 +151,13 @@ def rlx_command(workload: Workload, side: Side, prompts: Path, place: Path, thre
     return command + [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
 
 
-def trl_command(workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path) -> list[str]:
+def trl_command(
+    workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path, dump: Path | None = None
+) -> list[str]:
     """trl_side.py in TRL's own environment."""
     given = asdict(workload) | {
         "model": str(workload.model), "dtype": side[1], "micro": int(side[2]), "prompts_file": str(prompts),
-        "folder": str(place), "threads": threads, "seed": 0, "dump": None,
+        "folder": str(place), "threads": threads, "seed": 0, "dump": str(dump) if dump else None,
     }  # fmt: skip
     return [str(trl), str(HERE / "trl_side.py"), json.dumps(given)]
 
