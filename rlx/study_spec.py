@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -36,13 +36,15 @@ class StudySpec(Section):
     """Folder of its report."""
     baseline: str
     """The method that the others are tested against."""
+    command: Literal["train", "unlearn"] = "train"
+    """What each run is: ``rlx train`` with an evaluation by ``rlx eval``, or ``rlx unlearn``, which measures itself."""
     base: dict[str, Any] = Field(default_factory=dict)
-    """Spec that all runs share, as for ``rlx train``."""
+    """Spec that all runs share, as for the command."""
     axes: dict[str, list[Any]] = Field(min_length=1)
     """Dotted key of the spec to its values; a value that is a mapping sets its own dotted keys and may have a
     ``label``. Every combination is one run."""
     evaluation: dict[str, Any] = Field(default_factory=dict)
-    """How each run is measured, as for ``rlx eval``; ``model`` is the run."""
+    """How each run of ``rlx train`` is measured, as for ``rlx eval``; ``model`` is the run."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Level of tests and intervals."""
     cpus: float = Field(default=1, gt=0)

@@ -87,7 +87,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     tap = LayerTap(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
     references = References(resolved, folder, engine, needs, settings.get("top_k", 1), tap, pad_id)
-    validation, final = split_by_author(requests, spec.seed)
+    validation, final = split_by_author(requests)
     parts = UnlearnParts(
         resolved=resolved,
         run=folder,

@@ -14,6 +14,7 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 UTILITY_PARTS = ("retain", "real_authors", "world_facts")
+KEPT_SCORES = ("Prob", "ROUGE", "Truth_Ratio")
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")
 RESAMPLES = 1000
 
@@ -76,11 +77,6 @@ def truth_ratio(nll_right: float, nll_wrong: Sequence[float], epsilon: float = 0
 def closeness(ratios: Floats, epsilon: float = 0.0) -> Floats:
     """min(TR, 1/TR): 1 when right and wrong answers are equally likely; the forget set's score."""
     return np.minimum(ratios, 1.0 / np.maximum(ratios + epsilon, 1e-300))
-
-
-def correctness(ratios: Floats) -> Floats:
-    """max(0, 1 - TR): the other sets' score."""
-    return np.maximum(0.0, 1.0 - ratios)
 
 
 def exact_memorisation(predicted: Sequence[int], labels: Sequence[int]) -> float:
@@ -164,7 +160,7 @@ def aggregates(
 
 def kept_utility(found: Mapping[str, float]) -> float:
     """Harmonic mean of what was measured of the kept sets: model utility's nine means, or those that there are."""
-    names = [f"{part}_{score}" for part in UTILITY_PARTS for score in ("Prob", "ROUGE", "Truth_Ratio")]
+    names = [f"{part}_{score}" for part in UTILITY_PARTS for score in KEPT_SCORES]
     values = [found[name] for name in names if name in found]
     return harmonic_mean(values) if values else 0.0
 
@@ -232,15 +228,25 @@ def _redrawer(samples: Sequence[Sample], generator: np.random.Generator) -> Call
     return redraw
 
 
+def kept_scores(sample: Sample) -> dict[str, float]:
+    """What a sample of a kept set adds to the means of its part: those of the three scores that it has.
+
+    The probability is normalised by the wrong answers' but for ``retain``; the truth ratio counts as max(0, 1 - TR).
+    """
+    probability = sample.prob if sample.part == "retain" else sample.prob_normalised
+    right = None if sample.truth_ratio is None else max(0.0, 1.0 - sample.truth_ratio)
+    scores = zip(KEPT_SCORES, (probability, sample.rouge, right), strict=True)
+    return {name: value for name, value in scores if value is not None}
+
+
 def _utility(samples: Sequence[Sample]) -> dict[str, float]:
     """Means of the kept sets and, when all nine are there, their harmonic mean."""
     nine: list[float] = []
     found: dict[str, float] = {}
     for part in UTILITY_PARTS:
-        of_part = _part(samples, part)
-        probability = _column(of_part, "prob" if part == "retain" else "prob_normalised")
-        scores = (probability, _column(of_part, "rouge"), correctness(_column(of_part, "truth_ratio")))
-        for name, values in zip(("Prob", "ROUGE", "Truth_Ratio"), scores, strict=True):
+        of_part = [kept_scores(sample) for sample in _part(samples, part)]
+        for name in KEPT_SCORES:
+            values = np.array([scores[name] for scores in of_part if name in scores], dtype=np.float64)
             _put_mean(found, f"{part}_{name}", values)
             nine += [float(np.mean(values))] if len(values) else []
     if len(nine) == 9:

@@ -46,12 +46,13 @@ def compare(
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
         raise UserError("nothing is named to compare", fix="give a study, runs, --tag or --experiment")
-    logged = []
+    names, trained = list(targets or []), []
     if tag or experiment:
         from rlx.compare.load_mlflow import logged_runs
 
         logged = logged_runs(runs_dir, tag or [], experiment)
-    compare_runs(targets or [], logged, Request(baseline, force), places)
+        names, trained = [*names, *logged.unlearned], list(logged.trained)
+    compare_runs(names, trained, Request(baseline, force), places)
 
 
 def _study(path: Path, baseline: str | None = None) -> StudySpec:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rlx.errors import UserError
+
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.", envvar="RLX_RUNS_DIR")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec; may be repeated.")
@@ -35,3 +37,14 @@ def with_named(content: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]
         if value is not None:
             assign(result, key, value)
     return result
+
+
+def refuse_beside_study(study: Path | None, named: dict[str, Any], sets: list[str] | None) -> None:
+    """Refuse options that change one spec where a study was given.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    given = [key for key, value in named.items() if value is not None] + (sets or [])
+    if given:
+        raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {study} under base or axes")

@@ -23,6 +23,7 @@ from rlx.commands.options import (
     RunsDir,
     Seed,
     Sets,
+    refuse_beside_study,
     with_named,
 )
 from rlx.errors import UserError
@@ -80,10 +81,11 @@ def train(
     }
     content = read_spec(spec) if spec else {}
     if "axes" in content:
-        given = [key for key, value in named.items() if value is not None] + (sets or [])
-        if given:
-            raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {spec} under base or axes")
-        raise typer.Exit(_train_study(content, runs_dir, jobs, launcher, plan or dry_run))
+        refuse_beside_study(spec, named, sets)
+        from rlx.compare.command import Places, run_only
+
+        places = Places(runs_dir, Path("reports"))
+        raise typer.Exit(run_only(content, "train", places, jobs, launcher, plan or dry_run))
     content = with_sets(with_named(content, named), sets or [])
     if content.get("backend") == "verl":
         _refuse({"--processes": processes > 1, "--node-rank": node_rank > 0, "--master": bool(master)}, "verl")
@@ -143,15 +145,3 @@ def _tell_resolved(resolved: Resolved, runs_dir: Path) -> None:
         from rlx.rundir import RunDir
 
         typer.echo(told(resolved, RunDir(runs_dir / resolved.run_id)))
-
-
-def _train_study(content: dict[str, Any], runs_dir: Path, jobs: int, launcher: str, plan: bool) -> int:
-    """Train a study's runs without a report; the exit code."""
-    from rlx.compare.command import Places, run_study, tell_plan
-    from rlx.compare.runner import read_study
-
-    study, places = read_study(content), Places(runs_dir, Path("reports"))
-    if plan:
-        tell_plan(study, places, jobs)
-        return 0
-    return 1 if run_study(study, places, jobs, measure=False, launcher=launcher) else 0

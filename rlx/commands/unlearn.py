@@ -11,15 +11,19 @@ import typer
 from rlx.commands.options import (
     DryRun,
     Fresh,
+    Jobs,
     JsonSchema,
+    Launcher,
     Master,
     NodeRank,
     Nodes,
+    Plan,
     Processes,
     RunName,
     RunsDir,
     Seed,
     Sets,
+    refuse_beside_study,
     with_named,
 )
 from rlx.errors import UserError
@@ -47,11 +51,15 @@ def unlearn(
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
+    jobs: Jobs = 1,
+    launcher: Launcher = "local",
+    plan: Plan = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Make a model forget what a file of requests asks, and write a certificate of what is left.
 
-    Without any argument an embedded model forgets four fictitious authors, by palu, grad_diff and npo.
+    Without any argument an embedded model forgets four fictitious authors, by palu, grad_diff and npo. A study (a YAML
+    file with axes) has all its runs done.
     """
     from rlx.spec_file import assign, read_spec, with_sets
     from rlx.unlearn_spec import UnlearnSpec
@@ -72,7 +80,14 @@ def unlearn(
         "seed": seed,
         "run_name": run_name,
     }
-    content = with_sets(with_named(read_spec(spec) if spec else {}, named), sets or [])
+    content = read_spec(spec) if spec else {}
+    if "axes" in content:
+        from rlx.compare.command import Places, run_only
+
+        refuse_beside_study(spec, {**named, "--against": against}, sets)
+        places = Places(runs_dir, Path("reports"))
+        raise typer.Exit(run_only(content, "unlearn", places, jobs, launcher, plan or dry_run))
+    content = with_sets(with_named(content, named), sets or [])
 
     from rlx.resolve_unlearn import EMBEDDED_AGAINST, resolve_unlearn
 
@@ -82,7 +97,7 @@ def unlearn(
         beside = with_sets(content, [])
         assign(beside, "method", {**content.get("method", {}), "name": other.strip(), "params": {}})
         experiments.append((resolve_unlearn(beside), beside))
-    if dry_run:
+    if dry_run or plan:
         import yaml
 
         for resolved, _ in experiments:

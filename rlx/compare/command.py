@@ -6,16 +6,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlx.compare.load import Trained, read_run, refuse_mismatch, results
+from rlx.compare.load_unlearn import certified_results, is_unlearning, read_certified
 from rlx.compare.plain import terminal
 from rlx.compare.report import RENDERERS, write_report
-from rlx.compare.results import Published, Study
-from rlx.compare.runner import Planned, planned, run_all, time_left
+from rlx.compare.results import Published, RunResult, Study
+from rlx.compare.runner import Planned, planned, read_study, run_all, time_left
 from rlx.compare.verdicts import compared
 from rlx.console import print_out, table, warn
 from rlx.errors import UserError, did_you_mean
-from rlx.rundir import RunDir, runs_in
+from rlx.rundir import RunDir, read_json, runs_in
 from rlx.study_spec import StudySpec
 from rlx.track import MlflowSink, tracking_uri
 
@@ -76,6 +78,23 @@ def run_study(
         return run_all(runs, len(todo), measure, _say, launch)
 
 
+def run_only(content: Mapping[str, Any], command: str, places: Places, jobs: int, launcher: str, plan: bool) -> int:
+    """``rlx train STUDY`` and ``rlx unlearn STUDY``: a study's runs without a report; the exit code.
+
+    Raises:
+        UserError: for a study of the other command.
+    """
+    study = read_study(content)
+    if study.command != command:
+        raise UserError(
+            f"study {study.name} has command: {study.command}", fix=f"start it with rlx {study.command} or rlx compare"
+        )
+    if plan:
+        tell_plan(study, places, jobs)
+        return 0
+    return 1 if run_study(study, places, jobs, measure=False, launcher=launcher) else 0
+
+
 def tell_plan(study: StudySpec, places: Places, jobs: int) -> None:
     """What would be done, and about how long it would take."""
     runs = planned(study, places.runs)
@@ -100,11 +119,7 @@ def compare_study(study: StudySpec, failed: Mapping[str, str], places: Places, f
     if not finished:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(missing.items())[:3])
         raise UserError(f"study {study.name} has no finished run ({reasons})", fix="mend its spec", exit_code=1)
-    found = results(
-        [read_run(run.folder) for run in finished],
-        finished[0].accepts,
-        {run.folder.run_id: run.label for run in finished},
-    )
+    found = _found([run.folder for run in finished], {run.folder.run_id: run.label for run in finished}, finished[0])
     made = Study(
         name=study.name,
         baseline=study.baseline,
@@ -126,9 +141,14 @@ def compare_runs(names: Sequence[str], logged: Sequence[Trained], request: Reque
         request: how to compare them.
         places: where they are and the report goes.
     """
-    here = [read_run(_folder(name, places.runs)) for name in dict.fromkeys(names)]
-    known = {run.run_id for run in here}
-    found = results([*here, *(run for run in logged if run.run_id not in known)], lambda protocol: True)
+    folders = [_folder(name, places.runs) for name in dict.fromkeys(names)]
+    kinds = {is_unlearning(read_json(folder.resolved)): folder.run_id for folder in folders}
+    if len(kinds) > 1 or (logged and True in kinds):
+        other = kinds.get(False) or logged[0].run_id
+        raise UserError(
+            f"run {kinds[True]} is one of unlearning and {other} is not", fix="compare either by themselves"
+        )
+    found = _found(folders, logged=logged)
     methods = list(dict.fromkeys(run.method for run in found))
     made = Study(
         name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(found)}runs",
@@ -137,6 +157,21 @@ def compare_runs(names: Sequence[str], logged: Sequence[Trained], request: Reque
         mismatched=refuse_mismatch(found, request.force),
     )
     tell_report(made, places)
+
+
+def _found(
+    folders: Sequence[RunDir],
+    labels: Mapping[str, str] | None = None,
+    asked: Planned | None = None,
+    logged: Sequence[Trained] = (),
+) -> list[RunResult]:
+    """What finished runs were measured at: of unlearning all, else as a study asks, if one does."""
+    if folders and is_unlearning(read_json(folders[0].resolved)):
+        return certified_results([read_certified(folder) for folder in folders], labels)
+    here = [read_run(folder) for folder in folders]
+    known = {run.run_id for run in here}
+    every = [*here, *(run for run in logged if run.run_id not in known)]
+    return results(every, asked.accepts if asked else lambda protocol: True, labels)
 
 
 def _folder(name: str, runs: Path) -> RunDir:

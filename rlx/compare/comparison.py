@@ -35,9 +35,11 @@ class Cell:
     samples: int
     score: Interval
     """Over seeds and problems (two-level bootstrap); of one seed over problems (Student's t)."""
+    linearised: bool
+    """Whether rows of ``by_problem`` say nothing by themselves (see ``Scores``)."""
     by_seed: tuple[float, ...]
     pass_at: Mapping[int, float]
-    """pass@k for powers of 2 up to the number of samples, and that number."""
+    """pass@k for powers of 2 up to the number of samples, and that number; nothing where scores are no verdicts."""
     by_problem: Array
     """[p] mean over seeds and samples."""
     best: bool = False
@@ -70,9 +72,8 @@ class Pair:
     p_welch: float | None
     """Welch's test on seed means alone; None with fewer than 2 seeds on a side."""
     p_holm: float
-    wins: int
-    losses: int
-    ties: int
+    won: tuple[int, int, int] | None
+    """Problems won, lost and tied; None where single problems say nothing (see ``Scores``)."""
     detectable: float
     """Smallest difference that the test finds with 80 % power at Holm's strictest step."""
     flipped: tuple[Flip, ...]
@@ -92,6 +93,8 @@ class Comparison:
     ranked: int
     """Comparisons that the bold marks were corrected for: every pair of every column."""
     problem_ids: Mapping[Column, tuple[str, ...]]
+    apart: frozenset[tuple[Column, str, str]]
+    """Pairs of methods, in both orders, that differ after correction."""
 
     def cell(self, column: Column, method: str) -> Cell | None:
         """The cell, or None when no run fills it."""

@@ -19,6 +19,20 @@ AXES: Mapping[str, tuple[str, float]] = {
 }
 """Horizontal axes: the metric, summed up over the records unless it is the step, and its unit."""
 
+EVERY_AXIS = (("eval/sampled_accuracy", "held-out accuracy, sampled"), ("train/reward", "training reward"))
+"""Metrics drawn against every axis."""
+BY_STEP = (
+    ("eval/greedy_accuracy", "held-out accuracy, greedy"),
+    ("eval/forgetting", "forgetting, validation half"),
+    ("eval/utility", "utility"),
+    ("policy/entropy", "entropy, nats a token"),
+    ("policy/clip_low", "share of tokens below the trust region"),
+    ("policy/clip_high", "share of tokens above the trust region"),
+    ("train/response_tokens", "response length, tokens"),
+    ("optim/grad_norm", "gradient norm before clipping"),
+)
+"""Metrics drawn against the step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from rlx.benchmarks.summary import Score, from_json
-from rlx.compare.curves import AXES
-from rlx.compare.page import BY_STEP, EVERY_AXIS
+from rlx.compare.curves import AXES, BY_STEP, EVERY_AXIS
 from rlx.compare.results import RunResult, Scores
 from rlx.errors import UserError
 from rlx.rundir import RunDir, read_json
 from rlx.track import flattened, read_metrics
 
-UNNAMED = ("seed", "run_name", "backend", "model", "tracker", "checkpoint", "algorithm.name")
+UNNAMED = ("seed", "run_name", "backend", "model", "tracker", "checkpoint", "algorithm.name", "method.name")
 """Keys of a spec that a method's name never shows: they have columns of their own or change no result."""
-PARAMS = "algorithm.params."
+PARAMS = ("algorithm.params.", "method.params.")
 DRAWN = {"step", *(source for source, _ in AXES.values()), *(key for key, _ in (*EVERY_AXIS, *BY_STEP))}
 """Metrics that a report draws; the others are not kept in memory."""
 Accepts = Callable[[Mapping[str, Any]], bool]
@@ -122,17 +121,21 @@ def mismatched(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def method_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The policy loss of each spec, with whatever else differs among the specs of that loss."""
+    """The policy loss or unlearning method of each spec, with whatever else differs among the specs of that method."""
     flats = [_identity(spec) for spec in specs]
-    losses = [str(spec["algorithm"]["name"]) for spec in specs]
+    losses = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
     seen: dict[tuple[str, str], set[str]] = {}
     for loss, flat in zip(losses, flats, strict=True):
         for key, value in flat.items():
             seen.setdefault((loss, key), set()).add(value)
     return [
-        " ".join([loss, *(f"{key.removeprefix(PARAMS)}={v}" for key, v in flat.items() if len(seen[loss, key]) > 1)])
+        " ".join([loss, *(f"{_short_key(key)}={v}" for key, v in flat.items() if len(seen[loss, key]) > 1)])
         for loss, flat in zip(losses, flats, strict=True)
     ]
+
+
+def _short_key(key: str) -> str:
+    return next((key.removeprefix(each) for each in PARAMS if key.startswith(each)), key)
 
 
 def _identity(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -17,12 +18,28 @@ from rlx.track import legal_name, open_client, public_uri, tracking_uri
 
 PAGE = 1000
 """Runs that MLflow hands out at once."""
+UNLEARNING = "rlx.method"
+"""Tag that `rlx unlearn` alone sets."""
 READERS = 4
 """Threads that read metrics: a server answers them side by side."""
 
 
-def logged_runs(runs: Path, tags: Sequence[str], experiment: str | None) -> list[Trained]:
-    """Training runs under all of ``tags`` and in ``experiment``, with their evaluations.
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What MLflow has of the runs that were asked for.
+
+    Example:
+        ``Logged(trained=[Trained(...)], unlearned=["palu_s0-1f0c"])``
+    """
+
+    trained: Sequence[Trained]
+    """Of `rlx train`, with their evaluations."""
+    unlearned: Sequence[str]
+    """Names of those of `rlx unlearn`: what they measured, sample by sample, stands in their folders."""
+
+
+def logged_runs(runs: Path, tags: Sequence[str], experiment: str | None) -> Logged:
+    """Finished runs under all of ``tags`` and in ``experiment``.
 
     Args:
         runs: folder of all runs, for the store's place.
@@ -54,7 +71,7 @@ def _filter(tag: str) -> str:
     return f"tags.`{key}` = '{value}'"
 
 
-def _read(client: Any, asked: Sequence[str], experiment: str | None, place: str) -> list[Trained]:
+def _read(client: Any, asked: Sequence[str], experiment: str | None, place: str) -> Logged:
     every = [each.experiment_id for each in client.search_experiments()]
     chosen = every
     if experiment is not None:
@@ -74,10 +91,11 @@ def _read(client: Any, asked: Sequence[str], experiment: str | None, place: str)
     for run in _search(client, every, ["tags.`rlx.kind` = 'evaluation'"]):
         if run.info.status == "FINISHED" and run.data.tags["rlx.checkpoint"] == "final":
             measured.setdefault(run.data.tags["rlx.run_id"], []).append(run)
+    unlearned = [run.data.tags["rlx.run_id"] for run in training if UNLEARNING in run.data.tags]
+    training = [run for run in training if UNLEARNING not in run.data.tags]
     with ThreadPoolExecutor(max_workers=READERS) as pool:
-        return list(
-            pool.map(lambda run: _trained(client, run, measured.get(run.data.tags["rlx.run_id"], [])), training)
-        )
+        found = pool.map(lambda run: _trained(client, run, measured.get(run.data.tags["rlx.run_id"], [])), training)
+        return Logged(list(found), unlearned)
 
 
 def _search(client: Any, experiments: Sequence[str], asked: Sequence[str]) -> list[Any]:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlx.compare.comparison import Comparison
-from rlx.compare.curves import AXES, Line, learning_line
+from rlx.compare.curves import AXES, BY_STEP, EVERY_AXIS, Line, learning_line
 from rlx.compare.drawing import COLOURS, heat_map, interval_chart, line_chart
+from rlx.compare.front import front_grid, models, places, references
+from rlx.compare.front_chart import Mark, front_chart
 from rlx.compare.words import (
     Grid,
     Text,
@@ -26,17 +28,6 @@ from rlx.compare.words import (
 
 MOST_LINES = 8
 """Methods that a chart shows: the baseline and the best others; a table shows all."""
-EVERY_AXIS = (("eval/sampled_accuracy", "held-out accuracy, sampled"), ("train/reward", "training reward"))
-"""Metrics drawn against every axis."""
-BY_STEP = (
-    ("eval/greedy_accuracy", "held-out accuracy, greedy"),
-    ("policy/entropy", "entropy, nats a token"),
-    ("policy/clip_low", "share of tokens below the trust region"),
-    ("policy/clip_high", "share of tokens above the trust region"),
-    ("train/response_tokens", "response length, tokens"),
-    ("optim/grad_norm", "gradient norm before clipping"),
-)
-"""Metrics drawn against the step."""
 LIGHT = ("#2563a8", "#c2410c", "#15803d", "#9d3b8f", "#8a6a00", "#0e7c86", "#b3203f", "#5b5bd6")
 DARK = ("#7cb2ee", "#f59a62", "#6cc98a", "#dd92d3", "#d9b84a", "#5fc7d0", "#f28aa0", "#a5a5f5")
 STYLE = """
@@ -67,6 +58,7 @@ stroke:var(--card);stroke-width:4px}.wide text{font-size:11px}
 .hollow{fill:var(--card);stroke:currentColor;stroke-width:2.5}
 .d1{stroke-dasharray:6 4}.d2{stroke-dasharray:2 3}
 .empty{fill:none;stroke:var(--rule)}.heat{fill:var(--heat)}
+.way{fill:none;stroke:currentColor;stroke-width:1;opacity:.35}.reference{fill:none;stroke:var(--soft);stroke-width:2}
 """
 
 
@@ -86,6 +78,7 @@ def page(comparison: Comparison) -> str:
         f'<p class="lead">{html.escape(question(comparison))}</p><ul>{said}</ul>',
         _table(scores_grid(comparison)),
         f'<p class="note">{html.escape(caption(comparison))}</p>',
+        _fronts(comparison),
         _differences(comparison),
         _curves(comparison),
         _pass_curves(comparison),
@@ -117,6 +110,30 @@ def _table(grid: Grid) -> str:
     rows = "".join(f"<tr>{''.join(map(shown, row))}</tr>" for row in grid.rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<h2>{html.escape(grid.title)}</h2><div class="scroll">{table}</div>'
+
+
+def _fronts(comparison: Comparison) -> str:
+    """Every model's methods between forgetting and utility, with the way of each seed's checkpoints there."""
+    charts = []
+    for model in models(comparison):
+        found = [place for place in places(comparison, model) if place.method in _drawn(comparison)]
+        marks = [
+            Mark(row_name(comparison, p.method), _colour(comparison, p.method), p.forgetting.score, p.utility.score)
+            for p in found
+        ]
+        unlearned = [(mark.colour, run.unlearned) for p, mark in zip(found, marks, strict=True) for run in p.runs]
+        ways = [(colour, each.curve) for colour, each in unlearned if each]
+        known = {name: [point] for name, point in references(comparison, model).items()}
+        picture = front_chart(marks, ways, known)
+        charts.append(f'<figure class="wide"><h3>{html.escape(model)}</h3>{picture}</figure>')
+    if not charts:
+        return ""
+    note = (
+        "Crosses: intervals over seeds and authors, final half. Faint: each seed's checkpoints, from the original on, "
+        "on the validation half."
+    )
+    table = f'{_table(front_grid(comparison))}{_legend(comparison)}<div class="charts">{"".join(charts)}</div>'
+    return f'{table}<p class="note">{note}</p>'
 
 
 def _differences(comparison: Comparison) -> str:
@@ -191,10 +208,13 @@ def _heat_maps(comparison: Comparison) -> str:
     charts = []
     for column in comparison.columns:
         cells = [cell for method in _drawn(comparison) if (cell := comparison.cell(column, method)) is not None]
+        if any(cell.linearised for cell in cells):
+            continue
         names = [row_name(comparison, cell.method) for cell in cells]
         picture = heat_map(names, np.stack([cell.by_problem for cell in cells]), comparison.problem_ids[column])
         charts.append(f'<figure class="wide"><h3>{html.escape(column_name(comparison, column))}</h3>{picture}</figure>')
-    return f'<h2>Problem by problem</h2><div class="charts">{"".join(charts)}</div>'
+    unit = comparison.study.unit[:-1]
+    return f'<h2>{unit.capitalize()} by {unit}</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
 def _runs(comparison: Comparison) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from rlx.compare.comparison import Comparison
+from rlx.compare.front import front_grid, models, places
 from rlx.compare.words import (
     Grid,
     Text,
@@ -40,12 +41,16 @@ def terminal(comparison: Comparison) -> RenderableType:
     """Cautions in red, the scores, the differences, one sentence a pair, the caption."""
     parts: list[RenderableType] = [RichText(said, style="bold red") for said in cautions(comparison)]
     parts += [RichText(question(comparison), style="bold"), RichText()]
-    for grid in (scores_grid(comparison), pairs_grid(comparison)):
-        if grid.rows:
-            parts += [_rich_table(grid), RichText()]
+    for grid in _grids(comparison):
+        parts += [_rich_table(grid), RichText()]
     parts += [RichText(f"- {said}") for said in conclusions(comparison)]
     parts += [RichText(), RichText(caption(comparison), style="dim")]
     return Group(*parts)
+
+
+def _grids(comparison: Comparison) -> list[Grid]:
+    every = (scores_grid(comparison), front_grid(comparison), pairs_grid(comparison))
+    return [grid for grid in every if grid.rows]
 
 
 def _rich_table(grid: Grid) -> Table:
@@ -60,9 +65,8 @@ def _rich_table(grid: Grid) -> Table:
 def markdown(comparison: Comparison) -> str:
     """A page of Markdown."""
     parts = [f"# {comparison.study.name}", *(f"**{said}**" for said in cautions(comparison)), question(comparison)]
-    for grid in (scores_grid(comparison), pairs_grid(comparison)):
-        if grid.rows:
-            parts += [f"## {grid.title}", _pipes(grid)]
+    for grid in _grids(comparison):
+        parts += [f"## {grid.title}", _pipes(grid)]
     parts += ["\n".join(f"- {said}" for said in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
     flips = flips_grid(comparison)
     if flips.rows:
@@ -80,14 +84,14 @@ def _pipes(grid: Grid) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Two booktabs tables to be read in by a paper; needs the packages booktabs and xcolor."""
+    """Booktabs tables to be read in by a paper; needs the packages booktabs and xcolor."""
     said = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
     label = "".join(mark if mark.isalnum() else "-" for mark in comparison.study.name)
     tables = []
-    for grid, name in ((scores_grid(comparison), "scores"), (pairs_grid(comparison), "differences")):
-        if grid.rows:
-            legend = " ".join([_tex(grid.title + "."), *said, _tex(question(comparison)), _tex(caption(comparison))])
-            tables.append(_booktabs(grid, legend, f"tab:{label}-{name}"))
+    for grid in _grids(comparison):
+        legend = " ".join([_tex(grid.title + "."), *said, _tex(question(comparison)), _tex(caption(comparison))])
+        name = "".join(mark for mark in grid.title.lower().partition(",")[0] if mark.isalnum() or mark == " ")
+        tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)
 
 
@@ -143,13 +147,16 @@ def tidy_csv(comparison: Comparison) -> str:
             "bootstrap_high": pair.bootstrap.high,
             "p": pair.p,
             "p_holm": pair.p_holm,
-            "wins": pair.wins,
-            "losses": pair.losses,
-            "ties": pair.ties,
             "detectable": pair.detectable,
         }
         figures |= {} if pair.p_welch is None else {"p_welch": pair.p_welch}
+        figures |= dict(zip(("wins", "losses", "ties"), pair.won, strict=True)) if pair.won else {}
         writer.writerows((f"against {pair.baseline}", *place, "", name, _number(v)) for name, v in figures.items())
+    for model in models(comparison):
+        for found in places(comparison, model):
+            figures = {"kept": found.kept, "within_budget": found.within_budget, "supported": found.supported}
+            figures |= {"runs": len(found.runs), "on_front": not found.behind}
+            writer.writerows(("front", model, "", found.method, "", name, _number(v)) for name, v in figures.items())
     for each in comparison.study.published:
         writer.writerow(("published", "", each.benchmark, each.method, "", each.source, _number(each.value)))
     return out.getvalue()
@@ -170,27 +177,32 @@ def full_json(comparison: Comparison) -> str:
         "mismatched": study.mismatched,
         "runs": [
             {"run_id": r.run_id, "method": r.method, "seed": r.seed, "model": r.model, "protocol": dict(r.protocol)}
+            | ({"unlearned": _plain(r.unlearned)} if r.unlearned else {})
             for r in study.runs
         ],
-        "cells": [_plain(cell, comparison) for cell in comparison.cells],
-        "pairs": [_plain(pair, comparison) for pair in comparison.pairs],
-        "published": [_plain(each, comparison) for each in study.published],
+        "cells": [_plain(cell) for cell in comparison.cells],
+        "pairs": [_plain(pair) for pair in comparison.pairs],
+        "front": {
+            model: {place.method: {"behind": place.behind, "kept": place.kept} for place in places(comparison, model)}
+            for model in models(comparison)
+        },
+        "published": [_plain(each) for each in study.published],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: object, comparison: Comparison) -> object:
+def _plain(value: object) -> object:
     """Frozen data as JSON knows it, floats to 10 digits so that files don't change with the machine's rounding."""
     if isinstance(value, float):
         return float(_number(value)) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
-        return [_plain(each, comparison) for each in value]
+        return [_plain(each) for each in value]
     if isinstance(value, dict):
-        return {str(key): _plain(each, comparison) for key, each in value.items()}
+        return {str(key): _plain(each) for key, each in value.items()}
     if hasattr(value, "tolist"):
-        return _plain(value.tolist(), comparison)
+        return _plain(value.tolist())
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name), comparison) for name in value.__dataclass_fields__}
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value
 
 

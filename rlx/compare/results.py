@@ -4,6 +4,9 @@ Names carry shapes by lower-case suffix, one letter an axis:
 
     p  problem of a benchmark        k  training seed        m  method (a group of runs that differ in seed only)
     n  sample of a problem           r  replicate of a bootstrap or of a permutation
+    j  mean that a figure is made of (stats.linearised)
+
+In a study of unlearning the problems are authors: questions about one author stand or fall together.
 """
 
 from __future__ import annotations
@@ -15,6 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+FORGETTING = "forgetting"
+"""1 - probability of the forgotten answers."""
+EXTRACTION = "1 - extraction strength"
+UTILITY = "utility"
+WITHSTANDS = "withstands"
+"""1 - share of the lost knowledge that the attack of this name brings back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,10 @@ class Scores:
     benchmark: str
     problem_ids: tuple[str, ...]
     scores_pn: Array
-    """Score of each sample of each problem, within [0, 1]."""
+    """Score of each sample of each problem, within [0, 1] unless linearised."""
+    linearised: bool = False
+    """A row is no score of its problem but its part in a figure that is no mean (``stats.linearised``): means over all
+    rows, their errors and their differences hold, a single row says nothing."""
 
     def __post_init__(self) -> None:
         if self.scores_pn.ndim != 2 or self.scores_pn.shape[0] != len(self.problem_ids) or not self.scores_pn.size:
@@ -38,6 +50,29 @@ class Scores:
     def means_p(self) -> Array:
         """Mean score of each problem."""
         return np.asarray(self.scores_pn.mean(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Unlearned:
+    """What an unlearning run shows beside its scores.
+
+    Example:
+        ``Unlearned(curve=((0.1, 0.88), (0.7, 0.86)), selected=1, within_budget=True, budget=0.95, kept=0.98, ...)``
+    """
+
+    curve: tuple[tuple[float, float], ...]
+    """Forgetting (validation half) and utility of the original and of every evaluated checkpoint."""
+    selected: int
+    """Place of the chosen checkpoint in the curve."""
+    within_budget: bool
+    budget: float
+    """Share of the original's utility that a checkpoint had to keep."""
+    kept: float
+    """Share of the original's utility that the chosen checkpoint kept, in the final measurement."""
+    supported: bool
+    """Whether the certificate's verdict is that the evidence supports unlearning."""
+    references: Mapping[str, tuple[float, float]]
+    """Forgetting (final half) and utility of the original and, where there is one, the retain model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +93,8 @@ class RunResult:
     scores: tuple[Scores, ...]
     metrics: tuple[Mapping[str, float], ...] = ()
     """Records of metrics.jsonl, in order of their step."""
+    unlearned: Unlearned | None = None
+    """Of an unlearning run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +130,8 @@ class Study:
     """Protocol fields that differ between the runs, when the person compares them all the same."""
     alpha: float = 0.05
     """Level of every test and interval."""
+
+    @property
+    def unit(self) -> str:
+        """What differences are paired by, in the plural."""
+        return "authors" if any(run.unlearned for run in self.runs) else "problems"

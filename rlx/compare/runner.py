@@ -19,11 +19,13 @@ from rlx.errors import UserError, did_you_mean
 from rlx.eval_spec import ResolvedEval
 from rlx.resolve import resolve
 from rlx.resolve_eval import resolve_eval
+from rlx.resolve_unlearn import resolve_unlearn
 from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Resolved
 from rlx.spec_file import validate
 from rlx.study_spec import StudySpec, variants
 from rlx.track import read_metrics
+from rlx.unlearn_spec import ResolvedUnlearn
 
 State = Literal["done", "trained", "cut off", "missing", "failed"]
 POLL = 1.0
@@ -32,6 +34,13 @@ SAID = 400
 """Characters of a failed run's last words that are kept."""
 EXACT = ("n", "temperature", "top_p")
 """Keys of a resolved evaluation that its protocol holds unchanged."""
+
+
+RESOLVE: Mapping[str, Callable[[Mapping[str, Any]], Resolved | ResolvedUnlearn]] = {
+    "train": resolve,
+    "unlearn": resolve_unlearn,
+}
+"""A study's command to what reads its runs' specs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Planned:
 
     folder: RunDir
     content: Mapping[str, Any]
-    resolved: Resolved
+    resolved: Resolved | ResolvedUnlearn
     label: str
     evaluation: Mapping[str, Any]
 
@@ -65,7 +74,19 @@ class Planned:
         if self.folder.summary.exists():
             return 1.0
         records = read_metrics(self.folder.metrics)
+        if isinstance(self.resolved, ResolvedUnlearn):
+            # How many updates an epoch has is known to the run alone; evaluations come with epochs, one before all.
+            spec = self.resolved.spec
+            evaluated = sum("eval/utility" in record for record in records)
+            return min(1.0, max(0, evaluated - 1) * spec.evaluation.every / spec.epochs)
         return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
+
+    def commands(self, measure: bool) -> list[list[str]]:
+        """What is left to call, as arguments of ``rlx``; an unlearning run measures itself."""
+        if isinstance(self.resolved, ResolvedUnlearn):
+            return [["unlearn", str(self.folder.spec), "--against", ""]]
+        left = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
+        return [*left, ["eval", str(self.folder.root), *_sets(self.evaluation)]] if measure else left
 
     def accepts(self, protocol: Mapping[str, Any]) -> bool:
         """Whether an evaluation was made as the study asks."""
@@ -81,7 +102,9 @@ class Planned:
         )
 
     def measured(self) -> bool:
-        """Whether every benchmark of the study has a finished evaluation."""
+        """Whether every benchmark of the study has a finished evaluation; unlearning ends with its own."""
+        if isinstance(self.resolved, ResolvedUnlearn):
+            return True
         found = [read_json(each.protocol) for each in self.folder.evaluations("final") if each.result.is_file()]
         done = {protocol["benchmark"] for protocol in found if self.accepts(protocol)}
         return done >= set(self._asked().spec.benchmarks)
@@ -98,7 +121,7 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
     """
     made: dict[str, Planned] = {}
     for variant in variants(study):
-        resolved = resolve(variant.content)
+        resolved = RESOLVE[study.command](variant.content)
         folder = RunDir(runs / resolved.run_id)
         if resolved.run_id in made:
             raise UserError(
@@ -159,10 +182,7 @@ def bring_forward(run: Planned, threads: int, measure: bool, tell: Callable[[str
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
     folder.failure.unlink(missing_ok=True)
     _wait_for(folder, tell)
-    steps = [] if folder.summary.exists() else [["train", str(folder.spec)]]
-    if measure:
-        steps.append(["eval", str(folder.root), *_sets(run.evaluation)])
-    for command in steps:
+    for command in run.commands(measure):
         reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
         if reason:
             write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
@@ -216,7 +236,13 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
     """The study in a YAML file's content.
 
     Raises:
-        UserError: for an unknown key or a wrong type.
+        UserError: for an unknown key, a wrong type, or an evaluation beside unlearning.
     """
     study = validate(content, StudySpec)
+    if study.command == "unlearn" and study.evaluation:
+        key = next(iter(study.evaluation))
+        raise UserError(
+            f"evaluation.{key} is given, but the runs of command: unlearn measure themselves",
+            fix="write what is measured under base.evaluation",
+        )
     return study

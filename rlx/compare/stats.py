@@ -173,6 +173,24 @@ def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Arr
     return np.stack(columns, axis=1)
 
 
+def linearised(value: float, gradient_j: Array, sums_pj: Array, counts_pj: Array) -> Array:
+    """Each problem's part in a figure that is a smooth function of several means, so that it is treated as a mean.
+
+    z_p = value + P * sum over j of gradient_j (sums_pj - mean_j counts_pj) / counts_j: the mean of z is ``value``, and
+    its variance over problems is that of the figure to first order (Woodruff 1971, Binder 1983). The problems of one
+    mean need not be those of another, and may weigh differently.
+
+    Args:
+        value: the figure at the means.
+        gradient_j: its derivative by each mean.
+        sums_pj: sum of each problem's values that go into each mean; 0 where it has none.
+        counts_pj: how many values these are.
+    """
+    totals_j = counts_pj.sum(axis=0)
+    means_j = sums_pj.sum(axis=0) / totals_j
+    return np.asarray(value + len(sums_pj) * ((sums_pj - means_j * counts_pj) / totals_j) @ gradient_j)
+
+
 def student_p(difference: float, error: float, freedom: float) -> float:
     """Two-sided p-value of ``difference`` under Student's distribution; without any error, 0 or 1."""
     if error == 0:

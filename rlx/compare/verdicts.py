@@ -74,6 +74,7 @@ def compared(study: Study) -> Comparison:
         pairs=tuple(pairs),
         ranked=len(ranking),
         problem_ids={table.column: table.problem_ids for table in tables},
+        apart=frozenset(apart),
     )
 
 
@@ -113,16 +114,19 @@ class _Table:
     scores: Mapping[str, tuple[Array, ...]]
     """[p, n] for every seed."""
     replicates_rm: Array
+    linearised: bool
 
     @staticmethod
     def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str]) -> _Table:
         kept: dict[str, tuple[RunResult, ...]] = {}
         scores: dict[str, tuple[Array, ...]] = {}
         problem_ids: tuple[str, ...] = ()
+        linear = False
         for method in methods:
             chosen = sorted((r for r in runs if (r.method, r.model) == (method, column.model)), key=lambda r: r.seed)
             found = [(r, each) for r in chosen for each in r.scores if each.benchmark == column.benchmark]
             for run, each in found:
+                linear |= each.linearised
                 problem_ids = problem_ids or each.problem_ids
                 if sorted(each.problem_ids) != sorted(problem_ids):
                     raise UserError(
@@ -134,12 +138,12 @@ class _Table:
                 scores[method] = tuple(_aligned(each.problem_ids, problem_ids, each.scores_pn) for _, each in found)
         if len(problem_ids) < 2:
             raise UserError(
-                f"benchmark {column.benchmark} has {len(problem_ids)} problem",
+                f"{column.benchmark} has {len(problem_ids)} problem (or author)",
                 fix="no test can be made of fewer than 2",
             )
         means = [np.stack([s.mean(axis=1) for s in each]) for each in scores.values()]
         replicates = two_level_bootstrap(means, np.random.default_rng(DRAWS))
-        return _Table(column, problem_ids, tuple(kept), kept, scores, replicates)
+        return _Table(column, problem_ids, tuple(kept), kept, scores, replicates, linear)
 
     def means_kp(self, method: str) -> Array:
         return np.stack([scores_pn.mean(axis=1) for scores_pn in self.scores[method]])
@@ -149,7 +153,10 @@ class _Table:
         mean = float(means_kp.mean())
         replicates = self.replicates_rm[:, self.methods.index(method)]
         score = replicate_interval(mean, replicates, alpha)
-        if len(means_kp) == 1:
+        if len(means_kp) == 1 and self.linearised:
+            error = float(means_kp.std(ddof=1) / np.sqrt(means_kp.shape[1]))
+            score = t_around(mean, error, means_kp.shape[1] - 1.0, alpha)
+        elif len(means_kp) == 1:
             low, high = over_problems(means_kp[0].tolist(), 1 - alpha)
             score = replace(score, low=low, high=high)
         fewest = min(scores.shape[1] for scores in self.scores[method])
@@ -160,8 +167,9 @@ class _Table:
             problems=len(self.problem_ids),
             samples=fewest,
             score=score,
+            linearised=self.linearised,
             by_seed=tuple(means_kp.mean(axis=1).tolist()),
-            pass_at=_pass_curve(self.scores[method], fewest),
+            pass_at={} if any(run.unlearned for run in self.runs[method]) else _pass_curve(self.scores[method], fewest),
             by_problem=means_kp.mean(axis=0),
         )
 
@@ -211,11 +219,15 @@ class _Table:
             p=test.p,
             p_welch=test.p_welch,
             p_holm=p_holm,
-            wins=int((diffs_p > 0).sum()),
-            losses=int((diffs_p < 0).sum()),
-            ties=int((diffs_p == 0).sum()),
+            won=None
+            if self.linearised
+            else (int((diffs_p > 0).sum()), int((diffs_p < 0).sum()), int((diffs_p == 0).sum())),
             detectable=smallest_detectable(test.error, test.freedom, study.alpha / comparisons),
-            flipped=tuple(Flip(self.problem_ids[i], float(a_p[i]), float(b_p[i])) for i in largest if diffs_p[i]),
+            flipped=tuple(
+                Flip(self.problem_ids[i], float(a_p[i]), float(b_p[i]))
+                for i in largest
+                if diffs_p[i] and not self.linearised
+            ),
             verdict="not distinguishable" if p_holm >= study.alpha else "better" if difference.mean > 0 else "worse",
         )
 

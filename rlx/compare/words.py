@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlx.benchmarks.summary import FEW
 from rlx.compare.comparison import Cell, Column, Comparison, Pair
 from rlx.compare.stats import SIGN_FLIPS_UP_TO, Interval
 from rlx.compare.verdicts import SEEDS_FOR_METHODS
 
 PLUS_MINUS = "\u00b1"
 NOTHING = "-"
+UNLEARNING = (
+    "Forgetting: 1 - probability of the forgotten answers. Withstands: 1 - share of the lost knowledge that the attack "
+    "brings back. Both are measured on the final half of the forget set, by which no checkpoint was chosen. Utility: "
+    "harmonic mean over the kept sets, its error linearised. Each run shows the checkpoint that forgot most within the "
+    "utility budget on the validation half. On the front: no other method is declared better in forgetting or utility "
+    "and is no worse in the other."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,8 @@ def scores_grid(comparison: Comparison) -> Grid:
                 figure = comparison.published(column, method)
                 row.append(Text(percent(figure.value) if figure else NOTHING, grey=True))
         rows.append(tuple(row))
-    return Grid("Mean score, %", tuple(header), tuple(rows))
+    title = "Score, %" if any(cell.linearised for cell in comparison.cells) else "Mean score, %"
+    return Grid(title, tuple(header), tuple(rows))
 
 
 def pairs_grid(comparison: Comparison) -> Grid:
@@ -76,7 +85,7 @@ def pairs_grid(comparison: Comparison) -> Grid:
             Text(p_text(pair.p_holm)),
             Text(pair.verdict, bold=pair.verdict != "not distinguishable"),
             Text(percent(pair.detectable) if pair.detectable else "-"),
-            Text(f"{pair.wins}/{pair.losses}/{pair.ties}"),
+            Text(NOTHING if pair.won is None else "/".join(map(str, pair.won))),
             Text(p_text(pair.p)),
             Text(NOTHING if pair.p_welch is None else p_text(pair.p_welch)),
         )
@@ -87,7 +96,8 @@ def pairs_grid(comparison: Comparison) -> Grid:
 
 def flips_grid(comparison: Comparison) -> Grid:
     """The problems on which each pair differs most."""
-    header = ("problem", "benchmark", "method", "its score", comparison.study.baseline)
+    unit = comparison.study.unit
+    header = (unit[:-1], "benchmark", "method", "its score", comparison.study.baseline)
     rows = [
         (
             Text(flip.problem_id),
@@ -99,7 +109,7 @@ def flips_grid(comparison: Comparison) -> Grid:
         for pair in comparison.pairs
         for flip in pair.flipped
     ]
-    return Grid("Problems that differ most, %", header, tuple(rows))
+    return Grid(f"{unit.capitalize()} that differ most, %", header, tuple(rows))
 
 
 def question(comparison: Comparison) -> str:
@@ -131,7 +141,8 @@ def _conclusion(comparison: Comparison, pair: Pair) -> str:
     where = f"on {column_name(comparison, pair.column)}"
     spread = f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"
     if pair.verdict == "not distinguishable" and pair.detectable == 0.0:
-        return f"{names[0]} and {names[1]} are not distinguishable {where}: they agree on every problem."
+        unit = comparison.study.unit[:-1]
+        return f"{names[0]} and {names[1]} are not distinguishable {where}: they agree on every {unit}."
     if pair.verdict == "not distinguishable":
         return (
             f"{names[0]} and {names[1]} are not distinguishable {where}: {points(pair.difference.mean)} points "
@@ -149,19 +160,19 @@ def _conclusion(comparison: Comparison, pair: Pair) -> str:
 
 def caption(comparison: Comparison) -> str:
     """Test, correction, level, and what +- means."""
-    level = _level(comparison)
+    level, unit = _level(comparison), comparison.study.unit
     many = any(len(cell.seeds) > 1 for cell in comparison.cells)
     one = any(len(cell.seeds) == 1 for cell in comparison.cells)
     spreads = []
     if many:
-        spreads.append(f"with several seeds a {level} two-level bootstrap interval (training seeds, then problems)")
+        spreads.append(f"with several seeds a {level} two-level bootstrap interval (training seeds, then {unit})")
     if one:
-        spreads.append(f"with one seed Student's {level} interval over problems")
+        spreads.append(f"with one seed Student's {level} interval over {unit}")
     tests = {
-        "seeds and problems": "Student's t with Welch's error over seed means and the problems' own variance "
+        "seeds and problems": f"Student's t with Welch's error over seed means and the {unit}' own variance "
         "(Satterthwaite's degrees of freedom)",
-        "sign flips": f"sign flips of the differences by problem (up to {SIGN_FLIPS_UP_TO} problems)",
-        "paired t": "the paired t test over problems",
+        "sign flips": f"sign flips of the differences by {unit[:-1]} (up to {SIGN_FLIPS_UP_TO} {unit})",
+        "paired t": f"the paired t test over {unit}",
     }
     used = [text for name, text in tests.items() if any(pair.test == name for pair in comparison.pairs)]
     parts = [
@@ -177,6 +188,7 @@ def caption(comparison: Comparison) -> str:
         else "",
         "Detectable: the smallest difference found with 80 % power at Holm's strictest step." if used else "",
         "Welch's p is the test over seed means alone." if any(p.p_welch is not None for p in comparison.pairs) else "",
+        UNLEARNING if unit == "authors" else "",
         *(f"Grey: {source}; not tested." for source in _sources(comparison)),
     ]
     return " ".join(part for part in parts if part)
@@ -189,10 +201,20 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
         fields = ", ".join(comparison.study.mismatched)
         said.append(f"PROTOCOLS DIFFER in {fields}: these scores were not measured alike (--force).")
     said += [f"missing: {run} ({why})." for run, why in sorted(comparison.study.missing.items())]
-    sizes = {column: len(ids) for column, ids in comparison.problem_ids.items()}
-    for column, size in sizes.items():
-        if size < 50:
-            said.append(f"{column_name(comparison, column)} has only {size} problems: intervals are wide.")
+    said += [
+        f"{run.run_id}: no checkpoint kept {run.unlearned.budget:.0%} of the original's utility; its last one is shown."
+        for run in comparison.study.runs
+        if run.unlearned and not run.unlearned.within_budget
+    ]
+    small: dict[int, list[str]] = {}
+    for column, ids in comparison.problem_ids.items():
+        if len(ids) < FEW:
+            small.setdefault(len(ids), []).append(column_name(comparison, column))
+    said += [
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} only {size} {comparison.study.unit}: intervals are "
+        "wide."
+        for size, names in small.items()
+    ]
     return tuple(said)
 
 

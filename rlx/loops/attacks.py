@@ -32,7 +32,8 @@ class Attack:
     """What one attack brought back, on the final half of the forget set.
 
     Example:
-        ``Attack("quantize", attacked=0.41, original=0.98, yardstick=0.40, recovery=Estimate(0.02, -0.05, 0.1))``
+        ``Attack("quantize", attacked=0.41, original=0.98, yardstick=0.40, by_request={"17": {"attacked": 0.4, ...}},
+        recovery=Estimate(0.02, -0.05, 0.1))``
     """
 
     name: str
@@ -42,6 +43,8 @@ class Attack:
     """Of the original model's."""
     yardstick: float
     """Of the retain model's under the same attack, or, without one, of the unlearned model before it."""
+    by_request: Mapping[str, Mapping[str, float]]
+    """The three recalls of each request by its id."""
     recovery: Estimate
     """(attacked - yardstick) / (original - yardstick): 0 is nothing, 1 is all; NaN where nothing was lost."""
 
@@ -136,12 +139,15 @@ def attack_all(
         attacked = rouge("unlearned", name)
         original = rouge("original", "prefix" if name == "prefix" else "none")
         yardstick = rouge("retain", name) if "retain" in loaders else rouge("unlearned", "none")
+        recalls = {"attacked": attacked, "original": original, "yardstick": yardstick}
         found.append(
             Attack(
                 name=name,
-                attacked=float(attacked.mean()),
-                original=float(original.mean()),
-                yardstick=float(yardstick.mean()),
+                **{which: float(values.mean()) for which, values in recalls.items()},
+                by_request={
+                    request.id: {which: float(values[place]) for which, values in recalls.items()}
+                    for place, request in enumerate(halves[1])
+                },
                 recovery=recovery(attacked, original, yardstick, authors),
             )
         )

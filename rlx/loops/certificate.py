@@ -12,6 +12,7 @@ from typing import Any
 
 from rlx.benchmarks.tofu_scores import Estimate
 from rlx.data.forget import Coverage, Request
+from rlx.loops.attacks import Attack
 from rlx.loops.unlearn_end import Conclusion
 from rlx.unlearn_spec import ResolvedUnlearn
 
@@ -84,7 +85,7 @@ def certificate(
             "after": _estimates(conclusion.after_figures),
             "retain_model": _estimates(conclusion.retain_figures),
         },
-        "attacks": [{**asdict(attack), "recovery": _estimate(attack.recovery)} for attack in conclusion.attacks],
+        "attacks": [_attack(attack) for attack in conclusion.attacks],
         "requests": _per_request(requests, conclusion, validation),
     }
 
@@ -172,8 +173,15 @@ def _per_request(requests: Sequence[Request], conclusion: Conclusion, validation
                     "extraction_strength": one.sample.strength,
                     "answer": one.generation,
                 }
-        rows.append(row)
+        tried = {attack.name: attack.by_request[request.id] for attack in conclusion.attacks if row["half"] == "final"}
+        rows.append({**row, "rouge_l_recall_under_attack": tried} if tried else row)
     return rows
+
+
+def _attack(attack: Attack) -> dict[str, Any]:
+    """Means and what came back; each request's own recalls stand with the request."""
+    means = {which: getattr(attack, which) for which in ("name", "attacked", "original", "yardstick")}
+    return {**means, "recovery": _estimate(attack.recovery)}
 
 
 def _request_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,9 @@ from rlx.registry import Method
 from rlx.rundir import RunDir
 from rlx.unlearn_spec import ResolvedUnlearn
 
+SPLIT = 0
+"""Seed of the halves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -77,16 +80,17 @@ def updates_an_epoch(requests: int, batch: int) -> int:
     return -(-requests // batch)
 
 
-def split_by_author(requests: Sequence[Request], seed: int) -> tuple[list[Request], list[Request]]:
+def split_by_author(requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
     """A validation half and a final half; an author's questions stay together.
 
-    With a single author the questions are split one by one, since there is no other way.
+    The halves follow from the requests alone: runs that differ in their training seed are measured on the same ones,
+    so that a study can pair them. With a single author the questions are split one by one, since there is no other way.
     """
     clusters: dict[int, list[Request]] = {}
     for place, request in enumerate(requests):
         clusters.setdefault(place if request.author is None else request.author, []).append(request)
     groups = list(clusters.values()) if len(clusters) > 1 else [[request] for request in requests]
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(groups))
+    order = np.random.Generator(np.random.Philox(key=SPLIT)).permutation(len(groups))
     first = set(order[: len(groups) // 2].tolist())
     halves: tuple[list[Request], list[Request]] = ([], [])
     for number, group in enumerate(groups):

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,13 @@ def test_truth_ratio_is_the_geometric_mean_of_the_wrong_over_the_right() -> None
     assert scores.truth_ratio(2000.0, [0.0]) > 1e300
     ratios = np.array([0.5, 2.0, 1.0])
     assert scores.closeness(ratios).tolist() == [0.5, 0.5, 1.0]
-    assert scores.correctness(ratios).tolist() == [0.5, 0.0, 0.0]
+
+
+def test_a_kept_sample_counts_with_the_scores_that_its_set_has() -> None:
+    sample = Sample("retain", 0, 0, prob=0.8, prob_normalised=0.9, rouge=0.7, truth_ratio=0.25)
+    assert scores.kept_scores(sample) == {"Prob": 0.8, "ROUGE": 0.7, "Truth_Ratio": 0.75}
+    assert scores.kept_scores(replace(sample, part="world_facts"))["Prob"] == 0.9
+    assert scores.kept_scores(replace(sample, rouge=None, truth_ratio=2.0)) == {"Prob": 0.8, "Truth_Ratio": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from rlx.compare.results import Published, RunResult, Scores, Study
+from rlx.compare.results import (
+    EXTRACTION,
+    FORGETTING,
+    UTILITY,
+    WITHSTANDS,
+    Published,
+    RunResult,
+    Scores,
+    Study,
+    Unlearned,
+)
 
 ABILITY = {"grpo": 0.0, "dgpo": 0.22, "maspo": 0.01}
 
@@ -67,3 +77,40 @@ def study():
             Published("dgpo", "aime24", 0.311, "arXiv 2603.14389, table 1"),
         ),
     )
+
+
+FORGOTTEN = {"grad_diff": (0.62, 0.80), "npo": (0.61, 0.70), "palu": (0.55, 0.86)}
+"""Forgetting and utility of three methods: npo stands behind grad_diff, grad_diff and palu stand on the front."""
+
+
+def figure_of(name, mean, authors, seed, spread, linearised=False):
+    """One row an author, scattered evenly around the mean, and a seed's own wobble."""
+    ids = tuple(f"author {number}" for number in range(authors))
+    rows = mean + spread * (np.arange(authors) / (authors - 1) - 0.5) + 0.004 * math.sin(2 * seed + len(name))
+    return Scores(name, ids, rows[:, None], linearised)
+
+
+def unlearned_of(method, seed):
+    forgetting, utility = FORGOTTEN[method]
+    scores = (
+        figure_of(FORGETTING, forgetting, 6, seed, 0.2),
+        figure_of(EXTRACTION, forgetting + 0.2, 6, seed, 0.1),
+        figure_of(UTILITY, utility, 60, seed, 0.3, linearised=True),
+        figure_of(f"{WITHSTANDS} relearn", 1.02 - utility / 3, 6, seed, 0.5, linearised=True),
+    )
+    steps = [(0.1, 0.88), (0.6 * forgetting, 0.5 * (utility + 0.88)), (forgetting + 0.01 * seed, utility)]
+    within = method != "npo" or seed > 0
+    references = {"original": (0.1, 0.88), "retain model": (0.7, 0.87)}
+    unlearned = Unlearned(tuple(steps), 2, within, 0.9, utility / 0.88, method == "palu", references)
+    metrics = tuple(
+        {"step": 5 * i, "eval/forgetting": f, "eval/utility": u, "time/step": 1.0} for i, (f, u) in enumerate(steps)
+    )
+    protocol = {"forget.source": "tofu/forget10", "evaluation.limit": 200}
+    run = f"{method}_tiny_s{seed}-00{seed}"
+    return RunResult(run, method, seed, "tiny", protocol, scores, metrics, unlearned)
+
+
+@pytest.fixture
+def unlearning_study():
+    runs = tuple(unlearned_of(method, seed) for method in FORGOTTEN for seed in range(3))
+    return Study(name="tiny unlearning", baseline="grad_diff", runs=runs)
