@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlx.compare.runner import planned, read_study
 from rlx.resolve import resolve
 from rlx.resolve_unlearn import resolve_unlearn
 from rlx.spec_file import read_spec
@@ -37,6 +38,13 @@ def test_an_unlearning_spec_resolves_and_says_what_is_stated_and_what_is_guessed
 
 def test_both_models_of_the_palu_paper_are_there():
     assert [path.stem for path in UNLEARN] == ["palu_llama-2-7b_tofu-forget05", "palu_llama-3.1-8b_tofu-forget05"]
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_run_of_a_study_resolves_and_its_report_has_its_name(path, tmp_path):
+    study = read_study(read_spec(path))
+    assert len(planned(study, tmp_path)) >= 9
+    assert study.name == path.stem and (path.with_suffix("") / "report.html").is_file()
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)

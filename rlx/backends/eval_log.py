@@ -6,12 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from rlx.benchmarks.tofu_log import EPSILON, read_samples
-from rlx.benchmarks.tofu_scores import Estimate, intervals
+from rlx.benchmarks.tofu_scores import intervals
 from rlx.console import print_out, table
 
 NOTE = (
@@ -38,7 +36,7 @@ def tell_log(log: Path, retain_log: Path | None, seed: int, form: str) -> None:
     counts = {part: sum(s.part == part for s in samples) for part in dict.fromkeys(s.part for s in samples)}
     read = ", ".join(f"{count} {part}" for part, count in counts.items())
     if form == "json":
-        record = {name: _finite(estimate) for name, estimate in found.items()}
+        record = {name: estimate.plain() for name, estimate in found.items()}
         print_out(json.dumps({"log": str(log), "samples": counts, "aggregates": record}, indent=2))
         return
     rows = [[name, _number(e.value), _number(e.low), _number(e.high)] for name, e in found.items()]
@@ -57,7 +55,3 @@ def tell_log(log: Path, retain_log: Path | None, seed: int, form: str) -> None:
 
 def _number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else "-"
-
-
-def _finite(estimate: Estimate) -> Mapping[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in asdict(estimate).items()}

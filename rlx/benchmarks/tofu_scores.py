@@ -5,8 +5,9 @@ Names of aggregates are those of locuslab/open-unlearning, so that its logs and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def plain(self) -> dict[str, float | None]:
+        """As JSON knows it, which has no NaN: what does not exist is null."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def truth_ratio(nll_right: float, nll_wrong: Sequence[float], epsilon: float = 0.0) -> float:

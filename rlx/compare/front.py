@@ -9,7 +9,7 @@ import numpy as np
 
 from rlx.compare.comparison import Cell, Column, Comparison
 from rlx.compare.results import FORGETTING, UTILITY, RunResult
-from rlx.compare.words import Grid, Text, percent, row_name, score_text
+from rlx.compare.words import NOTHING, Grid, Text, percent, row_name, score_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def front_grid(comparison: Comparison) -> Grid:
         where = f" ({model})" if len(models(comparison)) > 1 else ""
         rows += [_row(comparison, place, where) for place in found]
         for name, (forgetting, utility) in _references(found).items():
-            figures = (name + where, percent(forgetting), percent(utility), "", "", "", "")
+            figures = (name + where, percent(forgetting), percent(utility), *[NOTHING] * 4)
             rows.append(tuple(Text(each, grey=True) for each in figures))
     return Grid("Forgetting against utility, %", header, tuple(rows))
 

@@ -86,10 +86,9 @@ def _axes(frame: _Frame) -> list[str]:
         y = frame.y(tick / 100)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - EDGE}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(words_at(LEFT - 6, y + 4, tick_text(tick, frame.y_ticks), "end"))
-    parts.append(words_at(LEFT + 4, TOP + 10, "utility, %", "start", "axis"))
     for tick in frame.x_ticks:
         parts.append(words_at(frame.x(tick / 100), HIGH - BOTTOM + 16, tick_text(tick, frame.x_ticks), "middle"))
-    parts.append(words_at((LEFT + WIDE) / 2, HIGH - 5, "forgetting, %", "middle", "axis"))
+    parts.append(words_at((LEFT + WIDE) / 2, HIGH - 5, "forgetting, % (upwards: utility, %)", "middle", "axis"))
     return parts
 
 

@@ -37,7 +37,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1180px;padding:1.5rem clamp(.9rem,3vw,2.5rem) 4rem;background:var(--paper);
 color:var(--ink);font:16px/1.55 system-ui,sans-serif}
-h1{font-size:1.7rem;line-height:1.2;margin:.2em 0}h2{font-size:1.15rem;margin:2.4rem 0 .6rem}
+h1{font-size:1.7rem;line-height:1.2;margin:.2em 0;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:2.4rem 0 .6rem}
 h3{font-size:.9rem;font-weight:600;margin:0 0 .3rem}p{max-width:75ch}
 .lead{font-size:1.05rem}.soft,.note{color:var(--soft)}.note{font-size:.85rem}
 .warn{color:var(--warn);font-weight:700;border-left:4px solid var(--warn);padding-left:.7rem}

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 FORGETTING = "forgetting"
 """1 - probability of the forgotten answers."""
-EXTRACTION = "1 - extraction strength"
+EXTRACTION = "1 - extraction"
+"""1 - extraction strength."""
 UTILITY = "utility"
 WITHSTANDS = "withstands"
 """1 - share of the lost knowledge that the attack of this name brings back."""

@@ -11,12 +11,15 @@ from rlx.compare.verdicts import SEEDS_FOR_METHODS
 
 PLUS_MINUS = "\u00b1"
 NOTHING = "-"
+TOO_FEW = 6
+"""Below so many problems a bootstrap's interval is too narrow to be believed, and Student's too wide to be of use."""
 UNLEARNING = (
-    "Forgetting: 1 - probability of the forgotten answers. Withstands: 1 - share of the lost knowledge that the attack "
-    "brings back. Both are measured on the final half of the forget set, by which no checkpoint was chosen. Utility: "
-    "harmonic mean over the kept sets, its error linearised. Each run shows the checkpoint that forgot most within the "
-    "utility budget on the validation half. On the front: no other method is declared better in forgetting or utility "
-    "and is no worse in the other."
+    "Forgetting: 1 - probability of the forgotten answers. 1 - extraction: 1 - extraction strength. Withstands: 1 - "
+    "share of the lost knowledge that the attack brings back; over 100 the model says less than its yardstick under "
+    "the same attack. These are measured on the final half of the forget set, by which no checkpoint was chosen. "
+    "Utility: harmonic mean over the kept sets, its error linearised. Each run shows the checkpoint that forgot most "
+    "within the utility budget on the validation half. On the front: no other method is declared better in forgetting "
+    "or utility and is no worse in the other."
 )
 
 
@@ -66,7 +69,7 @@ def pairs_grid(comparison: Comparison) -> Grid:
     """Every method against the baseline: difference, interval, tests, problems won, and what could have been found."""
     header = (
         f"against {comparison.study.baseline}",
-        "benchmark",
+        _column_header(comparison),
         "difference",
         f"{_level(comparison)} interval",
         "p (Holm)",
@@ -84,7 +87,7 @@ def pairs_grid(comparison: Comparison) -> Grid:
             Text(f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"),
             Text(p_text(pair.p_holm)),
             Text(pair.verdict, bold=pair.verdict != "not distinguishable"),
-            Text(percent(pair.detectable) if pair.detectable else "-"),
+            Text(_detectable(pair.detectable)),
             Text(NOTHING if pair.won is None else "/".join(map(str, pair.won))),
             Text(p_text(pair.p)),
             Text(NOTHING if pair.p_welch is None else p_text(pair.p_welch)),
@@ -94,10 +97,16 @@ def pairs_grid(comparison: Comparison) -> Grid:
     return Grid("Differences, percentage points", header, tuple(rows))
 
 
+def _detectable(difference: float) -> str:
+    if difference > 1:
+        return "> 100"
+    return percent(difference) if difference else NOTHING
+
+
 def flips_grid(comparison: Comparison) -> Grid:
     """The problems on which each pair differs most."""
     unit = comparison.study.unit
-    header = (unit[:-1], "benchmark", "method", "its score", comparison.study.baseline)
+    header = (unit[:-1], _column_header(comparison), "method", "its score", comparison.study.baseline)
     rows = [
         (
             Text(flip.problem_id),
@@ -144,10 +153,12 @@ def _conclusion(comparison: Comparison, pair: Pair) -> str:
         unit = comparison.study.unit[:-1]
         return f"{names[0]} and {names[1]} are not distinguishable {where}: they agree on every {unit}."
     if pair.verdict == "not distinguishable":
+        least = f"a difference of {percent(pair.detectable)} points would have been found four times in five"
+        if pair.detectable > 1:
+            least = "there is too little to find even a difference of 100 points four times in five"
         return (
             f"{names[0]} and {names[1]} are not distinguishable {where}: {points(pair.difference.mean)} points "
-            f"{spread}, {_p_clause(pair.p_holm)} after Holm; a difference of {percent(pair.detectable)} points would "
-            "have been found four times in five."
+            f"{spread}, {_p_clause(pair.p_holm)} after Holm; {least}."
         )
     beats = "scores higher than" if pair.verdict == "better" else "scores lower than"
     if pair.question == "methods":
@@ -211,11 +222,15 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
         if len(ids) < FEW:
             small.setdefault(len(ids), []).append(column_name(comparison, column))
     said += [
-        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} only {size} {comparison.study.unit}: intervals are "
-        "wide."
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} only {size} {comparison.study.unit}: "
+        + ("intervals are wide." if size >= TOO_FEW else "no interval over so few can be trusted.")
         for size, names in small.items()
     ]
     return tuple(said)
+
+
+def _column_header(comparison: Comparison) -> str:
+    return "figure" if comparison.study.unit == "authors" else "benchmark"
 
 
 def row_name(comparison: Comparison, method: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,7 +180,7 @@ def _per_request(requests: Sequence[Request], conclusion: Conclusion, validation
 def _attack(attack: Attack) -> dict[str, Any]:
     """Means and what came back; each request's own recalls stand with the request."""
     means = {which: getattr(attack, which) for which in ("name", "attacked", "original", "yardstick")}
-    return {**means, "recovery": _estimate(attack.recovery)}
+    return {**means, "recovery": attack.recovery.plain()}
 
 
 def _request_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -231,12 +230,7 @@ def _list(items: Sequence[str]) -> str:
 
 
 def _estimates(figures: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
-    return {name: _estimate(estimate) for name, estimate in figures.items()}
-
-
-def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    """JSON has no NaN: what does not exist is null."""
-    return {name: value if math.isfinite(value) else None for name, value in asdict(estimate).items()}
+    return {name: estimate.plain() for name, estimate in figures.items()}
 
 
 def _n(value: float | None) -> str:

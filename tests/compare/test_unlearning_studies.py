@@ -16,7 +16,7 @@ import yaml
 from rlx.benchmarks.tofu_scores import harmonic_mean
 from rlx.compare.front import front_grid, places
 from rlx.compare.load_unlearn import certified_results, read_certified
-from rlx.compare.results import EXTRACTION, FORGETTING, UTILITY
+from rlx.compare.results import EXTRACTION, FORGETTING, UTILITY, RunResult, Scores, Study
 from rlx.compare.stats import linearised
 from rlx.compare.verdicts import compared
 from rlx.compare.words import caption, cautions, pairs_grid
@@ -27,7 +27,7 @@ SMALL = {
     "evaluation": {"limit": 10, "max_new_tokens": 8, "relearn_updates": 1, "attacks": ["relearn", "prefix"]},
     "tracker": {"mlflow": False},
 }
-STUDY = {
+ASKED = {
     "name": "small",
     "command": "unlearn",
     "baseline": "grad_diff",
@@ -90,7 +90,7 @@ def rlx(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def written(place: Path, **changes: object) -> str:
     file = place / "study.yaml"
-    file.write_text(yaml.safe_dump({**STUDY, **changes}))
+    file.write_text(yaml.safe_dump({**ASKED, **changes}))
     return str(file)
 
 
@@ -112,6 +112,11 @@ def test_an_unlearning_study_runs_from_nothing_to_every_report(finished):
     assert "This compares checkpoints, not methods" in done.stdout
     page = (place / "reports/small/report.html").read_text()
     assert page.count('class="way') == 4, "one line of checkpoints a run"
+
+
+def test_too_few_authors_are_said_to_be_too_few(finished):
+    _, done = finished
+    assert "only 2 authors: no interval over so few can be trusted" in done.stdout.replace("\n", " ")
 
 
 def test_figures_are_those_of_the_certificates(finished):
@@ -203,3 +208,27 @@ def test_an_unfinished_run_and_runs_of_two_kinds_are_refused(finished, tmp_path)
     (trained / "resolved.json").write_text(json.dumps({"spec": {"algorithm": {"name": "grpo"}}}))
     done = rlx(tmp_path, "compare", other.name, "grpo-0")
     assert done.returncode == 2 and "is one of unlearning and grpo-0 is not" in done.stderr
+
+
+@pytest.mark.slow
+def test_without_a_true_difference_utility_declares_one_at_most_eight_times_in_a_hundred():
+    """Five seeds of two methods alike, 12 authors of 10 questions in each of three kept sets."""
+    rng = np.random.default_rng(12)
+    counts_pj = np.zeros((36, 3))
+    for part in range(3):
+        counts_pj[12 * part : 12 * part + 12, part] = 10
+    declared = []
+    for _ in range(300):
+        level_p, runs = rng.beta(8, 3, size=36), []
+        for method in ("grad_diff", "npo"):
+            for seed in range(5):
+                able_p = np.clip(level_p + rng.normal(0, 0.02) + rng.normal(0, 0.05, size=36), 0, 1)
+                sums_pj = np.where(counts_pj > 0, rng.binomial(10, able_p)[:, None], 0)
+                means_j = sums_pj.sum(axis=0) / counts_pj.sum(axis=0)
+                value = harmonic_mean(means_j)
+                z_p = linearised(value, value**2 / (3 * means_j**2), sums_pj, counts_pj)
+                figure = Scores(UTILITY, tuple(map(str, range(36))), z_p[:, None], linearised=True)
+                runs.append(RunResult(f"{method}{seed}", method, seed, "tiny", {}, (figure,)))
+        (pair,) = compared(Study("x", "grad_diff", tuple(runs))).pairs
+        declared.append(pair.verdict != "not distinguishable")
+    assert 0.005 <= np.mean(declared) <= 0.08, np.mean(declared)
