@@ -9,6 +9,7 @@ runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
 runs/<id>/summary.json       written last: the run is done
+runs/<id>/profile/           phases.tsv and trace.json.gz of `rlx train --profile`
 runs/<id>/verl/              what verl reads and writes: see VerlDir
 runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`: see EvalDir
 """
@@ -104,6 +105,26 @@ class RunDir:
     def log(self) -> Path:
         """What the run said while a study ran it."""
         return self.root / "log.txt"
+
+    @property
+    def profile(self) -> Path:
+        """Where a step's time went."""
+        return self.root / "profile"
+
+    @property
+    def profile_asked(self) -> Path:
+        """Stands from the wish for a profile to its beginning."""
+        return self.profile / "asked"
+
+    @property
+    def profile_table(self) -> Path:
+        """Seconds by phase."""
+        return self.profile / "phases.tsv"
+
+    @property
+    def profile_trace(self) -> Path:
+        """Torch's trace, for a browser's viewer."""
+        return self.profile / "trace.json.gz"
 
     @property
     def references(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlx.backends.assemble import build
 from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
+from rlx.backends.profiling import ProfiledRecorder, ask_profile, profiled, tell_profile
 from rlx.backends.recorder import Silent
 from rlx.backends.train_view import finish, tell_end, train_recorder
 from rlx.engine.model import save_model
@@ -19,7 +20,9 @@ from rlx.spec import Resolved
 from rlx.spec_file import validate
 
 
-def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team | None = None) -> int:
+def run(
+    resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team | None = None, profile: bool = False
+) -> int:
     """Start the run of a resolved experiment, go on with it, or say that it is done.
 
     Args:
@@ -27,6 +30,7 @@ def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team 
         content: what the person wrote, kept in the run folder.
         folder: the run's folder; several machines see the same one.
         team: the processes that share the work; this one alone by default.
+        profile: whether to profile the first steps that are left, in the first process.
 
     Returns:
         The exit code: 0 when the run is complete, 130 when it was asked to stop.
@@ -35,12 +39,11 @@ def run(resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team 
     team.check()
     _check_share(resolved, team)
     if launched():
-        return _as_one_of_several(resolved, content, folder)
+        return _as_one_of_several(resolved, content, folder, profile)
     if team.node_rank == 0:
         folder.create(content, resolved.model_dump_json(indent=2))
         with folder.locked():
-            if folder.summary.exists():
-                tell_end(resolved, folder, again=True)
+            if _told_complete(resolved, folder, profile):
                 return 0
             folder.update(resolved.model_dump_json(indent=2))
             if team.size == 1:
@@ -67,15 +70,32 @@ def _check_share(resolved: Resolved, team: Team) -> None:
         )
 
 
-def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int:
+def _told_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
+    """Whether the run is complete, which is then said; a wish for a profile is left for the first process.
+
+    Raises:
+        UserError: when a complete run is to be profiled.
+    """
+    if folder.summary.exists() and profile:
+        raise UserError(
+            f"run {folder.run_id} is complete: there is no step left to profile", fix="add --fresh or another --seed"
+        )
+    if folder.summary.exists():
+        tell_end(resolved, folder, again=True)
+        return True
+    if profile:
+        ask_profile(folder)
+    return False
+
+
+def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
     """This process's part of a run whose processes torchrun or accelerate launch has started."""
     die_with_launcher()
     if rank():
         return 0 if folder.summary.exists() else work(resolved, folder)
     folder.create(content, resolved.model_dump_json(indent=2))
     with folder.locked():
-        if folder.summary.exists():
-            tell_end(resolved, folder, again=True)
+        if _told_complete(resolved, folder, profile):
             return 0
         return work(resolved, folder)
 
@@ -87,7 +107,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         The exit code.
     """
     first = rank() == 0
-    recorder = train_recorder(resolved, folder) if first else Silent()
+    recorder = profiled(train_recorder(resolved, folder), folder) if first else Silent()
     status = "FAILED"
     try:
         parts = build(resolved, folder, recorder)
@@ -103,6 +123,8 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         tell_end(resolved, folder)
     elif first:
         recorder.note(f"stopped; the same command goes on from here ({folder.root})")
+    if first and isinstance(recorder, ProfiledRecorder):
+        tell_profile(folder)
     return 0 if complete else STOPPED
 
 

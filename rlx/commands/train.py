@@ -49,6 +49,9 @@ def train(
     backend: Annotated[str | None, typer.Option(help="local, or verl: a Ray cluster.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(min=1, help="Of verl: GPUs on each node.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Of verl: a Ray cluster that stands.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time of two steps goes, and trace it.")
+    ] = False,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
@@ -102,10 +105,16 @@ def train(
 
     from rlx.backends.launch import Team
 
-    raise typer.Exit(_run(resolved, content, runs_dir, Team(processes, nodes, node_rank, master), fresh))
+    if profile and resolved.spec.backend == "verl":
+        raise UserError(
+            "--profile does not go with backend=verl", fix="verl has a profiler of its own, or leave --backend out"
+        )
+    if profile and resolved.spec.steps < 2:
+        raise UserError("--profile needs a step to warm up and one to look at, and steps is 1", fix="give --steps 3")
+    raise typer.Exit(_run(resolved, content, runs_dir, Team(processes, nodes, node_rank, master), fresh, profile))
 
 
-def _run(resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: Team, fresh: bool) -> int:
+def _run(resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: Team, fresh: bool, profile: bool) -> int:
     """Hand the experiment to its backend; the exit code."""
     from rlx.backends.launch import launched
     from rlx.rundir import RunDir
@@ -123,7 +132,7 @@ def _run(resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: Team
 
     from rlx.backends.local import run
 
-    return run(resolved, content, folder, team)
+    return run(resolved, content, folder, team, profile)
 
 
 def _refuse(given: dict[str, bool], backend: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from torch.profiler import record_function
+
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.engine.model import causal_lm
@@ -20,6 +22,9 @@ from rlx.loops.samples import Row, sample_rows, write_samples
 from rlx.loops.stop import Interrupted
 from rlx.loops.sync import check_sync
 from rlx.numerics.advantages import ADVANTAGES
+
+PHASE = "rlx."
+"""Before the names of phases in a profiler's trace."""
 
 
 def train(parts: Parts) -> bool:
@@ -83,9 +88,10 @@ class Clock:
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Add this context's seconds to ``phase``."""
+        """Add this context's seconds to ``phase``, and show it to a profiler."""
         start = time.perf_counter()
-        yield
+        with record_function(PHASE + phase):
+            yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - start
 
     def record(self, tokens: float) -> dict[str, float]:
@@ -157,8 +163,9 @@ def _evaluated(parts: Parts, step: int, story: _Story) -> dict[str, float]:
     if not every or (step % every and step != spec.steps):
         return {}
     start = time.perf_counter()
-    result = accuracy(parts)
-    parts.sampler.rest()
+    with record_function(f"{PHASE}eval"):
+        result = accuracy(parts)
+        parts.sampler.rest()
     score = result.get("eval/sampled_accuracy", -1.0)
     if step and score > story.position.best_score:
         story.position = replace(story.position, best_step=step, best_score=score)
@@ -171,6 +178,7 @@ def _saved_at_least(parts: Parts, story: _Story) -> None:
         _checkpoint(parts, story)
 
 
+@record_function(f"{PHASE}checkpoint")
 def _checkpoint(parts: Parts, story: _Story) -> None:
     """Samples first, then the checkpoint that counts them as written."""
     if parts.engine.rank == 0:
