@@ -11,6 +11,7 @@ from typing import Any
 from rlx.errors import UserError, did_you_mean
 from rlx.registry import Component, get
 from rlx.resolve import file_hash, merge, method_params, model_hash, stem
+from rlx.rollout.choice import choose_engine
 from rlx.spec_file import assign, validate
 from rlx.unlearn_spec import ResolvedUnlearn, UnlearnSpec
 
@@ -56,9 +57,11 @@ def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
         assign(merged, "forget.source", _default_source(asked))
     if embedded and asked.evaluation.retain_model is None:
         assign(merged, "evaluation.retain_model", "embedded")
+    choice = choose_engine(asked.evaluation.engine, str(_folder(asked.model.path, "target")))
+    assign(merged, "evaluation.engine", choice.engine)
     spec = validate(merged, UnlearnSpec)
     _check(spec)
-    return _identified(spec)
+    return _identified(spec, choice.why)
 
 
 def unlearn_method(spec: UnlearnSpec) -> Component:
@@ -105,8 +108,8 @@ def _check(spec: UnlearnSpec) -> None:
         )
 
 
-def _identified(spec: UnlearnSpec) -> ResolvedUnlearn:
-    """The spec with its fingerprints and run id; name, tracker and sharding don't change what it computes."""
+def _identified(spec: UnlearnSpec, engine_reason: str) -> ResolvedUnlearn:
+    """The spec with its fingerprints and run id; name, tracker and places don't change what it computes."""
     target, retain = (_folder(path, name) for path, name in _models(spec))
     marks: dict[str, str] = {}
     for name, reference in (("forget", spec.forget.source), ("retain", spec.forget.retain)):
@@ -122,7 +125,8 @@ def _identified(spec: UnlearnSpec) -> ResolvedUnlearn:
     for name, folder in (("model", target), ("retain_model", retain)):
         if folder is not None and Path(folder).is_dir():
             marks[name] = model_hash(Path(folder))
-    content = spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding"})
+    aside: Any = {"run_name": True, "tracker": True, "sharding": True, "evaluation": {"memory_share"}}
+    content = spec.model_dump(mode="json", exclude=aside)
     identity = {"spec": content, "fingerprints": marks}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     stems = (spec.method.name, spec.model.path, spec.forget.source)
@@ -133,6 +137,7 @@ def _identified(spec: UnlearnSpec) -> ResolvedUnlearn:
         model_folder=str(target),
         retain_folder=retain,
         fingerprints=marks,
+        engine_reason=engine_reason,
     )
 
 

@@ -70,6 +70,10 @@ class UnlearnEvaluation(Section):
     """At most so many rows of each kept set; whole authors are taken."""
     max_new_tokens: int = Field(default=200, ge=1)
     """Longest greedy answer (tokens)."""
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    """What answers: ``vllm`` where it is installed and the model is large enough for it, else transformers."""
+    memory_share: float = Field(default=0.4, gt=0, lt=1)
+    """Part of a GPU's memory for vLLM; the trainer keeps the rest."""
     utility_budget: float = Field(default=0.95, gt=0, le=1)
     """Checkpoints below this share of the original's utility cannot be selected."""
     retain_model: str | None = None
@@ -122,4 +126,6 @@ class ResolvedUnlearn(Section):
     """The same of the retain model."""
     fingerprints: dict[str, str]
     """Content hashes of local files that the run reads."""
+    engine_reason: str = ""
+    """Why ``evaluation.engine`` is what it is."""
     version: str = __version__

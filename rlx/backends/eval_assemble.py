@@ -26,7 +26,7 @@ from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling
-from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
+from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version, within
 from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Data, Model, Resolved
 from rlx.spec_file import validate
@@ -92,11 +92,11 @@ class Candidate:
             return VLLMSampler(self._options(folder))
 
     def _options(self, folder: str) -> EngineOptions:
-        spec, longest = self.resolved.spec, self.resolved.max_new_tokens + PROMPT_ROOM
+        spec = self.resolved.spec
         return EngineOptions(
             model=folder,
             dtype=self.dtype,
-            longest=longest if self.context is None else min(longest, self.context),
+            longest=within(self.resolved.max_new_tokens + PROMPT_ROOM, self.context),
             seed=spec.seed,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlx.backends.samplers import make_answerer
 from rlx.data.chat import encode as encode_prompt
 from rlx.data.chat import end_of_turn
 from rlx.data.forget import Coverage, Request, coverage, with_spans
@@ -30,7 +31,6 @@ from rlx.numerics.logprobs import Head
 from rlx.numerics.readout import label_logprobs
 from rlx.registry import Method
 from rlx.resolve_unlearn import unlearn_method
-from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rundir import RunDir
 from rlx.spec import Data, Model
@@ -74,8 +74,8 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
     stops = tuple(sorted({*stop_ids(engine.lm, tokenizer), template.end}))
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
-    sampler = HFSampler(engine.lm, engine.accelerator.autocast)
-    subject = Subject(engine, sampler, tokenizer, template, sampling)
+    sampler, tolerance = make_answerer(resolved, engine, recorder)
+    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
     requests = with_spans(sets.forget, spec.forget.spans)
     if spec.forget.spans == "surprisal":
         requests = _surprising(subject, requests, spec.forget.surprisal)

@@ -12,7 +12,7 @@ from rlx.benchmarks.rouge import rouge_l_recall
 from rlx.benchmarks.tofu_scores import Estimate, Floats, clustered_interval
 from rlx.data.forget import Request
 from rlx.data.unlearn_tokens import encode
-from rlx.engine.model import LM, ReadableModel
+from rlx.engine.model import LM
 from rlx.engine.quantize import round_trip
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.loops.unlearn_eval import Subject, answers
@@ -20,7 +20,6 @@ from rlx.numerics.collate import TokenBatch
 from rlx.numerics.logprobs import Head
 from rlx.numerics.readout import label_logprobs
 from rlx.numerics.terms import Counts, Term
-from rlx.rollout.hf import HFSampler
 from rlx.unlearn_spec import UnlearnSpec
 
 SMALLEST_GAP = 0.05
@@ -71,7 +70,7 @@ def attacked_rouge(
         lm = relearned(lm, subject, validation[: spec.evaluation.relearn_requests], spec)
     elif name == "quantize":
         round_trip(lm, spec.evaluation.quantize_bits)
-    examined = replace(subject, sampler=HFSampler(lm, subject.engine.accelerator.autocast), model=ReadableModel(lm))
+    examined = replace(subject, model=lm)
     if name != "prefix":
         texts = answers(examined, final)
         return np.array([rouge_l_recall(r.answer, text) for r, text in zip(final, texts, strict=True)])

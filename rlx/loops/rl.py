@@ -138,7 +138,8 @@ def _synced(parts: Parts, rollout: Rollout, step: int, began: int, clock: Clock)
         return {}
     with clock.measure("sync"):
         temperature = parts.resolved.spec.rollout.temperature
-        return check_sync(rollout.sampled, parts.engine, temperature, parts.watch.tolerance)
+        sequences, responses = rollout.sampled.sequences, rollout.sampled.responses
+        return check_sync(sequences, responses, parts.engine, temperature, parts.watch.tolerance)
 
 
 def _groups(parts: Parts, drawn: int, first: int, clock: Clock) -> Graded:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.loops.policy_objective import reader
-from rlx.loops.rollouts import Graded
+from rlx.numerics.collate import TokenSequence
+from rlx.rollout.sampler import Response
 
 FIRST_STEPS = 3
 """Steps after the start of the process that are always watched."""
@@ -51,14 +54,23 @@ class Watch:
         return step - began <= FIRST_STEPS or (self.every > 0 and step % self.every == 0)
 
 
-def check_sync(graded: Graded, engine: Engine, temperature: float, tolerance: Tolerance) -> dict[str, float]:
+def check_sync(
+    sequences: Sequence[TokenSequence],
+    responses: Sequence[Response],
+    engine: Engine,
+    temperature: float,
+    tolerance: Tolerance,
+    model: ReadableModel | None = None,
+) -> dict[str, float]:
     """Compare the sampler's log-probs with the trainer's, on every process, before anything is trained on them.
 
     Args:
-        graded: the rollout, this process's share.
+        sequences: prompts with the sampled tokens, this process's share.
+        responses: the same as the sampler gave them.
         engine: the trainer with the weights that the sampler was given.
         temperature: of the sampling.
         tolerance: what is allowed.
+        model: whose weights the sampler was given, if not the trainer's.
 
     Returns:
         ``sync/logprob_diff`` and ``sync/logprob_diff_max`` (nats) and ``sync/tokens``.
@@ -66,12 +78,11 @@ def check_sync(graded: Graded, engine: Engine, temperature: float, tolerance: To
     Raises:
         UserError: when they part by more.
     """
-    count = len(graded.responses)
+    count = len(responses)
     chosen = sorted({place * count // SEQUENCES for place in range(SEQUENCES)}) if count else []
-    every = graded.sequences
     apart = [torch.zeros(0)]
-    for rows, (logprobs_n, _) in engine.score([every[b] for b in chosen], reader(temperature)):
-        sampled_n = torch.cat([torch.tensor(graded.responses[chosen[row]].logprobs) for row in rows])
+    for rows, (logprobs_n, _) in engine.score([sequences[b] for b in chosen], reader(temperature), model):
+        sampled_n = torch.cat([torch.tensor(responses[chosen[row]].logprobs) for row in rows])
         apart.append((logprobs_n.float().cpu() - sampled_n).abs())
     apart_n = torch.cat(engine.gather([torch.cat(apart)]))
     mean, worst = float(apart_n.mean()), float(apart_n.max())
@@ -80,7 +91,7 @@ def check_sync(graded: Graded, engine: Engine, temperature: float, tolerance: To
             f"sampler and trainer part: their log-probs of {len(apart_n)} sampled tokens differ by {mean:.2g} nats on "
             f"average and {worst:.2g} at most, where {tolerance.mean:g} and {tolerance.worst:g} are allowed, so the "
             "sampler's copy of the weights is not the trainer's",
-            fix="nothing was trained on these samples; set rollout.engine=hf",
+            fix="nothing was done with these samples; set rollout.engine=hf (evaluation.engine=hf in unlearning)",
             exit_code=1,
         )
     return {"sync/logprob_diff": mean, "sync/logprob_diff_max": worst, "sync/tokens": len(apart_n)}

@@ -11,12 +11,11 @@ import numpy as np
 from rlx.benchmarks.tofu_scores import Estimate, Sample, aggregates, clustered_interval, intervals, kept_utility
 from rlx.data.forget import Request
 from rlx.engine.checkpoint import latest_checkpoint, load_checkpoint, load_weights
-from rlx.engine.model import LM, ReadableModel
+from rlx.engine.model import LM
 from rlx.loops.attacks import Attack, attack_all
 from rlx.loops.samples import Row
-from rlx.loops.unlearn_eval import Scored, Subject, examine
+from rlx.loops.unlearn_eval import Scored, examine
 from rlx.loops.unlearn_parts import UnlearnParts
-from rlx.rollout.hf import HFSampler
 
 MARGIN = 0.1
 """Extraction strength that an unlearned model may have above the yardstick's, at the interval's upper end."""
@@ -172,10 +171,7 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
 
 def _examined(parts: UnlearnParts, load: Callable[[], LM]) -> list[Scored]:
     """A model's scores on everything; the forget set in its own order."""
-    lm = load()
-    autocast = parts.engine.accelerator.autocast
-    subject: Subject = replace(parts.subject, sampler=HFSampler(lm, autocast), model=ReadableModel(lm))
-    return examine(subject, {"forget": _ordered(parts), **parts.measured})
+    return examine(replace(parts.subject, model=load()), {"forget": _ordered(parts), **parts.measured})
 
 
 def _ordered(parts: UnlearnParts) -> list[Request]:

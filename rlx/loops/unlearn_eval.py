@@ -15,13 +15,13 @@ from rlx.benchmarks.rouge import rouge_l_recall
 from rlx.benchmarks.tofu_scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
 from rlx.data.forget import Request
 from rlx.data.unlearn_tokens import Template, encode
-from rlx.engine.model import ReadableModel, causal_lm
+from rlx.engine.model import LM, ReadableModel, causal_lm
 from rlx.engine.step import Engine
+from rlx.loops.sync import Tolerance, check_sync
 from rlx.numerics.collate import TokenBatch, TokenSequence
 from rlx.numerics.logprobs import Head
 from rlx.numerics.readout import label_logprobs, over_logits
-from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampling
+from rlx.rollout.sampler import Sampler, Sampling
 
 MIN_K = 0.4
 """Share of the least likely tokens that min-k and min-k++ average (open-unlearning's TOFU setting)."""
@@ -48,17 +48,19 @@ class Subject:
     """The model that is examined, and how to speak to it.
 
     Example:
-        ``Subject(engine, HFSampler(engine.lm), tokenizer, template, Sampling(0.0, 64, stop_ids=(2,)))``
+        ``Subject(engine, HFSampler(), tokenizer, template, Sampling(0.0, 64, stop_ids=(2,)))``
     """
 
     engine: Engine
-    sampler: HFSampler
+    sampler: Sampler
     tokenizer: Any
     template: Template
     sampling: Sampling
     """Greedy: temperature 0."""
-    model: ReadableModel | None = None
-    """Another model than the engine's, such as the retain model; the sampler must be its own."""
+    tolerance: Tolerance | None = None
+    """How far the log-probs of a sampler with a copy of the weights may part from the model's; None: it has no copy."""
+    model: LM | None = None
+    """Another model than the engine's, such as the retain model."""
 
 
 def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: bool = True) -> list[Scored]:
@@ -74,8 +76,6 @@ def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: 
     mine = wanted[engine.rank :: engine.world]
     made = _forced(subject, mine)
     if generate:
-        if subject.model is None:
-            subject.sampler.load_weights(causal_lm(engine.whole()))
         asked = [place for place, (part, _, _) in enumerate(mine) if part != "holdout"]
         texts = answers(subject, [mine[place][2] for place in asked])
         for place, text in zip(asked, texts, strict=True):
@@ -87,7 +87,7 @@ def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: 
 
 
 def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 0) -> list[str]:
-    """Greedy answers.
+    """Greedy answers of the subject's model.
 
     Args:
         subject: the model.
@@ -97,11 +97,20 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
     sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     prefixes = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
     prompts = [[*s.prompt, *prefix] for s, prefix in zip(sequences, prefixes, strict=True)]
-    groups = subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)
+    subject.sampler.load_weights(causal_lm(subject.engine.whole()) if subject.model is None else subject.model)
+    responses = [group[0] for group in subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)]
+    subject.sampler.rest()
+    if subject.tolerance is not None:
+        sampled = [TokenSequence(tuple(p), r.tokens) for p, r in zip(prompts, responses, strict=True)]
+        check_sync(sampled, responses, subject.engine, 1.0, subject.tolerance, _readable(subject))
     return [
-        subject.tokenizer.decode([*prefix, *group[0].tokens], skip_special_tokens=True)
-        for prefix, group in zip(prefixes, groups, strict=True)
+        subject.tokenizer.decode([*prefix, *response.tokens], skip_special_tokens=True)
+        for prefix, response in zip(prefixes, responses, strict=True)
     ]
+
+
+def _readable(subject: Subject) -> ReadableModel | None:
+    return None if subject.model is None else ReadableModel(subject.model)
 
 
 def _forced(subject: Subject, rows: Sequence[tuple[str, int, Request]]) -> list[Scored]:
@@ -193,7 +202,7 @@ def _logprobs(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
 def _scored(subject: Subject, sequences: Sequence[TokenSequence], read: Any) -> list[Floats]:
     """``read``'s figures of each sequence's tokens."""
     found: dict[int, Floats] = {}
-    for members, values in subject.engine.score(sequences, read, subject.model):
+    for members, values in subject.engine.score(sequences, read, _readable(subject)):
         lengths = [len(sequences[member].response) for member in members]
         for member, piece in zip(members, torch.split(values.double().cpu(), lengths), strict=True):
             found[member] = piece.numpy()

@@ -29,33 +29,37 @@ class HFSampler:
         ``HFSampler(lm).sample([[7, 10, 8, 14]], seeds=[[1, 2]], sampling=Sampling(1.0, 24, stop_ids=(2,)))``
     """
 
-    lm: nn.Module
+    lm: nn.Module | None = None
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     batch_size: int = 256
     """Sequences decoded at once."""
 
     def load_weights(self, model: nn.Module) -> None:
-        """Nothing to copy: the sampler reads the trainer's own module."""
+        """Nothing to copy: the sampler reads the module itself."""
         self.lm = model
 
     def rest(self) -> None:
-        """Nothing to give back: it holds nothing of its own."""
+        """Let go of the model, which may be one that nothing else holds."""
+        self.lm = None
 
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Response]]:
         """See ``Sampler.sample``."""
+        if self.lm is None:
+            raise ValueError("load_weights comes before sample")
         results: list[list[Response]] = [[] for _ in prompts]
-        was_training = self.lm.training
-        self.lm.eval()
+        lm, was_training = self.lm, self.lm.training
+        lm.eval()
         try:
             for rows in self._batches(prompts, seeds):
                 with torch.no_grad(), self.autocast():
-                    responses = self._decode([prompts[q] for q, _ in rows], [seeds[q][g] for q, g in rows], sampling)
+                    asked, drawn = [prompts[q] for q, _ in rows], [seeds[q][g] for q, g in rows]
+                    responses = _decode(_Growing(lm, asked, drawn, sampling))
                 for (q, _), response in zip(rows, responses, strict=True):
                     results[q].append(response)
         finally:
-            self.lm.train(was_training)
+            lm.train(was_training)
         return results
 
     def _batches(self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
@@ -64,15 +68,15 @@ class HFSampler:
         pairs = [(q, g) for q in order for g in range(len(seeds[q]))]
         return [pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size)]
 
-    def _decode(self, prompts: list[Sequence[int]], seeds: list[int], sampling: Sampling) -> list[Response]:
-        """One response a row; equal neighbouring prompts are prefilled once."""
-        state = _Growing(self.lm, prompts, seeds, sampling)
-        for _ in range(sampling.max_new_tokens):
-            state.draw()
-            if state.done():
-                break
-            state.advance()
-        return state.responses()
+
+def _decode(state: _Growing) -> list[Response]:
+    """One response a row."""
+    for _ in range(state.sampling.max_new_tokens):
+        state.draw()
+        if state.done():
+            break
+        state.advance()
+    return state.responses()
 
 
 @dataclass(slots=True)

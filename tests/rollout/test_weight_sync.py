@@ -45,7 +45,7 @@ def rollout(sampler: HFSampler) -> Graded:
 
 def check(lm: torch.nn.Module, graded: Graded) -> dict[str, float]:
     engine = Engine(lm, Model(), Optim(), total_updates=1, max_tokens=512)
-    return check_sync(graded, engine, 0.9, TOLERANCES["float32"])
+    return check_sync(graded.sequences, graded.responses, engine, 0.9, TOLERANCES["float32"])
 
 
 def test_equal_weights_pass_and_their_distance_is_logged(lm):
@@ -60,7 +60,7 @@ def test_one_stale_matrix_stops_the_run(lm, stale):
     with torch.no_grad():
         weight = lm.get_parameter(stale)
         weight += 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UserError, match="sampler and trainer part: .* nothing was trained on these samples"):
+    with pytest.raises(UserError, match="sampler and trainer part: .* nothing was done with these samples"):
         check(lm, graded)
 
 
