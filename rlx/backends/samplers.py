@@ -37,6 +37,7 @@ def make_sampler(resolved: Resolved, engine: Engine, recorder: Recorder) -> tupl
             trust_remote_code=spec.model.trust_remote_code,
             tensor_parallel=spec.cluster.tensor_parallel,
             memory_share=spec.cluster.memory_share,
+            sequences=min(256, -(-spec.batch.prompts // engine.world) * spec.rollout.samples_per_prompt),
             launched=engine.world > 1,
         )
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from rlx.engine.allocator import keep_freed_memory
 from rlx.errors import UserError
 from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
 from rlx.numerics.logprobs import Head
@@ -78,7 +79,8 @@ def load_model(path: str, model: Model, device: torch.device) -> LM:
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _not_loaded("model", path, error) from None
     lm.to(device)
-    _choose_threads(lm, device)
+    if device.type == "cpu":
+        _suit_cpu(lm)
     _check_head(lm, path)
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -194,14 +196,15 @@ def stop_ids(lm: LM, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _choose_threads(lm: LM, device: torch.device) -> None:
-    """One thread for a tiny model on a CPU, unless OMP_NUM_THREADS says otherwise.
+def _suit_cpu(lm: LM) -> None:
+    """One thread for a tiny model, unless OMP_NUM_THREADS says otherwise; memory that is kept for a larger one.
 
-    Its operations are too short to share, and threads that wait for each other on a busy machine cost seconds a step:
-    100 steps of the embedded task took 245 s with two threads beside other work, 44 to 62 s with one.
+    A tiny model's operations are too short to share, and threads that wait for each other on a busy machine cost
+    seconds a step: 100 steps of the embedded task took 245 s with two threads beside other work, 44 to 62 s with one.
     """
-    tiny = sum(parameter.numel() for parameter in lm.parameters()) < TINY_MODEL
-    if device.type == "cpu" and tiny and "OMP_NUM_THREADS" not in os.environ:
+    if sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
+        keep_freed_memory()
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 

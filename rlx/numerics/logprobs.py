@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from rlx.numerics.linear_logprobs import LinearLogprobs
+
 CHUNK_ELEMENTS = 1 << 24
 """Largest logits tensor alive at once: 16.8 million elements, 64 MiB in float32."""
+KEPT_ELEMENTS = 1 << 20
+"""So many logits are kept for the backward pass rather than computed again: 4 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,28 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
 
-    Works through the tokens in chunks and recomputes each chunk's logits in the backward pass. The entropy carries no
-    gradient.
+    The entropy carries no gradient. Few logits are simply kept for the backward pass. Many are worked through in chunks
+    of tokens, and each chunk's logits are computed again in the backward pass: by our own formula, in place, where
+    logits are linear in the hidden state, by autograd where a soft cap bends them.
 
     Args:
         hidden_nd: final hidden states of the positions that predict the targets.
         targets_n: token ids.
         head: the output layer.
         temperature: the one the tokens were sampled at, above 0.
-        chunk: tokens a chunk; by default as many as keep the logits under 64 MiB in float32.
+        chunk: tokens a chunk; by default as many as keep the logits under 64 MiB in float32, or all where they are few.
     """
     size = chunk or max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
+    if not len(targets_n):
+        empty_n = hidden_nd.sum(dim=1)
+        return empty_n, empty_n.detach()
+    if chunk is None and len(targets_n) * head.weight_vd.shape[0] <= KEPT_ELEMENTS:
+        return _chunk(hidden_nd, targets_n, head, temperature)
+    if head.softcap is None:
+        scale = head.scale / temperature
+        inputs = (hidden_nd, head.weight_vd, head.bias_v, targets_n, scale, size)
+        found: tuple[Tensor, Tensor] = LinearLogprobs.apply(*inputs)  # type: ignore[no-untyped-call]
+        return found
     parts = []
     for start in range(0, len(targets_n), size):
         hidden, targets = hidden_nd[start : start + size], targets_n[start : start + size]
@@ -60,9 +75,6 @@ def token_logprobs(
             parts.append(checkpoint(_chunk, hidden, targets, head, temperature, use_reentrant=False))
         else:
             parts.append(_chunk(hidden, targets, head, temperature))
-    if not parts:
-        empty_n = hidden_nd.sum(dim=1)
-        return empty_n, empty_n.detach()
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 

@@ -17,15 +17,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from rlx.errors import UserError
 from rlx.rollout.sampler import Response, Sampling
 
 CPU_CACHE_BYTES = 2 << 30
-"""Key-value cache on a CPU, where VLLM_CPU_KVCACHE_SPACE says nothing."""
+"""Key-value cache on a CPU at most, where VLLM_CPU_KVCACHE_SPACE says nothing."""
+SPARE_BLOCKS = 8
+"""Blocks of the cache beyond those that the samples need."""
 CPU_BLOCK = 32
 """Tokens a block of the cache: samples share their prompt's full blocks. A CPU allows no less, and vLLM takes 128."""
-CPU_BATCH_TOKENS = 8192
+CPU_BATCH_TOKENS = 2048
 """Prompt tokens read at once on a CPU, at least."""
 SETTINGS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # bound threads would take the trainer's with them
@@ -58,6 +61,8 @@ class EngineOptions:
     """GPUs that share one copy of the model."""
     memory_share: float = 0.5
     """Part of a GPU's memory for the copy and its key-value cache."""
+    sequences: int = 256
+    """Samples that grow at once, at most; more wait for their turn."""
     launched: bool = False
     """Whether this process is one of several that train together, each with its own engine or part of one."""
 
@@ -202,11 +207,25 @@ def _arguments(options: EngineOptions, on_gpu: bool) -> dict[str, Any]:
     if on_gpu:
         return arguments | {"enable_sleep_mode": True, "gpu_memory_utilization": options.memory_share}
     if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-        arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+        arguments["kv_cache_memory_bytes"] = _cache_bytes(options)
     # A prompt that is read in parts rewinds its sample's random generator, which a CPU's has no way to do.
     at_once = max(CPU_BATCH_TOKENS, options.longest or 0)
     arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": at_once}
     return arguments | {"enforce_eager": True, "block_size": CPU_BLOCK}
+
+
+def _cache_bytes(options: EngineOptions) -> int:
+    """What the keys and values of so many samples take; vLLM touches all of it at the start."""
+    if options.longest is None:
+        return CPU_CACHE_BYTES
+    config = AutoConfig.from_pretrained(
+        options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
+    ).get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    block = 2 * config.num_hidden_layers * heads * width * getattr(torch, options.dtype).itemsize * CPU_BLOCK
+    one = -(-options.longest // CPU_BLOCK)
+    return int(max(one + SPARE_BLOCKS, min(options.sequences * one + SPARE_BLOCKS, CPU_CACHE_BYTES // block)) * block)
 
 
 def _tie_head(model: Any) -> None:

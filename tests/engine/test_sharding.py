@@ -73,6 +73,15 @@ def test_two_sharded_processes_take_the_same_steps_as_one(alone, sharded):
     assert not torch.equal(checkpoint(alone, 5)["model.norm.weight"], checkpoint(alone, 3)["model.norm.weight"])
 
 
+def test_a_large_vocabularys_log_probs_take_the_same_steps_sharded(alone, tmp_path, monkeypatch):
+    """The embedded vocabulary is small; here its logits are treated as many, in every process."""
+    (tmp_path / "sitecustomize.py").write_text("import rlx.numerics.logprobs as l\nl.KEPT_ELEMENTS = 0\n")
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    run = train(tmp_path / "runs", *SHARDED)
+    assert furthest(checkpoint(alone, 5), checkpoint(run, 5)) < 1e-5
+    assert figures(alone) == figures(run)
+
+
 def test_the_saved_model_of_sharded_processes_is_whole(sharded):
     saved, last = load_file(sharded / "model" / "model.safetensors"), checkpoint(sharded, 5)
     assert furthest({name: saved[name] for name in last}, last) == 0

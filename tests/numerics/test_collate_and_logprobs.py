@@ -30,8 +30,11 @@ def test_collate_puts_each_response_token_behind_the_position_that_predicts_it()
     assert batch.padded(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 2], [3, 0], [0, 0]]
 
 
+NAMES = ("hidden", "weight")
+
+
 @pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
 def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
     torch.manual_seed(0)
     hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
@@ -50,6 +53,27 @@ def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
     assert not entropy.requires_grad
     for one, other in zip(got, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight", None])
+def test_under_autocast_the_formula_computes_what_autograd_does(frozen):
+    torch.manual_seed(0)
+    targets, factor = torch.randint(0, 50, (9,)), torch.randn(9)
+    start = torch.randn(9, 16), torch.randn(50, 16)
+    made = []
+    for softcap in (None, 1e6):  # a cap this high changes nothing, and is autograd's path
+        hidden, weight = (
+            tensor.clone().requires_grad_(name != frozen) for tensor, name in zip(start, NAMES, strict=True)
+        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7, chunk=4)
+        (logprobs * factor).sum().backward()
+        assert logprobs.dtype == entropy.dtype == torch.float32
+        made.append((logprobs.detach(), entropy, hidden.grad, weight.grad))
+    for name, ours, autograds in zip(("logprobs", "entropy", *NAMES), *made, strict=True):
+        assert (ours is None) == (autograds is None) == (name == frozen)
+        if ours is not None:  # a chunk's gradient is rounded to bfloat16, in both
+            assert ours.dtype == torch.float32 and torch.allclose(ours, autograds, rtol=2e-2, atol=2e-2), name
 
 
 def test_no_tensor_of_all_logits_is_ever_alive():

@@ -1,0 +1,122 @@
+"""Log-probs of given tokens under a linear output layer, forward and backward by formula and in place.
+
+Autograd would keep or make a dozen tensors of [chunk, vocabulary]; on a CPU, where memory is slow and fresh memory
+slower, that took more time than the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LinearLogprobs(torch.autograd.Function):
+    """log softmax(z)[target] and the softmax's entropy for z = scale (W h + b), both [n]; see ``token_logprobs``.
+
+    d logp / d z = onehot(target) - softmax(z). Under autocast products are computed in its type, as it would do.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_nd: Tensor,
+        weight_vd: Tensor,
+        bias_v: Tensor | None,
+        targets_n: Tensor,
+        scale: float,
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
+        """``size`` tokens at a time; keeps no logits."""
+        device = hidden_nd.device.type
+        half = torch.is_autocast_enabled(device)
+        ctx.dtype = torch.get_autocast_dtype(device) if half else hidden_nd.dtype
+        ctx.scale, ctx.size = scale, size
+        logprobs, entropies, normalisers = [], [], []
+        with torch.autocast(device, enabled=False):
+            chunks = _Chunks(hidden_nd, weight_vd, bias_v, ctx)
+            exps = torch.empty_like(chunks.wide)
+            for rows, z_nv in chunks:
+                top_n1 = z_nv.amax(dim=1, keepdim=True)
+                label_n = z_nv.sub_(top_n1).gather(1, targets_n[rows, None]).squeeze(1)
+                weights_nv = torch.exp(z_nv, out=exps[: len(z_nv)])
+                total_n = weights_nv.sum(dim=1)
+                log_total_n = total_n.log()
+                logprobs.append(label_n - log_total_n)
+                entropies.append(log_total_n - weights_nv.mul_(z_nv).sum(dim=1) / total_n)
+                normalisers.append(top_n1.squeeze(1) + log_total_n)
+        entropy_n = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy_n)
+        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, targets_n, torch.cat(normalisers))
+        return torch.cat(logprobs), entropy_n
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        """Slopes of the log-probs [n] to slopes of hidden states, weight and bias."""
+        hidden_nd, weight_vd, bias_v, targets_n, normaliser_n = ctx.saved_tensors
+        slope_n = slopes[0] * ctx.scale
+        chunks = _Chunks(hidden_nd, weight_vd, bias_v, ctx)
+        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        by_hidden = torch.empty_like(hidden_nd) if for_hidden else None
+        by_weight = _Sum(weight_vd, ctx.dtype) if for_weight else None
+        by_bias = torch.zeros_like(bias_v) if for_bias else None
+        for rows, z_nv in chunks:
+            z_nv.sub_(normaliser_n[rows, None]).exp_().mul_(-slope_n[rows, None])
+            z_nv.scatter_add_(1, targets_n[rows, None], slope_n[rows, None].to(z_nv.dtype))
+            slope_nv = chunks.narrowed(z_nv)
+            if by_hidden is not None:
+                by_hidden[rows] = slope_nv @ chunks.weight
+            if by_weight is not None:
+                by_weight.add(slope_nv.T, chunks.hidden[rows])
+            if by_bias is not None:
+                by_bias += z_nv.sum(dim=0)
+        return by_hidden, None if by_weight is None else by_weight.total, by_bias, None, None, None
+
+
+class _Chunks:
+    """Chunks of rows with their scaled logits, in float32 at least.
+
+    All chunks share their memory, which the caller may overwrite: fresh memory costs a CPU four times an exponential.
+    """
+
+    def __init__(self, hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor | None, ctx: Any) -> None:
+        self.hidden, self.weight = hidden_nd.detach().to(ctx.dtype), weight_vd.detach().to(ctx.dtype)
+        self.bias = None if bias_v is None else bias_v.detach().to(ctx.dtype)
+        self.size, self.scale = min(ctx.size, len(self.hidden)), ctx.scale
+        shape, wide = (self.size, len(self.weight)), torch.promote_types(ctx.dtype, torch.float32)
+        self.wide = self.hidden.new_empty(shape, dtype=wide)
+        self.narrow = self.wide if wide == ctx.dtype else self.hidden.new_empty(shape)
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their logits [rows, v]."""
+        for start in range(0, len(self.hidden), self.size):
+            rows = slice(start, min(start + self.size, len(self.hidden)))
+            product, z_nv = (buffer[: rows.stop - start] for buffer in (self.narrow, self.wide))
+            torch.mm(self.hidden[rows], self.weight.T, out=product)
+            if self.bias is not None:
+                product += self.bias
+            if self.narrow is not self.wide:
+                z_nv.copy_(product)
+            yield rows, z_nv.mul_(self.scale) if self.scale != 1.0 else z_nv
+
+    def narrowed(self, z_nv: Tensor) -> Tensor:
+        """What stands in the chunk, in the type of the products."""
+        return z_nv if self.narrow is self.wide else self.narrow[: len(z_nv)].copy_(z_nv)
+
+
+class _Sum:
+    """A sum of products in the type of the parameter whose gradient it is."""
+
+    def __init__(self, parameter: Tensor, dtype: torch.dtype) -> None:
+        self.total = torch.zeros_like(parameter)
+        self._product = torch.empty_like(parameter, dtype=dtype) if dtype != parameter.dtype else None
+        self._widened = torch.empty_like(parameter) if self._product is not None else None
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Add ``left @ right``."""
+        if self._product is None or self._widened is None:
+            self.total.addmm_(left, right)
+        else:  # adding tensors of two types is slower than a copy and an addition
+            self.total += self._widened.copy_(torch.mm(left, right, out=self._product))
