@@ -2,7 +2,8 @@
 
     make perf [PERF="--repeats 2 --threads 2 --only tiny"]
 
-Each measurement is a process of its own; the two sides take turns; medians over all steps but each process's first.
+Each measurement is a process of its own; the two sides take turns; medians over all rollouts but each process's first
+three, in which memory and caches fill and rlx compares its sampler's log-probs with its trainer's.
 The prompts are word problems, the reward is a coin that every group disagrees on (so that no side may skip a sample).
 The floor is what the work itself takes: floating-point operations over the measured matmul rate, bytes of weights read
 over the measured bandwidth.
@@ -29,6 +30,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TINY = ROOT / "rlx" / "assets" / "arithmetic"
+WARM = 3
 SMOLLM = ROOT / "models" / "smollm2-135m"
 
 
@@ -46,7 +48,7 @@ class Workload:
     tokens: int
     updates: int
     steps: int
-    """Rollouts of one process, the first of which does not count."""
+    """Rollouts of one process, the first ``WARM`` of which do not count."""
 
     @property
     def samples(self) -> int:
@@ -55,9 +57,9 @@ class Workload:
 
 
 WORKLOADS = {
-    "tiny": Workload(TINY, 32, 8, 24, 4, 6),
-    "short": Workload(SMOLLM, 8, 8, 32, 1, 3),
-    "long": Workload(SMOLLM, 4, 8, 128, 1, 3),
+    "tiny": Workload(TINY, 32, 8, 24, 4, 13),
+    "short": Workload(SMOLLM, 8, 8, 32, 1, 6),
+    "long": Workload(SMOLLM, 4, 8, 128, 1, 5),
 }
 Side = tuple[str, str, str]
 """Who, its dtype, and of rlx the engine of its rollouts, of TRL the sequences of a micro-batch."""
@@ -121,7 +123,7 @@ def run_side(name: str, side: Side, threads: int, folder: Path, trl: Path) -> di
         lines = [
             json.loads(line) for line in (folder / "out").read_text().splitlines() if line.startswith('{"rollout"')
         ]
-    return {"lines": lines[1:], "gib": usage.ru_maxrss / 2**20}
+    return {"lines": lines[WARM:], "gib": usage.ru_maxrss / 2**20}
 
 
 def rlx_command(workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path) -> list[str]:
@@ -236,7 +238,7 @@ def main() -> None:
     parser.add_argument("--trl", type=Path, required=True, help="python of the environment that holds TRL")
     parser.add_argument("--repeats", type=int, default=2, help="processes of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
-    parser.add_argument("--steps", type=int, help="rollouts of a process, the first of which does not count")
+    parser.add_argument("--steps", type=int, help=f"rollouts of a process, the first {WARM} of which do not count")
     parser.add_argument("--only", help="workloads, by comma")
     parser.add_argument("--rates", action="store_true", help="print the machine's rates and stop")
     parser.add_argument("--out", type=Path, default=HERE / "README.md", help="the tables")
@@ -251,7 +253,8 @@ def main() -> None:
         "",
         f'`make perf PERF="{" ".join(sys.argv[3:])}"`, {datetime.date.today()}, CPU ({platform.machine()}, '
         f"{os.cpu_count()} cores), {arguments.threads} threads a process, {arguments.repeats} process(es) a side "
-        "taking turns, medians over all rollouts but each process's first. Measured: "
+        f"taking turns, medians over all rollouts but each process's first {WARM}, in which memory and caches fill and "
+        "rlx compares its sampler's log-probs with its trainer's. Measured: "
         f"{rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bytes'] / 1e9:.1f} GB/s. rlx: `rlx train`; "
         "bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; autocast is "
         "its bf16 option, bfloat16 a model loaded in that type.",
