@@ -143,6 +143,15 @@ def test_a_kl_in_the_reward_lowers_it_once_the_policy_has_moved(tmp_path):
     assert last["train/shaped_reward"] < last["train/reward"]
 
 
+def test_weights_that_broke_stop_the_run_before_anything_is_done_with_their_samples(tmp_path):
+    more = ["--set", "optim.lr=1e30", "--set", "optim.warmup_updates=0", "--runs-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "rlx.cli", "train", *BASE, *more]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "are not finite, so the weights are broken" in done.stderr
+    assert "lower optim.lr" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*/checkpoints/step_*")), "broken weights are no checkpoint"
+
+
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path):
     command = [sys.executable, "-m", "rlx.cli", "train", *BASE, "--processes", "3", "--runs-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -234,9 +234,8 @@ class Engine:
 
     def _backward(self, batch: Batch[Any]) -> Tally:
         """Gradients of the whole batch; processes with fewer micro-batches take part with empty ones."""
-        plan = self._plan(batch.sequences)
-        if batch.plan is not None:
-            plan = [[[row] for row in rows] for rows in batch.plan]
+        given = batch.plan
+        plan = self._plan(batch.sequences) if given is None else [[[row] for row in rows] for rows in given]
         rounds = max(self.gather([len(plan)]))
         if rounds == 0:
             for parameter in self.parameters:

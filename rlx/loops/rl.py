@@ -17,7 +17,15 @@ from rlx.loops.evaluate import accuracy
 from rlx.loops.parts import Parts
 from rlx.loops.policy_step import less_kl, update_policy
 from rlx.loops.rl_metrics import Rollout, step_metrics
-from rlx.loops.rollouts import Graded, grade, group_advantages, rollout_seeds, sample_groups, with_signal
+from rlx.loops.rollouts import (
+    Graded,
+    grade,
+    group_advantages,
+    refuse_broken,
+    rollout_seeds,
+    sample_groups,
+    with_signal,
+)
 from rlx.loops.samples import Row, sample_rows, write_samples
 from rlx.loops.stop import Interrupted
 from rlx.loops.sync import check_sync
@@ -52,6 +60,7 @@ def train(parts: Parts) -> bool:
         except UserError:
             _saved_at_least(parts, story)
             raise
+        refuse_broken(rollout.sampled.responses, step)
         with clock.measure("update"):
             adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
             updates = update_policy(rollout.graded, adv_b, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from rlx.data.prompts import Prompt
 from rlx.engine.step import Engine
+from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence
 from rlx.numerics.shaping import overlong_penalty
 from rlx.rewards.verdict import Verdict
@@ -89,6 +91,21 @@ def sample_groups(
     numbers = list(range(engine.rank, len(prompts), engine.world))
     tokens = [prompts[number].tokens for number in numbers]
     return numbers, sampler.sample(tokens, [labels[number] for number in numbers], sampling)
+
+
+def refuse_broken(responses: Sequence[Response], step: int) -> None:
+    """Stop where weights have become infinite or no numbers: every log-prob is then none, and rewards are nought.
+
+    Raises:
+        UserError: when the first log-prob of a response is not finite.
+    """
+    broken = sum(not math.isfinite(response.logprobs[0]) for response in responses if response.logprobs)
+    if broken:
+        raise UserError(
+            f"step {step}: log-probs of {broken} of {len(responses)} samples are not finite, so the weights are broken",
+            fix="lower optim.lr and start anew with --fresh; checkpoints from before are kept",
+            exit_code=1,
+        )
 
 
 def rollout_seeds(run_seed: int, start: int, prompts: int, samples: int) -> list[list[int]]:
