@@ -14,6 +14,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlx.errors import UserError
+from rlx.loops.rollouts import refuse_broken
+from rlx.rollout.sampler import Response
+
 BASE = [
     "--steps", "5", "--set", "batch.prompts=8", "--set", "batch.updates_per_rollout=2", "--set",
     "rollout.samples_per_prompt=4", "--set", "evaluation.limit=10", "--set", "evaluation.every=5", "--set",
@@ -143,13 +147,11 @@ def test_a_kl_in_the_reward_lowers_it_once_the_policy_has_moved(tmp_path):
     assert last["train/shaped_reward"] < last["train/reward"]
 
 
-def test_weights_that_broke_stop_the_run_before_anything_is_done_with_their_samples(tmp_path):
-    more = ["--set", "optim.lr=1e30", "--set", "optim.warmup_updates=0", "--runs-dir", str(tmp_path)]
-    command = [sys.executable, "-m", "rlx.cli", "train", *BASE, *more]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "are not finite, so the weights are broken" in done.stderr
-    assert "lower optim.lr" in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("*/checkpoints/step_*")), "broken weights are no checkpoint"
+def test_samples_of_broken_weights_stop_the_run_with_the_step_and_the_way_out():
+    sound, broken = Response((5,), (-0.1,), True), Response((5,), (float("nan"),), True)
+    refuse_broken([sound, sound], step=3)
+    with pytest.raises(UserError, match="step 3: log-probs of 1 of 2 samples are not finite.*lower optim.lr"):
+        refuse_broken([sound, broken], step=3)
 
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path):
