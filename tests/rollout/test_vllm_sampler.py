@@ -205,7 +205,7 @@ def test_two_processes_that_share_one_copy_take_the_steps_of_one_process(tmp_pat
 
 
 def test_too_little_memory_is_told_with_the_knob_that_asks_for_it(monkeypatch):
-    monkeypatch.setattr(ours, "CPU_CACHE_BYTES", 1 << 50)
+    monkeypatch.setattr(ours, "_cache_bytes", lambda options: 1 << 50)
     with pytest.raises(UserError, match=r"vLLM could not start .*memory.*; it lacks memory: lower .*KVCACHE_SPACE"):
         VLLMSampler(OPTIONS)
 
