@@ -1,4 +1,4 @@
-"""The run folder: the only place that knows its paths.
+"""The run folder: the only place that knows its paths, with rundir_parts.py for the folders inside it.
 
 runs/<id>/spec.yaml          what the person wrote
 runs/<id>/resolved.json      what it came to
@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 from rlx.errors import UserError
+from rlx.rundir_parts import EvalDir, VerlDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,86 +208,6 @@ class RunDir:
             file.write(str(os.getpid()))
             file.flush()
             yield
-
-
-@dataclass(frozen=True, slots=True)
-class EvalDir:
-    """One evaluation's folder.
-
-    Example:
-        ``EvalDir(Path("runs/dgpo-1f0c2a9b33/evaluations/final/aime24-0b5e9c1d"))``
-    """
-
-    root: Path
-
-    @property
-    def protocol(self) -> Path:
-        """What was measured and how."""
-        return self.root / "protocol.json"
-
-    @property
-    def first_prompt(self) -> Path:
-        """The first prompt as the model reads it."""
-        return self.root / "first_prompt.txt"
-
-    @property
-    def samples(self) -> Path:
-        """A parquet data set of responses and verdicts: a folder of part files."""
-        return self.root / "samples.parquet"
-
-    @property
-    def result(self) -> Path:
-        """Metrics and the score of each problem; stands only when all samples do."""
-        return self.root / "result.json"
-
-    @property
-    def mlflow(self) -> Path:
-        """MLflow's run id."""
-        return self.root / "mlflow.json"
-
-    def part(self, number: int) -> Path:
-        """The part file with this number."""
-        return self.samples / f"part_{number:06d}.parquet"
-
-    def parts(self) -> list[Path]:
-        """The part files that stand."""
-        return sorted(self.samples.glob("part_*.parquet"))
-
-
-@dataclass(frozen=True, slots=True)
-class VerlDir:
-    """What verl reads and writes of one run."""
-
-    root: Path
-
-    @property
-    def train(self) -> Path:
-        """Prompts in the order of their use, in verl's schema."""
-        return self.root / "train.parquet"
-
-    @property
-    def validation(self) -> Path:
-        """Held-out prompts."""
-        return self.root / "validation.parquet"
-
-    @property
-    def metrics(self) -> Path:
-        """Verl's own log of the present try, one JSON line a step."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def generations(self) -> Path:
-        """Responses to the held-out prompts, a file an evaluation."""
-        return self.root / "validation"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Verl's checkpoints."""
-        return self.root / "checkpoints"
-
-    def model(self, step: int) -> Path:
-        """The model for ``from_pretrained`` inside a checkpoint of verl's."""
-        return self.checkpoints / f"global_step_{step}" / "actor" / "huggingface"
 
 
 def runs_in(folder: Path) -> list[RunDir]:

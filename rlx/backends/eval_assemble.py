@@ -25,8 +25,8 @@ from rlx.loops.stop import Stop
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampler, Sampling
-from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version, within
+from rlx.rollout.sampler import Sampler, Sampling, within
+from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.rundir import RunDir, read_json, write_atomically
 from rlx.spec import Data, Model, Resolved
 from rlx.spec_file import validate

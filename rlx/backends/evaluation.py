@@ -19,7 +19,8 @@ from rlx.loops.problems import load_problems
 from rlx.loops.sampled_eval import Exam, evaluate, regrade
 from rlx.loops.samples import Row
 from rlx.loops.stop import Stop
-from rlx.rundir import EvalDir, RunDir, read_json
+from rlx.rundir import RunDir, read_json
+from rlx.rundir_parts import EvalDir
 from rlx.spec import Resolved
 from rlx.spec_file import validate
 from rlx.track import MlflowSink, tracking_uri

@@ -76,16 +76,16 @@ def _told_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
     Raises:
         UserError: when a complete run is to be profiled.
     """
-    if folder.summary.exists() and profile:
+    complete = folder.summary.exists()
+    if complete and profile:
         raise UserError(
             f"run {folder.run_id} is complete: there is no step left to profile", fix="add --fresh or another --seed"
         )
-    if folder.summary.exists():
+    if complete:
         tell_end(resolved, folder, again=True)
-        return True
-    if profile:
+    elif profile:
         ask_profile(folder)
-    return False
+    return complete
 
 
 def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
@@ -123,7 +123,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         tell_end(resolved, folder)
     elif first:
         recorder.note(f"stopped; the same command goes on from here ({folder.root})")
-    if first and isinstance(recorder, ProfiledRecorder):
+    if isinstance(recorder, ProfiledRecorder):
         tell_profile(folder)
     return 0 if complete else STOPPED
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlx.engine.model import describe
 from rlx.engine.step import Engine
 from rlx.loops.parts import Recorder
 from rlx.loops.sync import TOLERANCES, Tolerance, Watch
 from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampler
-from rlx.rollout.vllm import EngineOptions, VLLMSampler, within
+from rlx.rollout.sampler import Sampler, within
+from rlx.rollout.vllm import EngineOptions, VLLMSampler
 from rlx.spec import Resolved
 from rlx.unlearn_spec import ResolvedUnlearn
 
@@ -27,21 +29,13 @@ def make_sampler(resolved: Resolved, engine: Engine, recorder: Recorder) -> tupl
         return HFSampler(autocast=engine.accelerator.autocast), None
     dtype = _trainers_dtype(engine) if spec.rollout.dtype == "auto" else spec.rollout.dtype
     longest = spec.data.max_prompt_tokens + spec.rollout.max_new_tokens
-    sampler = VLLMSampler(
-        EngineOptions(
-            model=resolved.model_folder,
-            dtype=dtype,
-            longest=within(longest, describe(resolved.model_folder, spec.model).context),
-            seed=spec.seed,
-            revision=spec.model.revision,
-            trust_remote_code=spec.model.trust_remote_code,
-            tensor_parallel=spec.cluster.tensor_parallel,
-            memory_share=spec.cluster.memory_share,
-            sequences=min(256, -(-spec.batch.prompts // engine.world) * spec.rollout.samples_per_prompt),
-            launched=engine.world > 1,
-        )
+    options = replace(
+        _options(resolved, engine, longest, dtype),
+        tensor_parallel=spec.cluster.tensor_parallel,
+        memory_share=spec.cluster.memory_share,
+        sequences=min(256, -(-spec.batch.prompts // engine.world) * spec.rollout.samples_per_prompt),
     )
-    return sampler, Watch(TOLERANCES[dtype], spec.rollout.check_every)
+    return VLLMSampler(options), Watch(TOLERANCES[dtype], spec.rollout.check_every)
 
 
 def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder) -> tuple[Sampler, Tolerance | None]:
@@ -56,20 +50,24 @@ def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder)
         return HFSampler(autocast=engine.accelerator.autocast), None
     dtype = _trainers_dtype(engine)
     longest = spec.forget.max_tokens + spec.evaluation.max_new_tokens
-    sampler = VLLMSampler(
-        EngineOptions(
-            model=resolved.model_folder,
-            dtype=dtype,
-            longest=within(longest, describe(resolved.model_folder, spec.model).context),
-            seed=spec.seed,
-            revision=spec.model.revision,
-            trust_remote_code=spec.model.trust_remote_code,
-            memory_share=spec.evaluation.memory_share,
-            launched=engine.world > 1,
-        )
-    )
+    options = _options(resolved, engine, longest, dtype)
+    sampler = VLLMSampler(replace(options, memory_share=spec.evaluation.memory_share))
     sampler.rest()
     return sampler, TOLERANCES[dtype]
+
+
+def _options(resolved: Resolved | ResolvedUnlearn, engine: Engine, longest: int, dtype: str) -> EngineOptions:
+    """An engine over the experiment's model for prompts and responses of so many tokens together."""
+    model = resolved.spec.model
+    return EngineOptions(
+        model=resolved.model_folder,
+        dtype=dtype,
+        longest=within(longest, describe(resolved.model_folder, model).context),
+        seed=resolved.spec.seed,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        launched=engine.world > 1,
+    )
 
 
 def _trainers_dtype(engine: Engine) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,10 +79,9 @@ def front_grid(comparison: Comparison) -> Grid:
     header = ("method", "forgetting", "utility", "of the original's", "within budget", "supported", "front")
     rows: list[tuple[Text, ...]] = []
     for model in models(comparison):
-        found = places(comparison, model)
         where = f" ({model})" if len(models(comparison)) > 1 else ""
-        rows += [_row(comparison, place, where) for place in found]
-        for name, (forgetting, utility) in _references(found).items():
+        rows += [_row(comparison, place, where) for place in places(comparison, model)]
+        for name, (forgetting, utility) in references(comparison, model).items():
             figures = (name + where, percent(forgetting), percent(utility), *[NOTHING] * 4)
             rows.append(tuple(Text(each, grey=True) for each in figures))
     return Grid("Forgetting against utility, %", header, tuple(rows))
@@ -101,12 +100,9 @@ def _row(comparison: Comparison, place: Place, where: str) -> tuple[Text, ...]:
     )
 
 
-def _references(found: Sequence[Place]) -> dict[str, tuple[float, float]]:
-    """Of the first run: the others started from the same model and met the same requests."""
-    first = next((run.unlearned for place in found for run in place.runs if run.unlearned), None)
-    return dict(first.references) if first else {}
+def references(comparison: Comparison, model: str) -> Mapping[str, tuple[float, float]]:
+    """Forgetting and utility of the original and, where there is one, the retain model, as the first run has them.
 
-
-def references(comparison: Comparison, model: str) -> dict[str, tuple[float, float]]:
-    """Forgetting and utility of the original and, where there is one, the retain model."""
-    return _references(places(comparison, model))
+    The others started from the same model and met the same requests.
+    """
+    return next(run.unlearned.references for run in comparison.study.runs if run.unlearned and run.model == model)

