@@ -155,7 +155,8 @@ def specs():
     for file in sorted((ROOT / "experiments").rglob("*.yaml")):
         content = read_spec(file)
         if "axes" in content:
-            for variant in variants(StudySpec.model_validate(content)):
+            study = StudySpec.model_validate(content)
+            for variant in variants(study) if study.command == "train" else ():
                 yield file.stem, dict(variant.content)
         elif "forget" not in content and "method" not in content:
             yield file.stem, content
