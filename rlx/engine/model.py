@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from rlx.engine import attention
 from rlx.engine.allocator import keep_freed_memory
 from rlx.errors import UserError
 from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
@@ -46,9 +47,10 @@ class ReadableModel(nn.Module):
     def forward(self, batch: TokenBatch, read: Reader[T]) -> T:
         """``read`` of the final hidden states [n, d] at the batch's response positions."""
         layout = batch.layout
-        shared = (
-            {} if layout is None else {"attention_mask": layout.sees_bss[:, None], "position_ids": layout.positions_bs}
-        )
+        shared: dict[str, Any] = {}
+        if layout is not None:
+            mask = layout.sees_bss[:, None]
+            shared = {"attention_mask": mask, "position_ids": layout.positions_bs, "layout": layout}
         output = self.lm.get_decoder()(input_ids=batch.input_ids_bs, use_cache=False, **shared)
         hidden_bsd = output.last_hidden_state
         return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)
@@ -201,9 +203,11 @@ def _suit_cpu(lm: LM) -> None:
 
     A tiny model's operations are too short to share, and threads that wait for each other on a busy machine cost
     seconds a step: 100 steps of the embedded task took 245 s with two threads beside other work, 44 to 62 s with one.
+    Only a larger one gains from attention that knows shared rows.
     """
     if sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
         keep_freed_memory()
+        lm.set_attn_implementation(attention.NAME)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 

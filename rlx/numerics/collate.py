@@ -9,6 +9,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from rlx.numerics.shared_rows import Layout, lay_out
+
 WASTE = 0.1
 """A micro-batch is closed before its share of padding passes this."""
 WORTH = 1 / 3
@@ -31,24 +33,6 @@ class TokenSequence:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a row of several responses needs beside its tokens.
-
-    Example:
-        prompt (5, 6), responses (7, 8) and (9,): ``positions_bs=[[0, 1, 2, 3, 2]]``, and 9 sees 5, 6 and itself
-    """
-
-    positions_bs: Tensor
-    """Position of each token in its own sequence."""
-    sees_bss: Tensor
-    """True where a token (second axis) sees another (third): those before it of its own sequence, and itself."""
-
-    def to(self, device: torch.device) -> Layout:
-        """The same layout on ``device``."""
-        return Layout(self.positions_bs.to(device), self.sees_bss.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +106,10 @@ def collate(
             columns += [last, *range(start + 1, start + count)][:count]
             start += count
     targets = [token for s in sequences for token in s.response]
+    layout = None
+    if max(map(len, groups)) > 1:
+        prompts = [len(group[0].prompt) for group in groups]
+        layout = lay_out(prompts, [[len(s.response) for s in group] for group in groups], longest)
     return TokenBatch(
         torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], dtype=torch.long),
         mask_bt,
@@ -129,25 +117,8 @@ def collate(
         torch.tensor(columns, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
         tuple(members),
-        _layout(groups, longest) if max(map(len, groups)) > 1 else None,
+        layout,
     )
-
-
-def _layout(groups: Sequence[Sequence[TokenSequence]], longest: int) -> Layout:
-    """Positions, and who sees whom: prompts have part 0, responses 1, 2, ...; padding, after them, is a part too."""
-    parts, positions = [], []
-    for group in groups:
-        prompt = len(group[0].prompt)
-        part, position = [0] * prompt, list(range(prompt))
-        for number, sequence in enumerate(group, start=1):
-            part += [number] * len(sequence.response)
-            position += range(prompt, len(sequence))
-        rest = longest - len(part)
-        parts.append(part + [len(group) + 1] * rest)
-        positions.append(position + [0] * rest)
-    part_bs = torch.tensor(parts)
-    own_bss = (part_bs[:, :, None] == part_bs[:, None, :]) | (part_bs[:, None, :] == 0)
-    return Layout(torch.tensor(positions), own_bss & torch.ones((longest, longest), dtype=torch.bool).tril())
 
 
 def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TILE = 2048
+"""Rows of the output layer's gradient that are widened at a time."""
+
 
 class LinearLogprobs(torch.autograd.Function):
     """log softmax(z)[target] and the softmax's entropy for z = scale (W h + b), both [n]; see ``token_logprobs``.
@@ -112,11 +115,14 @@ class _Sum:
     def __init__(self, parameter: Tensor, dtype: torch.dtype) -> None:
         self.total = torch.zeros_like(parameter)
         self._product = torch.empty_like(parameter, dtype=dtype) if dtype != parameter.dtype else None
-        self._widened = torch.empty_like(parameter) if self._product is not None else None
 
     def add(self, left: Tensor, right: Tensor) -> None:
         """Add ``left @ right``."""
-        if self._product is None or self._widened is None:
+        if self._product is None:
             self.total.addmm_(left, right)
-        else:  # adding tensors of two types is slower than a copy and an addition
-            self.total += self._widened.copy_(torch.mm(left, right, out=self._product))
+            return
+        torch.mm(left, right, out=self._product)
+        # Adding tensors of two types takes eight times as long as widening first; widened rows stay in the cache.
+        for start in range(0, len(self.total), TILE):
+            rows = slice(start, start + TILE)
+            self.total[rows] += self._product[rows].to(self.total.dtype)

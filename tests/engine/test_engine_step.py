@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlx.engine import attention
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from rlx.engine.model import add_lora, can_share_prompts, causal_lm, without_adapters
 from rlx.engine.optim import learning_rate
@@ -86,12 +87,15 @@ GROUPS = [
 
 @pytest.mark.parametrize("max_tokens", [10_000, 16])
 @pytest.mark.parametrize("lora", [None, Lora(rank=2)])
-def test_responses_that_share_their_prompts_row_take_the_same_step_with_fewer_tokens(max_tokens, lora):
+@pytest.mark.parametrize("kind", ["sdpa", attention.NAME])
+def test_responses_that_share_their_prompts_row_take_the_same_step_with_fewer_tokens(max_tokens, lora, kind):
     seen, tokens = {}, sum(len(s.response) for s in GROUPS)
     results = []
     for share in (False, True):
         made = engine(max_tokens=max_tokens, lora=lora)
         made.share_prompts = share
+        if share:
+            made.lm.set_attn_implementation(kind)
         widths = seen.setdefault(share, [])
         made.lm.get_decoder().register_forward_pre_hook(
             lambda _, __, kept, widths=widths: widths.append(kept["input_ids"].numel()), with_kwargs=True
