@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rlx.backends.assemble import build
 from rlx.backends.launch import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
 from rlx.backends.profiling import ProfiledRecorder, ask_profile, profiled, tell_profile
@@ -138,9 +140,9 @@ def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
             save_model(whole, tokenizer, temporary)
             shutil.rmtree(folder.model, ignore_errors=True)
             temporary.rename(folder.model)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise UserError(
-                f"the model cannot be written to {folder.model} ({error.strerror or error})",
+                f"the model cannot be written to {folder.model} ({getattr(error, 'strerror', None) or error})",
                 fix="free some space and run the same command again: it goes on from the last checkpoint",
                 exit_code=1,
             ) from None

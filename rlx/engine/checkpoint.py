@@ -69,10 +69,10 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
             _remove(folder)
             temporary.rename(folder)
             _sync(folder.parent)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors gives a full disk a name of its own
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
-                f"checkpoint {folder} cannot be written ({error.strerror or error})",
+                f"checkpoint {folder} cannot be written ({getattr(error, 'strerror', None) or error})",
                 fix="free some space and run the same command again: it goes on from the checkpoint before",
                 exit_code=1,
             ) from None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlx.engine.step import Engine
 from rlx.engine.tap import LayerTap
+from rlx.errors import UserError
 from rlx.loops.unlearn_step import Constants, Row
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.logprobs import Head
@@ -81,12 +82,24 @@ def cached(folder: Path, digest: str, rows: int) -> list[Constants] | None:
 
 
 def keep(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
-    """Write constants so that they stand whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write constants so that they stand whole or not at all.
+
+    Raises:
+        UserError: when the disk refuses.
+    """
     tensors = {f"{need}/{i}": value for i, row in enumerate(constants) for need, value in row.items()}
     temporary = folder / f".{digest}.{os.getpid()}"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(folder / f"{digest}.safetensors")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.replace(folder / f"{digest}.safetensors")
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"reference figures cannot be written to {folder} ({getattr(error, 'strerror', None) or error})",
+            fix="free some space and run the same command again",
+            exit_code=1,
+        ) from None
 
 
 def digest_of(model: str, rows: Sequence[Row], wanted: set[str], *settings: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 
 import pytest
 import torch
@@ -205,6 +206,21 @@ def test_a_broken_checkpoint_is_named_in_one_sentence(tmp_path):
     (tmp_path / "step_000001" / "model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match=r"step_000001 cannot be read.*go on from the one before"):
         load_checkpoint(tmp_path / "step_000001", made)
+
+
+def test_a_full_disk_while_tensors_are_written_is_told_in_one_sentence_and_leaves_what_stood(tmp_path):
+    made = engine()
+    save_checkpoint(tmp_path / "step_000001", made, Position(1, 1, 0, 0), keep=2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # no file may grow beyond: safetensors' own error
+    try:
+        with pytest.raises(UserError, match=r"checkpoint .*step_000002 cannot be written") as caught:
+            save_checkpoint(tmp_path / "step_000002", made, Position(2, 2, 0, 0), keep=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "\n" not in str(caught.value) and "run the same command again" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+    load_checkpoint(tmp_path / "step_000001", made)
 
 
 def test_adapters_train_alone_and_switch_off_to_the_initial_model(tmp_path):
