@@ -23,6 +23,11 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def reason(error: Exception) -> str:
+    """Why a disk refused: the system's words where the error carries them (safetensors' own does not)."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
     """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question when nothing is near."""
     near = difflib.get_close_matches(name, choices, n=1)

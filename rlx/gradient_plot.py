@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlx.errors import UserError, did_you_mean
+from rlx.errors import UserError, did_you_mean, reason
 from rlx.numerics.batch import PolicyBatch
 from rlx.registry import Method, get, names
 
@@ -64,7 +64,7 @@ def plot_gradient_weights(names: Sequence[str], file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=160, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else None)
     except OSError as error:
-        raise UserError(f"--plot '{file}' cannot be written ({error.strerror or error})", exit_code=1) from None
+        raise UserError(f"--plot '{file}' cannot be written ({reason(error)})", exit_code=1) from None
 
 
 def gradient_curves(names: Sequence[str]) -> list[Curve]:

@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.rundir_parts import EvalDir, VerlDir
 
 
@@ -171,7 +171,7 @@ class RunDir:
                 write_atomically(self.resolved, resolved_json)
         except OSError as error:
             raise UserError(
-                f"run folder {self.root} cannot be written ({error.strerror})",
+                f"run folder {self.root} cannot be written ({reason(error)})",
                 fix="free some space or choose another folder with --runs-dir",
                 exit_code=1,
             ) from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.rundir import write_atomically
 
 Figures = Mapping[str, float | int]
@@ -66,7 +66,7 @@ class JsonlLog:
                 line = line[self._file.write(line) :]
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written ({error.strerror})",
+                f"{self.path} cannot be written ({reason(error)})",
                 fix="free some space and run the same command again: it goes on from the last checkpoint",
                 exit_code=1,
             ) from None

@@ -240,7 +240,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
     parser.add_argument("--steps", type=int, help=f"rollouts of a process, the first {WARM} of which do not count")
     parser.add_argument("--only", help="workloads, by comma")
-    parser.add_argument("--sides", help="only these, by comma: 'trl float32 8,rlx bfloat16 vllm'")
     parser.add_argument("--rates", action="store_true", help="print the machine's rates and stop")
     parser.add_argument("--out", type=Path, default=HERE / "README.md", help="the tables")
     arguments = parser.parse_args()
@@ -263,13 +262,11 @@ def main() -> None:
     ]
     if arguments.steps:
         WORKLOADS.update({name: replace(workload, steps=arguments.steps) for name, workload in WORKLOADS.items()})
-    named = arguments.sides.split(",") if arguments.sides else None
     for name in (arguments.only or ",".join(WORKLOADS)).split(","):
-        sides = [side for side in SIDES[name] if named is None or " ".join(side) in named]
-        results: dict[Side, list[dict[str, Any]]] = {side: [] for side in sides}
+        results: dict[Side, list[dict[str, Any]]] = {side: [] for side in SIDES[name]}
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(arguments.repeats):
-                for side in sides:
+                for side in SIDES[name]:
                     results[side].append(run_side(name, side, arguments.threads, Path(folder), arguments.trl))
                     print(name, side, json.dumps(results[side][-1]), flush=True)
         lines += table(name, {side: medians(found) for side, found in results.items()}, rates)

@@ -18,7 +18,7 @@ from rlx.data.chat import encode
 from rlx.engine.checkpoint import put_weights
 from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, save_model, stop_ids
 from rlx.engine.step import make_accelerator
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.eval_spec import Protocol, ResolvedEval
 from rlx.loops.sampled_eval import Exam
 from rlx.loops.stop import Stop
@@ -177,7 +177,7 @@ def keep(path: Path, text: str) -> None:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error})",
+            f"{path} cannot be written ({reason(error)})",
             fix="free some space or choose another folder with --runs-dir; what was sampled before stands",
             exit_code=1,
         ) from None

@@ -15,7 +15,7 @@ from rlx.backends.recorder import Silent
 from rlx.backends.train_view import finish, tell_end, train_recorder
 from rlx.engine.model import save_model
 from rlx.engine.step import Engine
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.loops.rl import train
 from rlx.rundir import RunDir, read_json
 from rlx.spec import Resolved
@@ -142,7 +142,7 @@ def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
             temporary.rename(folder.model)
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"the model cannot be written to {folder.model} ({getattr(error, 'strerror', None) or error})",
+                f"the model cannot be written to {folder.model} ({reason(error)})",
                 fix="free some space and run the same command again: it goes on from the last checkpoint",
                 exit_code=1,
             ) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from rlx.compare.comparison import Comparison
 from rlx.compare.page import page
 from rlx.compare.plain import FILES, Renderer
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.rundir import write_atomically
 
 RENDERERS: dict[str, Renderer] = {**FILES, "report.html": page}
@@ -26,7 +26,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
             write_atomically(folder / name, render(comparison))
     except OSError as error:
         raise UserError(
-            f"the report cannot be written to {folder} ({error.strerror})",
+            f"the report cannot be written to {folder} ({reason(error)})",
             fix="free some space or choose another folder with --out",
             exit_code=1,
         ) from None

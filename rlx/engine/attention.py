@@ -47,10 +47,10 @@ def shared_prompts_attention(
         [b, s, heads, d], and no weights.
     """
     if layout is None or not layout.blocks or dropout:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
+        read: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **others
         )
-        return output, None
+        return read
     b, heads, s, d = query.shape
     query_mhd, key_mhd, value_mhd = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     query_mhd = query_mhd * (d**-0.5 if scaling is None else scaling)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rlx.engine.shard import placed, whole
 from rlx.engine.step import Engine
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 
 TEMPORARY = ".tmp-"
 TRASH = ".old-"
@@ -72,7 +72,7 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
         except (OSError, SafetensorError) as error:  # safetensors gives a full disk a name of its own
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
-                f"checkpoint {folder} cannot be written ({getattr(error, 'strerror', None) or error})",
+                f"checkpoint {folder} cannot be written ({reason(error)})",
                 fix="free some space and run the same command again: it goes on from the checkpoint before",
                 exit_code=1,
             ) from None

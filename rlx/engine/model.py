@@ -49,8 +49,8 @@ class ReadableModel(nn.Module):
         layout = batch.layout
         shared: dict[str, Any] = {}
         if layout is not None:
-            mask = layout.sees_bss[:, None]
-            shared = {"attention_mask": mask, "position_ids": layout.positions_bs, "layout": layout}
+            # The mask is for attention that knows no layout.
+            shared = {"attention_mask": layout.sees_bss[:, None], "position_ids": layout.positions_bs, "layout": layout}
         output = self.lm.get_decoder()(input_ids=batch.input_ids_bs, use_cache=False, **shared)
         hidden_bsd = output.last_hidden_state
         return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlx.engine.step import Engine
 from rlx.engine.tap import LayerTap
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.loops.unlearn_step import Constants, Row
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.logprobs import Head
@@ -96,7 +96,7 @@ def keep(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"reference figures cannot be written to {folder} ({getattr(error, 'strerror', None) or error})",
+            f"reference figures cannot be written to {folder} ({reason(error)})",
             fix="free some space and run the same command again",
             exit_code=1,
         ) from None

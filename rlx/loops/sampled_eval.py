@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from rlx.benchmarks.benchmark import Problem
-from rlx.errors import UserError
+from rlx.errors import UserError, reason
 from rlx.eval_spec import Protocol
 from rlx.loops.rollouts import Decode, Reward
 from rlx.loops.samples import Row, write_samples
@@ -150,7 +150,7 @@ def _written(rows: Sequence[Row], folder: EvalDir, number: int) -> None:
         write_samples(rows, folder.part(number))
     except OSError as error:
         raise UserError(
-            f"{folder.part(number)} cannot be written ({error.strerror or error})",
+            f"{folder.part(number)} cannot be written ({reason(error)})",
             fix="free some space and run the same command again: what was sampled before stands",
             exit_code=1,
         ) from None

@@ -16,7 +16,7 @@ WASTE = 0.1
 WORTH = 1 / 3
 """Responses share their prompt's row when that saves at least this share of the tokens."""
 LONGEST_ROW = 1024
-"""Tokens of a shared row: attention within it costs their square, most of it masked."""
+"""Tokens of a shared row: attention that knows no layout costs their square, most of it masked."""
 
 
 @dataclass(frozen=True, slots=True)

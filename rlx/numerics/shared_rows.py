@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -76,38 +77,31 @@ def lay_out(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: i
     part_bs = torch.tensor(parts)
     own_bss = (part_bs[:, :, None] == part_bs[:, None, :]) | (part_bs[:, None, :] == 0)
     sees_bss = own_bss & torch.ones((width, width), dtype=torch.bool).tril()
-    blocks: tuple[Block, ...] = (_prompts(prompts, width), _responses(prompts, responses, width))
-    if sum(block.sees_nqk.numel() for block in blocks) > sees_bss.numel():
-        blocks = ()
+    blocks = _blocks(prompts, responses, width)
+    queries_r = torch.cat([block.queries_nq.flatten() for block in blocks])
+    real = queries_r.nonzero().squeeze(1)  # token 0, which also fills blocks up, keeps place 0: its own
     places_m = torch.zeros(part_bs.numel(), dtype=torch.long)
-    for block, start in zip(blocks, (0, blocks[0].queries_nq.numel()) if blocks else (), strict=True):
-        queries = block.queries_nq.flatten()
-        real = (queries > 0).nonzero().squeeze(1)  # token 0, the first of the first prompt, keeps place 0
-        places_m[queries[real]] = real + start
-    return Layout(torch.tensor(positions), sees_bss, blocks, places_m)
+    places_m[queries_r[real]] = real
+    worth = sum(block.sees_nqk.numel() for block in blocks) <= sees_bss.numel()
+    return Layout(torch.tensor(positions), sees_bss, blocks if worth else (), places_m)
 
 
-def _prompts(prompts: Sequence[int], width: int) -> Block:
-    tokens = _spans([row * width for row in range(len(prompts))], prompts)
-    return Block(tokens, tokens, _causal(tokens.shape[1]).expand(len(prompts), -1, -1))
-
-
-def _responses(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: int) -> Block:
-    """Every response, with its prompt's tokens before its own."""
-    rows, starts, lengths = [], [], []
-    for row, (prompt, own) in enumerate(zip(prompts, responses, strict=True)):
-        start = row * width + prompt
-        for length in own:
-            rows.append(row)
-            starts.append(start)
-            lengths.append(length)
-            start += length
-    before = torch.tensor([prompts[row] for row in rows])
-    shared = _spans([row * width for row in rows], before.tolist())
-    tokens = _spans(starts, lengths)
-    sees_prompt = (torch.arange(shared.shape[1]) < before[:, None])[:, None].expand(-1, tokens.shape[1], -1)
-    sees_own = _causal(tokens.shape[1]).expand(len(rows), -1, -1)
-    return Block(tokens, torch.cat([shared, tokens], dim=1), torch.cat([sees_prompt, sees_own], dim=2))
+def _blocks(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: int) -> tuple[Block, Block]:
+    """All prompts, and all responses with their prompt's tokens before their own."""
+    rows: list[int] = []
+    starts: list[int] = []
+    for row, (prompt, lengths) in enumerate(zip(prompts, responses, strict=True)):
+        rows += [row] * len(lengths)
+        starts += accumulate(lengths[:-1], initial=row * width + prompt)
+    before_bp = _spans([row * width for row in range(len(prompts))], prompts)
+    own_nt = _spans(starts, [length for lengths in responses for length in lengths])
+    (b, p), (n, t) = before_bp.shape, own_nt.shape
+    sees_before_np = torch.arange(p) < torch.tensor(prompts)[rows, None]
+    sees_ntk = torch.cat([sees_before_np[:, None].expand(n, t, p), _causal(t).expand(n, t, t)], dim=2)
+    return (
+        Block(before_bp, before_bp, _causal(p).expand(b, p, p)),
+        Block(own_nt, torch.cat([before_bp[rows], own_nt], dim=1), sees_ntk),
+    )
 
 
 def _spans(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
