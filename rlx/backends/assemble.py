@@ -43,7 +43,8 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     # On a GPU a mask of our own would keep the fast attention kernels away.
     engine.share_prompts = accelerator.device.type == "cpu" and not engine.sharded and can_share_prompts(engine.lm)
     component = policy_method(spec)
-    sampler, watch = make_sampler(resolved, engine, recorder)
+    longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
+    sampler, watch = make_sampler(resolved, engine, recorder, longest_prompt)
     return Parts(
         resolved=resolved,
         run=folder,

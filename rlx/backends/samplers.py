@@ -17,8 +17,16 @@ from rlx.unlearn_spec import ResolvedUnlearn
 NAMES = {"hf": "transformers", "vllm": "vLLM"}
 
 
-def make_sampler(resolved: Resolved, engine: Engine, recorder: Recorder) -> tuple[Sampler, Watch | None]:
+def make_sampler(
+    resolved: Resolved, engine: Engine, recorder: Recorder, longest_prompt: int
+) -> tuple[Sampler, Watch | None]:
     """The sampler that the experiment names, and how its copy of the weights is watched (None: it has none).
+
+    Args:
+        resolved: the experiment.
+        engine: the trainer.
+        recorder: is told which engine samples, and why.
+        longest_prompt: of all that will be sampled from (tokens), so that no cache is kept for longer ones.
 
     Raises:
         UserError: when vLLM is asked for and is not there or does not start.
@@ -28,7 +36,7 @@ def make_sampler(resolved: Resolved, engine: Engine, recorder: Recorder) -> tupl
     if spec.rollout.engine == "hf":
         return HFSampler(autocast=engine.accelerator.autocast), None
     dtype = _trainers_dtype(engine) if spec.rollout.dtype == "auto" else spec.rollout.dtype
-    longest = spec.data.max_prompt_tokens + spec.rollout.max_new_tokens
+    longest = longest_prompt + spec.rollout.max_new_tokens
     options = replace(
         _options(resolved, engine, longest, dtype),
         tensor_parallel=spec.cluster.tensor_parallel,

@@ -255,7 +255,7 @@ class Engine:
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
         """Micro-batches of rows of indices."""
         rows = prompt_rows(sequences, self.max_tokens) if self.share_prompts else [[i] for i in range(len(sequences))]
-        lengths = [len(sequences[row[0]].prompt) + sum(len(sequences[i].response) for i in row) for row in rows]
+        lengths = [len(sequences[row[0]].prompt) + sum(len(sequences[i].tail) for i in row) for row in rows]
         return [[rows[place] for place in part] for part in micro_batches(lengths, self.max_tokens)]
 
     def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:

@@ -31,6 +31,11 @@ class TokenSequence:
     """At least one token: the first response token is predicted from the last of these."""
     response: tuple[int, ...]
 
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The response tokens that another one is predicted from: all but the last, which the model need not read."""
+        return self.response[:-1]
+
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
@@ -43,7 +48,7 @@ class TokenBatch:
 
     Example:
         two sequences, prompt (5, 6) with responses (7, 8) and (9,):
-        ``input_ids_bs=[[5, 6, 7, 8], [5, 6, 9, 0]], mask_bt=[[True, True], [True, False]], rows_n=[0, 0, 1],
+        ``input_ids_bs=[[5, 6, 7], [5, 6, 0]], mask_bt=[[True, True], [True, False]], rows_n=[0, 0, 1],
         columns_n=[1, 2, 1], targets_n=[7, 8, 9]``
     """
 
@@ -92,7 +97,7 @@ def collate(
     """
     ends = list(accumulate(shares or [1] * len(sequences)))
     groups = [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    ids = [[*group[0].prompt, *(token for s in group for token in s.response)] for group in groups]
+    ids = [[*group[0].prompt, *(token for s in group for token in s.tail)] for group in groups]
     longest = max(len(row) for row in ids)
     responses = [len(sequence.response) for sequence in sequences]
     mask_bt = torch.arange(max(responses))[None, :] < torch.tensor(responses)[:, None]
@@ -104,12 +109,12 @@ def collate(
             count = len(sequence.response)
             rows += [row] * count
             columns += [last, *range(start + 1, start + count)][:count]
-            start += count
+            start += len(sequence.tail)
     targets = [token for s in sequences for token in s.response]
     layout = None
     if max(map(len, groups)) > 1:
         prompts = [len(group[0].prompt) for group in groups]
-        layout = lay_out(prompts, [[len(s.response) for s in group] for group in groups], longest)
+        layout = lay_out(prompts, [[len(s.tail) for s in group] for group in groups], longest)
     return TokenBatch(
         torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], dtype=torch.long),
         mask_bt,
@@ -133,14 +138,14 @@ def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[lis
     newest: dict[tuple[int, ...], int] = {}
     for index, sequence in enumerate(sequences):
         row = newest.get(sequence.prompt, -1)
-        if row >= 0 and lengths[row] + len(sequence.response) <= min(LONGEST_ROW, max_tokens):
+        if row >= 0 and lengths[row] + len(sequence.tail) <= min(LONGEST_ROW, max_tokens):
             rows[row].append(index)
-            lengths[row] += len(sequence.response)
+            lengths[row] += len(sequence.tail)
         else:
             newest[sequence.prompt] = len(rows)
             rows.append([index])
-            lengths.append(len(sequence))
-    alone = sum(len(sequence) for sequence in sequences)
+            lengths.append(len(sequence.prompt) + len(sequence.tail))
+    alone = sum(len(sequence.prompt) + len(sequence.tail) for sequence in sequences)
     return rows if sum(lengths) <= (1 - WORTH) * alone else [[index] for index in range(len(sequences))]
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from rlx.rollout.few_rows import quick_on_few_rows
+from rlx.rollout.kv_cache import roomy_cache
 from rlx.rollout.sampler import Response, Sampling
 
 COMPACT_AT = 0.75
@@ -53,7 +55,7 @@ class HFSampler:
         lm.eval()
         try:
             for rows in self._batches(prompts, seeds):
-                with torch.no_grad(), self.autocast():
+                with torch.no_grad(), self.autocast(), quick_on_few_rows(lm):
                     asked, drawn = [prompts[q] for q, _ in rows], [seeds[q][g] for q, g in rows]
                     responses = _decode(_Growing(lm, asked, drawn, sampling))
                 for (q, _), response in zip(rows, responses, strict=True):
@@ -113,7 +115,7 @@ class _Growing:
         width = max(len(prompt) for prompt in distinct)
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in distinct], device=device)
         attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=device)
-        self.cache = DynamicCache(config=self.lm.config)
+        self.cache = roomy_cache(self.lm.config)
         output = self.lm(
             input_ids=ids,
             attention_mask=None if bool(attention.all()) else attention,
@@ -140,7 +142,7 @@ class _Growing:
         if self.sampling.temperature == 0:
             token_b = logprobs_bv.argmax(dim=-1)
         else:
-            cumulative_bv = logprobs_bv.double().exp().cumsum(dim=-1)
+            cumulative_bv = logprobs_bv.exp().cumsum(dim=-1, dtype=torch.float64)
             # u * total instead of u: the last entry is 1 only to rounding. right=True never takes a token of mass 0.
             target_b = self.uniforms_bt[self.alive, self.t] * cumulative_bv[:, -1]
             token_b = torch.searchsorted(cumulative_bv, target_b[:, None], right=True).squeeze(1)
@@ -195,7 +197,12 @@ def sampling_logprobs(logits_bv: Tensor, sampling: Sampling) -> Tensor:
         logits_bv: raw logits.
         sampling: temperature 0 is taken as 1 here, since greedy decoding has no distribution of its own.
     """
-    logprobs_bv = torch.log_softmax(logits_bv.float() / (sampling.temperature or 1.0), dim=-1)
+    scaled_bv = logits_bv.float()
+    if sampling.temperature not in (0.0, 1.0):
+        scaled_bv = scaled_bv / sampling.temperature
+    logprobs_bv = torch.log_softmax(scaled_bv, dim=-1)
+    if not sampling.truncated:
+        return logprobs_bv
     if sampling.top_k:
         kth_b1 = logprobs_bv.topk(min(sampling.top_k, logprobs_bv.shape[-1]), dim=-1).values[:, -1:]
         logprobs_bv = logprobs_bv.masked_fill(logprobs_bv < kth_b1, -torch.inf)

@@ -28,6 +28,11 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
 
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens are never drawn."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Response:

@@ -124,7 +124,7 @@ def by_member(places, values_n):
 
 
 def test_prompts_are_shared_where_that_saves_a_third_of_the_tokens_and_the_model_can():
-    long = [TokenSequence(tuple(range(1, 9)), (9,)) for _ in range(4)]
+    long = [TokenSequence(tuple(range(1, 9)), (9, 9)) for _ in range(4)]
     assert prompt_rows(long, 100) == [[0, 1, 2, 3]]
     assert prompt_rows(long, 10) == [[0, 1], [2, 3]]
     assert prompt_rows([TokenSequence((1,), (2, 3, 4, 5)) for _ in range(4)], 100) == [[0], [1], [2], [3]]

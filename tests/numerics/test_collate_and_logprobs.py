@@ -23,10 +23,10 @@ def test_micro_batches_hold_every_sequence_once_within_budget_and_waste(lengths,
 
 def test_collate_puts_each_response_token_behind_the_position_that_predicts_it():
     batch = collate([TokenSequence((5, 6), (7, 8)), TokenSequence((5,), (9,)), TokenSequence((4,), ())])
-    assert batch.input_ids_bs.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0], [4, 0, 0, 0]]
+    assert batch.input_ids_bs.tolist() == [[5, 6, 7], [5, 0, 0], [4, 0, 0]], "nothing is predicted from a last token"
     assert batch.mask_bt.tolist() == [[True, True], [True, False], [False, False]]
     assert batch.targets_n.tolist() == [7, 8, 9]
-    assert batch.input_ids_bs[batch.rows_n, batch.columns_n + 1].tolist() == [7, 8, 9]
+    assert batch.input_ids_bs[batch.rows_n, batch.columns_n].tolist() == [6, 7, 5]
     assert batch.padded(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 2], [3, 0], [0, 0]]
 
 

@@ -1,0 +1,45 @@
+"""Linear layers over a few rows, as one token of each of some dozen sequences is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+FEW = 128
+"""Rows up to which the other order is taken. Seven layers of SmolLM2-135M's sizes thirty times over, on a CPU without
+AVX-512: 64 rows take 107 ms instead of 161, 32 take 67 instead of 100, 512 take 709 instead of 762."""
+
+
+@contextmanager
+def quick_on_few_rows(lm: nn.Module) -> Iterator[None]:
+    """Within this context the model's float32 linear layers compute few rows as (W x^T)^T: the same to rounding.
+
+    Intel's library, which torch's CPU build calls, is tuned for left factors that have many rows.
+    """
+    layers = [layer for layer in lm.modules() if type(layer) is nn.Linear and _can(layer.weight)]
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _can(weight_oi: Tensor) -> bool:
+    return weight_oi.device.type == "cpu" and weight_oi.dtype == torch.float32
+
+
+def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    rows = x.numel() // layer.in_features
+    if rows > FEW or torch.is_autocast_enabled("cpu"):
+        return linear(x, layer.weight, layer.bias)
+    # In the usual layout: torch's fast attention and softmax want it, and copying costs less than they lose.
+    out = torch.mm(layer.weight, x.reshape(rows, -1).T).T.contiguous()
+    out = out if layer.bias is None else out + layer.bias
+    return out.view(*x.shape[:-1], -1)
