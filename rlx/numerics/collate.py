@@ -13,8 +13,8 @@ from rlx.numerics.shared_rows import Layout, lay_out
 
 WASTE = 0.1
 """A micro-batch is closed before its share of padding passes this."""
-WORTH = 1 / 3
-"""Responses share their prompt's row when that saves at least this share of the tokens."""
+WORTH = 0.15
+"""Responses share their prompt's row when that saves at least this share of the tokens, for laying out costs time."""
 LONGEST_ROW = 1024
 """Tokens of a shared row: attention that knows no layout costs their square, most of it masked."""
 

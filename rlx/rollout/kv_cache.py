@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -13,7 +12,7 @@ ROOM = 64
 """Tokens that a layer's tensors grow by."""
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values [b, heads, s, d], which are the first s tokens of tensors that have room for more.
 
     transformers' own layer copies all that it holds at each new token, this one at every ``ROOM``-th.
@@ -22,7 +21,7 @@ class RoomyLayer(DynamicLayer):
     _room: Tensor | None = None
     """Keys and values [2, b, heads, tokens, d]."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
         """Add the keys and values of new tokens behind those that are here; all of them."""
         old = self.get_seq_length()
         new = old + key_states.shape[2]
@@ -36,15 +35,20 @@ class RoomyLayer(DynamicLayer):
                 self._room[:, :, :, :old] = held
         self._room[0, :, :, old:new] = key_states
         self._room[1, :, :, old:new] = value_states
-        self.keys, self.values = self._room[:, :, :, :new]
+        self._point(new)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         if self._room is not None:
             length = self.get_seq_length()
-            self._room = self._room[:, indices, :, : length + ROOM]
-            self.keys, self.values = self._room[:, :, :, :length]
+            self._room = self._room[:, indices, :, :length]  # the next token makes room again
+            self._point(length)
+
+    def _point(self, length: int) -> None:
+        assert self._room is not None
+        self.keys: Tensor = self._room[0, :, :, :length]
+        self.values: Tensor = self._room[1, :, :, :length]
 
 
 def roomy_cache(config: PreTrainedConfig) -> DynamicCache:

@@ -41,6 +41,7 @@ def real_tokens(prompts, responses, width):
         ((5, 2, 1), ((4, 1, 0, 3), (4, 4, 4), (5, 5))),
         ((1, 7), ((0, 0, 6, 6, 6), (5, 6, 5))),
         ((6, 4), ((0, 0), (0,))),
+        ((3, 1), ((1, 0, 2), (0, 0))),
     ],
 )
 def test_blocks_read_what_torchs_attention_reads_under_the_whole_mask_and_pass_the_same_gradients(prompts, responses):

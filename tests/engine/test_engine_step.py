@@ -123,11 +123,12 @@ def by_member(places, values_n):
     return list(zip(places, torch.split(values_n, [len(GROUPS[i].response) for i in places]), strict=True))
 
 
-def test_prompts_are_shared_where_that_saves_a_third_of_the_tokens_and_the_model_can():
+def test_prompts_are_shared_where_that_saves_enough_tokens_and_the_model_can():
     long = [TokenSequence(tuple(range(1, 9)), (9, 9)) for _ in range(4)]
     assert prompt_rows(long, 100) == [[0, 1, 2, 3]]
     assert prompt_rows(long, 10) == [[0, 1], [2, 3]]
-    assert prompt_rows([TokenSequence((1,), (2, 3, 4, 5)) for _ in range(4)], 100) == [[0], [1], [2], [3]]
+    few = [TokenSequence((1,), tuple(range(2, 10))) for _ in range(4)]  # 29 tokens instead of 32
+    assert prompt_rows(few, 100) == [[0], [1], [2], [3]]
     assert can_share_prompts(tiny_lm())
     blind = tiny_lm()
     decoder = blind.get_decoder()

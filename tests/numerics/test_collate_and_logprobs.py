@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlx.numerics import logprobs as numerics_logprobs
 from rlx.numerics.collate import TokenSequence, collate, micro_batches
 from rlx.numerics.logprobs import Head, token_logprobs
 
@@ -55,8 +56,9 @@ def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
         assert torch.allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("frozen", ["hidden", "weight", None])
-def test_under_autocast_the_formula_computes_what_autograd_does(frozen):
+def test_under_autocast_the_formula_computes_what_autograd_does(frozen, chunk):
     torch.manual_seed(0)
     targets, factor = torch.randint(0, 50, (9,)), torch.randn(9)
     start = torch.randn(9, 16), torch.randn(50, 16)
@@ -66,7 +68,7 @@ def test_under_autocast_the_formula_computes_what_autograd_does(frozen):
             tensor.clone().requires_grad_(name != frozen) for tensor, name in zip(start, NAMES, strict=True)
         )
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7, chunk=4)
+            logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7, chunk)
         (logprobs * factor).sum().backward()
         assert logprobs.dtype == entropy.dtype == torch.float32
         made.append((logprobs.detach(), entropy, hidden.grad, weight.grad))
@@ -74,6 +76,37 @@ def test_under_autocast_the_formula_computes_what_autograd_does(frozen):
         assert (ours is None) == (autograds is None) == (name == frozen)
         if ours is not None:  # a chunk's gradient is rounded to bfloat16, in both
             assert ours.dtype == torch.float32 and torch.allclose(ours, autograds, rtol=2e-2, atol=2e-2), name
+
+
+def test_a_second_backward_pass_gives_the_gradient_of_the_first():
+    hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
+    logprobs, _ = token_logprobs(hidden, torch.randint(0, 40, (6,)), Head(weight))
+    once, again = (torch.autograd.grad(logprobs.sum(), (hidden, weight), retain_graph=True) for _ in range(2))
+    for one, other in zip(once, again, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_logits_are_kept_for_a_backward_pass_and_not_when_there_is_none(monkeypatch):
+    """Kept, they are computed once; else again in the backward pass."""
+    hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
+    targets, products = torch.randint(0, 40, (6,)), []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            products.append("mm" in str(func))
+            return func(*args, **(kwargs or {}))
+
+    def count(backward):
+        products.clear()
+        with Watch(), torch.set_grad_enabled(backward):
+            logprobs, _ = token_logprobs(hidden, targets, Head(weight))
+            if backward:
+                logprobs.sum().backward()
+        return sum(products)
+
+    assert (count(False), count(True)) == (1, 3)
+    monkeypatch.setattr(numerics_logprobs, "KEPT_ELEMENTS", 6 * 40 - 1)
+    assert count(True) == 4
 
 
 def test_no_tensor_of_all_logits_is_ever_alive():
