@@ -261,7 +261,7 @@ def main() -> None:
         f"{os.cpu_count()} cores), {arguments.threads} threads a process, {arguments.repeats} process(es) a side "
         f"taking turns, medians over all rollouts but each process's first {WARM}, in which memory and caches fill and "
         "rlx compares its sampler's log-probs with its trainer's. Measured: "
-        f"{rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bfloat16'] / 1e9:.0f} bfloat16, "
+        f"{rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bfloat16'] / 1e9:.3g} bfloat16, "
         f"{rates['bytes'] / 1e9:.1f} GB/s. {'' if quick_half else SLOW_HALF}rlx: `rlx train`; "
         "bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; autocast is "
         "its bf16 option, bfloat16 a model loaded in that type.",
