@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rlx.rollout.vllm as ours
+from rlx.backends.assemble import build
 from rlx.backends.evaluation import run_eval
 from rlx.backends.local import run
 from rlx.errors import UserError
@@ -202,6 +203,21 @@ def test_two_processes_that_share_one_copy_take_the_steps_of_one_process(tmp_pat
         for key in ("train/reward", "train/tokens", "eval/sampled_accuracy", "eval/greedy_accuracy"):
             assert one.get(key) == two.get(key), key
         assert two.get("sync/logprob_diff_max", 0.0) < 1e-4
+
+
+class Silent:
+    """A recorder that is only told things."""
+
+    def note(self, text: str) -> None:
+        """Nobody listens."""
+
+
+def test_the_cache_is_made_for_the_longest_prompt_of_the_data_and_not_for_the_longest_allowed(tmp_path):
+    resolved, _, folder = started(tmp_path)
+    parts = build(resolved, folder, Silent())
+    longest = max(len(prompt.tokens) for prompt in [*parts.prompts, *parts.held_out])
+    assert parts.sampler.options.longest == longest + resolved.spec.rollout.max_new_tokens
+    assert longest < 10 < resolved.spec.data.max_prompt_tokens
 
 
 def test_too_little_memory_is_told_with_the_knob_that_asks_for_it(monkeypatch):
