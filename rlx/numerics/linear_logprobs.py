@@ -37,7 +37,7 @@ class LinearLogprobs(torch.autograd.Function):
         device = hidden_nd.device.type
         half = torch.is_autocast_enabled(device)
         ctx.dtype = torch.get_autocast_dtype(device) if half else hidden_nd.dtype
-        ctx.scale, ctx.size, ctx.kept = scale, size, None
+        ctx.scale, ctx.size = scale, size
         logprobs, entropies, tops, totals = [], [], [], []
         with torch.autocast(device, enabled=False):
             chunks = _Chunks(hidden_nd, weight_vd, bias_v, ctx)

@@ -18,8 +18,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     transformers' own layer copies all that it holds at each new token, this one at every ``ROOM``-th.
     """
 
-    _room: Tensor | None = None
-    """Keys and values [2, b, heads, tokens, d]."""
+    _rooms: tuple[Tensor, ...] = ()
+    """Of keys and of values [b, heads, tokens, d]."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
         """Add the keys and values of new tokens behind those that are here; all of them."""
@@ -27,28 +27,29 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         new = old + key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self._room is None or self._room.shape[3] < new:
-            held = None if self._room is None else self._room[:, :, :, :old]
-            b, heads, _, d = key_states.shape
-            self._room = key_states.new_empty((2, b, heads, new + ROOM, d))
-            if held is not None:
-                self._room[:, :, :, :old] = held
-        self._room[0, :, :, old:new] = key_states
-        self._room[1, :, :, old:new] = value_states
+        if not self._rooms or self._rooms[0].shape[2] < new:
+            held = (self.keys, self.values)
+            self._rooms = tuple(
+                states.new_empty((*states.shape[:2], new + ROOM, states.shape[3]))
+                for states in (key_states, value_states)
+            )
+            for room, tokens in zip(self._rooms, held, strict=True):
+                if old:
+                    room[:, :, :old] = tokens
+        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
+            room[:, :, old:new] = states
         self._point(new)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
-        if self._room is not None:
-            length = self.get_seq_length()
-            self._room = self._room[:, indices, :, :length]  # the next token makes room again
+        length = self.get_seq_length()
+        self._rooms = tuple(room[indices, :, :length] for room in self._rooms)  # the next token makes room again
+        if length:
             self._point(length)
 
     def _point(self, length: int) -> None:
-        assert self._room is not None
-        self.keys: Tensor = self._room[0, :, :, :length]
-        self.values: Tensor = self._room[1, :, :, :length]
+        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
 
 
 def roomy_cache(config: PreTrainedConfig) -> DynamicCache:

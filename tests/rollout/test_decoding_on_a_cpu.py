@@ -20,10 +20,11 @@ def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_
     kept = {1: torch.tensor([0, 0, 1]), 6: torch.tensor([2, 0])}  # repeated for its samples, then two are left
     rows, made = 2, 0
     for step in range(12):
-        keys, values = torch.randn(2, rows, 2, 4 if step == 0 else 1, 5, generator=draw)
+        tokens = 4 if step == 0 else 1
+        keys, values = (torch.randn(rows, 2, tokens, width, generator=draw) for width in (5, 3))
         got, expected = ours.update(keys, values), theirs.update(keys, values)
         assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
-        made += ours.keys._base.shape[3] == ours.get_seq_length() + 3  # just grown
+        made += ours.keys._base.shape[2] == ours.get_seq_length() + 3  # just grown
         if step in kept:
             for layer in (ours, theirs):
                 layer.batch_select_indices(kept[step])
