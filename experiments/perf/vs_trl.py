@@ -62,16 +62,17 @@ WORKLOADS = {
     "long": Workload(SMOLLM, 4, 8, 128, 1, 5),
 }
 Side = tuple[str, str, str]
-"""Who, its dtype, and of rlx the engine of its rollouts, of TRL the sequences of a micro-batch."""
+"""Who, its dtype, and of rlx the engine of its rollouts and the tokens of a micro-batch, of TRL its sequences."""
 SIDES: dict[str, tuple[Side, ...]] = {
-    "tiny": (("rlx", "float32", "hf"), ("trl", "float32", "64")),
+    "tiny": (("rlx", "float32", "hf 16384"), ("trl", "float32", "64")),
     "short": (
-        ("rlx", "float32", "hf"), ("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "64"),
+        ("rlx", "float32", "hf 320"), ("rlx", "float32", "hf 1024"), ("rlx", "float32", "vllm 320"),
+        ("rlx", "bfloat16", "vllm 320"), ("rlx", "bfloat16", "vllm 1024"), ("trl", "float32", "64"),
         ("trl", "float32", "8"), ("trl", "autocast", "8"), ("trl", "bfloat16", "8"),
     ),
     "long": (
-        ("rlx", "float32", "hf"), ("rlx", "float32", "vllm"), ("rlx", "bfloat16", "vllm"), ("trl", "float32", "8"),
-        ("trl", "bfloat16", "8"),
+        ("rlx", "float32", "hf 1024"), ("rlx", "float32", "vllm 1024"), ("rlx", "bfloat16", "vllm 1024"),
+        ("trl", "float32", "8"), ("trl", "bfloat16", "8"),
     ),
 }  # fmt: skip
 SLOW_HALF = (
@@ -132,15 +133,14 @@ def run_side(name: str, side: Side, threads: int, folder: Path, trl: Path) -> di
 
 def rlx_command(workload: Workload, side: Side, prompts: Path, place: Path, threads: int, trl: Path) -> list[str]:
     """``rlx train`` as a person would call it."""
+    engine, tokens = side[2].split()
     sets = {
-        "model.precision": side[1], "rollout.engine": side[2], "rollout.samples_per_prompt": workload.group,
+        "model.precision": side[1], "rollout.engine": engine, "rollout.samples_per_prompt": workload.group,
         "rollout.max_new_tokens": workload.tokens, "reward.name": f"{HERE / 'coin.py'}:coin", "data.chat": "never",
-        "batch.prompts": workload.prompts, "batch.updates_per_rollout": workload.updates, "batch.max_tokens": 512,
+        "batch.prompts": workload.prompts, "batch.updates_per_rollout": workload.updates, "batch.max_tokens": tokens,
         "evaluation.every": 0, "checkpoint.every": 1000, "tracker.mlflow": "false", "optim.lr": 1e-6,
         "algorithm.params.dual_clip": "null",
     }  # fmt: skip
-    if workload.model == TINY:
-        sets["batch.max_tokens"] = 16384
     command = [
         sys.executable,
         "-m",
@@ -226,7 +226,8 @@ def table(name: str, found: dict[Side, dict[str, float]], rates: dict[str, float
         "|---" * 9 + "|",
     ]
     for side, row in found.items():
-        how = f"rollouts by {side[2]}" if side[0] == "rlx" else f"micro-batches of {side[2]}"
+        first, _, tokens = side[2].partition(" ")
+        how = f"rollouts by {first}, micro-batches of {tokens} tokens" if tokens else f"micro-batches of {first}"
         share = floor(name, row["tokens"], rates) / row["step"]
         lines.append(
             f"| {side[0]}, {side[1]}, {how} | {row['rollout']:.3g} | {row['update']:.3g} | {row['step']:.3g} | "

@@ -18,7 +18,7 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=optim.lr, betas=optim.betas, eps=optim.eps
+        [group for group in groups if group["params"]], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
     )
 
 

@@ -1,7 +1,7 @@
 """Log-probs of given tokens under a linear output layer, forward and backward by formula and in place.
 
-Autograd would keep or make a dozen tensors of [chunk, vocabulary]; on a CPU, where memory is slow and fresh memory
-slower, that took more time than the products.
+Autograd would keep or make a dozen tensors of [n, vocabulary]; on a CPU, where memory is slow and fresh memory slower,
+that took more time than the products. Here the vocabulary is worked through in tiles that stay in a CPU's cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 TILE = 2048
-"""Rows of the output layer's gradient that are widened at a time."""
+"""Tokens of the vocabulary whose logits are alive at once."""
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -30,113 +30,130 @@ class LinearLogprobs(torch.autograd.Function):
         bias_v: Tensor | None,
         targets_n: Tensor,
         scale: float,
-        size: int,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        """``size`` tokens at a time; with ``keep`` their exponentials stay for the backward pass, else no logits do."""
+        """A tile at a time; with ``keep`` all exponentials stay for the backward pass, else no logits do."""
         device = hidden_nd.device.type
         half = torch.is_autocast_enabled(device)
         ctx.dtype = torch.get_autocast_dtype(device) if half else hidden_nd.dtype
-        ctx.scale, ctx.size = scale, size
-        logprobs, entropies, tops, totals = [], [], [], []
+        ctx.scale, ctx.kept = scale, []
+        found = []
         with torch.autocast(device, enabled=False):
-            chunks = _Chunks(hidden_nd, weight_vd, bias_v, ctx)
-            exps = chunks.wide.new_empty((len(hidden_nd) if keep else chunks.size, len(weight_vd)))
-            for rows, z_nv in chunks:
-                top_n1 = z_nv.amax(dim=1, keepdim=True)
-                label_n = z_nv.sub_(top_n1).gather(1, targets_n[rows, None]).squeeze(1)
-                weights_nv = torch.exp(z_nv, out=exps[rows] if keep else exps[: len(z_nv)])
-                total_n = weights_nv.sum(dim=1)
-                logprobs.append(label_n - total_n.log())
-                entropies.append(total_n.log() - z_nv.mul_(weights_nv).sum(dim=1) / total_n)
-                tops.append(top_n1.squeeze(1))
-                totals.append(total_n)
-        entropy_n = torch.cat(entropies)
+            tiles = _Tiles(hidden_nd, weight_vd, bias_v, targets_n, ctx)
+            label_n = tiles.wide.new_zeros(len(hidden_nd))
+            for columns, z_nk in tiles:
+                places_n1, inside_n = tiles.places(columns)
+                label_n = torch.where(inside_n, z_nk.gather(1, places_n1).squeeze(1), label_n)
+                top_n = z_nk.amax(dim=1)
+                exps_nk = z_nk.sub_(top_n[:, None]).exp()
+                if keep:
+                    ctx.kept.append(exps_nk)
+                found.append((top_n, exps_nk.sum(dim=1), z_nk.mul_(exps_nk).sum(dim=1)))
+        # Each tile's sums are relative to its own largest logit; here they meet, relative to the largest of all.
+        tops_kn, totals_kn, moments_kn = (torch.stack(parts) for parts in zip(*found, strict=True))
+        top_n = tops_kn.amax(dim=0)
+        below_kn = tops_kn - top_n
+        shares_kn = below_kn.exp()
+        total_n = (totals_kn * shares_kn).sum(dim=0)
+        entropy_n = total_n.log() - ((moments_kn + totals_kn * below_kn) * shares_kn).sum(dim=0) / total_n
         ctx.mark_non_differentiable(entropy_n)
-        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, targets_n, torch.cat(tops), torch.cat(totals))
-        ctx.kept = exps if keep else None
-        return torch.cat(logprobs), entropy_n
+        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, targets_n, top_n + total_n.log(), shares_kn / total_n)
+        return label_n - top_n - total_n.log(), entropy_n
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         """Slopes of the log-probs [n] to slopes of hidden states, weight and bias."""
-        hidden_nd, weight_vd, bias_v, targets_n, top_n, total_n = ctx.saved_tensors
+        hidden_nd, weight_vd, bias_v, targets_n, logsumexp_n, shares_kn = ctx.saved_tensors
         slope_n = slopes[0] * ctx.scale
-        factor_n1 = -(slope_n / total_n)[:, None]
-        chunks = _Chunks(hidden_nd, weight_vd, bias_v, ctx)
+        tiles = _Tiles(hidden_nd, weight_vd, bias_v, targets_n, ctx)
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
-        by_hidden = torch.empty_like(hidden_nd) if for_hidden else None
-        by_weight = _Sum(weight_vd, ctx.dtype) if for_weight else None
-        by_bias = torch.zeros_like(bias_v) if for_bias else None
-        for rows, exps_nv in chunks.exps(ctx.kept, top_n):
-            slope_nv = exps_nv.mul_(factor_n1[rows])
-            slope_nv.scatter_add_(1, targets_n[rows, None], slope_n[rows, None].to(slope_nv.dtype))
-            narrow_nv = chunks.narrowed(slope_nv)
+        by_hidden = torch.zeros_like(hidden_nd, dtype=tiles.wide.dtype) if for_hidden else None
+        by_weight = torch.empty_like(weight_vd) if for_weight else None
+        by_bias = torch.empty_like(bias_v) if for_bias else None
+        for columns, slope_nk in tiles.slopes(-slope_n, ctx.kept, shares_kn, logsumexp_n):
+            places_n1, inside_n = tiles.places(columns)
+            slope_nk.scatter_add_(1, places_n1, (slope_n * inside_n)[:, None].to(slope_nk.dtype))
+            narrow_nk = tiles.narrowed(slope_nk)
             if by_hidden is not None:
-                by_hidden[rows] = narrow_nv @ chunks.weight
+                _add_product(by_hidden, narrow_nk, tiles.weights(columns))
             if by_weight is not None:
-                by_weight.add(narrow_nv.T, chunks.hidden[rows])
+                _put_product(by_weight[columns], narrow_nk.T, tiles.hidden)
             if by_bias is not None:
-                by_bias += slope_nv.sum(dim=0)
-        ctx.kept = None  # overwritten: a second backward pass computes them again
-        return by_hidden, None if by_weight is None else by_weight.total, by_bias, None, None, None, None
+                by_bias[columns] = slope_nk.sum(dim=0)
+        ctx.kept = []  # overwritten: a second backward pass computes them again
+        by_hidden = None if by_hidden is None else by_hidden.to(hidden_nd.dtype)
+        return by_hidden, by_weight, by_bias, None, None, None
 
 
-class _Chunks:
-    """Chunks of rows with their scaled logits, in float32 at least.
+class _Tiles:
+    """Columns of the vocabulary with their scaled logits, in float32 at least.
 
-    All chunks share their memory, which the caller may overwrite: fresh memory costs a CPU four times an exponential.
+    All tiles share their memory, which the caller may overwrite: fresh memory costs a CPU four times an exponential.
     """
 
-    def __init__(self, hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor | None, ctx: Any) -> None:
-        self.hidden, self.weight = hidden_nd.detach().to(ctx.dtype), weight_vd.detach().to(ctx.dtype)
-        self.bias = None if bias_v is None else bias_v.detach().to(ctx.dtype)
-        self.size, self.scale = min(ctx.size, len(self.hidden)), ctx.scale
-        shape, wide = (self.size, len(self.weight)), torch.promote_types(ctx.dtype, torch.float32)
-        self.wide = self.hidden.new_empty(shape, dtype=wide)
-        self.narrow = self.wide if wide == ctx.dtype else self.hidden.new_empty(shape)
+    def __init__(
+        self, hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor | None, targets_n: Tensor, ctx: Any
+    ) -> None:
+        self.dtype, self.scale, self.width = ctx.dtype, ctx.scale, min(TILE, len(weight_vd))
+        self.hidden, self.targets = hidden_nd.detach().to(ctx.dtype), targets_n
+        self._weight, self._bias = weight_vd.detach(), None if bias_v is None else bias_v.detach()
+        size, wide = len(hidden_nd) * self.width, torch.promote_types(ctx.dtype, torch.float32)
+        self.wide = self.hidden.new_empty(size, dtype=wide)
+        self._narrow = self.wide if wide == ctx.dtype else self.hidden.new_empty(size)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and their logits [rows, v]."""
-        for start in range(0, len(self.hidden), self.size):
-            rows = slice(start, min(start + self.size, len(self.hidden)))
-            product, z_nv = (buffer[: rows.stop - start] for buffer in (self.narrow, self.wide))
-            torch.mm(self.hidden[rows], self.weight.T, out=product)
-            if self.bias is not None:
-                product += self.bias
-            if self.narrow is not self.wide:
-                z_nv.copy_(product)
-            yield rows, z_nv.mul_(self.scale) if self.scale != 1.0 else z_nv
+        """Columns and their logits [n, k]."""
+        for columns in self._columns():
+            shape = (len(self.hidden), columns.stop - columns.start)
+            product, z_nk = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (self._narrow, self.wide))
+            torch.mm(self.hidden, self.weights(columns).T, out=product)
+            if self._bias is not None:
+                product += self._bias[columns].to(self.dtype)
+            if self._narrow is not self.wide:
+                z_nk.copy_(product)
+            yield columns, z_nk.mul_(self.scale) if self.scale != 1.0 else z_nk
 
-    def exps(self, kept_nv: Tensor | None, top_n: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and exp(logits - their largest) [rows, v]: those that were kept, or computed again."""
-        if kept_nv is None:
-            for rows, z_nv in self:
-                yield rows, z_nv.sub_(top_n[rows, None]).exp_()
-            return
-        for start in range(0, len(kept_nv), self.size):
-            rows = slice(start, min(start + self.size, len(kept_nv)))
-            yield rows, kept_nv[rows]
+    def slopes(
+        self, slope_n: Tensor, kept: list[Tensor], shares_kn: Tensor, logsumexp_n: Tensor
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Columns and slope times softmax [n, k]: of exponentials that were kept, or of logits computed again."""
+        if kept:
+            for columns, exps_nk, share_n in zip(self._columns(), kept, shares_kn, strict=True):
+                yield columns, exps_nk.mul_((slope_n * share_n)[:, None])
+        else:
+            for columns, z_nk in self:
+                yield columns, z_nk.sub_(logsumexp_n[:, None]).exp_().mul_(slope_n[:, None])
 
-    def narrowed(self, z_nv: Tensor) -> Tensor:
-        """What stands in the chunk, in the type of the products."""
-        return z_nv if self.narrow.dtype == z_nv.dtype else self.narrow[: len(z_nv)].copy_(z_nv)
+    def weights(self, columns: slice) -> Tensor:
+        """The output layer's rows of these columns [k, d], in the type of the products."""
+        return self._weight[columns].to(self.dtype)
+
+    def places(self, columns: slice) -> tuple[Tensor, Tensor]:
+        """Each target's place among these columns [n, 1], and whether it is one of them [n]."""
+        place_n = self.targets - columns.start
+        width = columns.stop - columns.start
+        return place_n.clamp(0, width - 1)[:, None], (place_n >= 0) & (place_n < width)
+
+    def narrowed(self, z_nk: Tensor) -> Tensor:
+        """The tile in the type of the products."""
+        return z_nk if z_nk.dtype == self.dtype else self._narrow[: z_nk.numel()].view(z_nk.shape).copy_(z_nk)
+
+    def _columns(self) -> Iterator[slice]:
+        for start in range(0, len(self._weight), self.width):
+            yield slice(start, min(start + self.width, len(self._weight)))
 
 
-class _Sum:
-    """A sum of products in the type of the parameter whose gradient it is."""
+def _put_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """``left @ right`` into a tensor that may have a wider type."""
+    if out.dtype == left.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(left @ right)
 
-    def __init__(self, parameter: Tensor, dtype: torch.dtype) -> None:
-        self.total = torch.zeros_like(parameter)
-        self._product = torch.empty_like(parameter, dtype=dtype) if dtype != parameter.dtype else None
 
-    def add(self, left: Tensor, right: Tensor) -> None:
-        """Add ``left @ right``."""
-        if self._product is None:
-            self.total.addmm_(left, right)
-            return
-        torch.mm(left, right, out=self._product)
-        # Adding tensors of two types takes eight times as long as widening first; widened rows stay in the cache.
-        for start in range(0, len(self.total), TILE):
-            rows = slice(start, start + TILE)
-            self.total[rows] += self._product[rows].to(self.total.dtype)
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left @ right`` to a tensor that may have a wider type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += (left @ right).to(total.dtype)  # adding tensors of two types takes eight times as long

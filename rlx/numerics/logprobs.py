@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from rlx.numerics.linear_logprobs import LinearLogprobs
 
 CHUNK_ELEMENTS = 1 << 24
-"""Largest logits tensor alive at once: 16.8 million elements, 64 MiB in float32."""
+"""Largest tensor of soft-capped logits alive at once: 16.8 million elements, 64 MiB in float32."""
 KEPT_ELEMENTS = 1 << 26
 """So many logits of a micro-batch are kept for its backward pass rather than computed again: 256 MiB in float32. On a
 CPU an output layer's product is a fifth of what a model of 135M parameters computes for a token."""
@@ -42,32 +42,29 @@ class Head:
         return logits_nv if self.softcap is None else self.softcap * torch.tanh(logits_nv / self.softcap)
 
 
-def token_logprobs(
-    hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
+def token_logprobs(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
 
-    The entropy carries no gradient. Tokens are worked through in chunks: by our own formula, in place, where logits are
-    linear in the hidden state, by autograd where a soft cap bends them. For the backward pass what the formula needs is
-    kept where the micro-batch's logits are few enough, and computed again where they are many.
+    The entropy carries no gradient. Where logits are linear in the hidden state they are worked through by our own
+    formula, in tiles of the vocabulary; what it needs for the backward pass is kept where the micro-batch's logits are
+    few enough, and computed again where they are many. Where a soft cap bends them it is autograd, in chunks of tokens.
 
     Args:
         hidden_nd: final hidden states of the positions that predict the targets.
         targets_n: token ids.
         head: the output layer.
         temperature: the one the tokens were sampled at, above 0.
-        chunk: tokens a chunk, none of them kept; by default as many as have 64 MiB of logits in float32.
     """
-    size = chunk or max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
     if not len(targets_n):
         empty_n = hidden_nd.sum(dim=1)
         return empty_n, empty_n.detach()
     if head.softcap is None:
         scale = head.scale / temperature
-        few = chunk is None and len(targets_n) * head.weight_vd.shape[0] <= KEPT_ELEMENTS
-        inputs = (hidden_nd, head.weight_vd, head.bias_v, targets_n, scale, size, few and torch.is_grad_enabled())
+        keep = torch.is_grad_enabled() and len(targets_n) * head.weight_vd.shape[0] <= KEPT_ELEMENTS
+        inputs = (hidden_nd, head.weight_vd, head.bias_v, targets_n, scale, keep)
         found: tuple[Tensor, Tensor] = LinearLogprobs.apply(*inputs)  # type: ignore[no-untyped-call]
         return found
+    size = max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
     parts = []
     for start in range(0, len(targets_n), size):
         hidden, targets = hidden_nd[start : start + size], targets_n[start : start + size]

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlx.numerics import linear_logprobs
 from rlx.numerics import logprobs as numerics_logprobs
 from rlx.numerics.collate import TokenSequence, collate, micro_batches
 from rlx.numerics.logprobs import Head, token_logprobs
@@ -34,16 +35,28 @@ def test_collate_puts_each_response_token_behind_the_position_that_predicts_it()
 NAMES = ("hidden", "weight")
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
-def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("tile", [1, 4, 11, 2048])
+def test_tiled_logprobs_and_gradients_equal_the_plain_formula(tile, kept, monkeypatch):
+    monkeypatch.setattr(linear_logprobs, "TILE", tile)
+    monkeypatch.setattr(numerics_logprobs, "KEPT_ELEMENTS", 7 * 11 if kept else 0)
+    compare_with_the_plain_formula(None)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 100])
+def test_chunked_soft_capped_logprobs_and_gradients_equal_the_plain_formula(tokens, monkeypatch):
+    monkeypatch.setattr(numerics_logprobs, "CHUNK_ELEMENTS", tokens * 11)
+    compare_with_the_plain_formula(3.0)
+
+
+def compare_with_the_plain_formula(softcap):
     torch.manual_seed(0)
     hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(11, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (7,))
     factor = torch.randn(7, dtype=torch.float64)
-    ours, entropy = token_logprobs(hidden, targets, Head(weight, bias, softcap, 0.5), 0.7, chunk)
+    ours, entropy = token_logprobs(hidden, targets, Head(weight, bias, softcap, 0.5), 0.7)
     got = torch.autograd.grad((ours * factor).sum(), (hidden, weight, bias))
     logits = 0.5 * (hidden @ weight.T + bias)
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
@@ -56,9 +69,10 @@ def test_chunked_logprobs_and_gradients_equal_the_plain_formula(softcap, chunk):
         assert torch.allclose(one, other, atol=1e-12)
 
 
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("tile", [50, 16])
 @pytest.mark.parametrize("frozen", ["hidden", "weight", None])
-def test_under_autocast_the_formula_computes_what_autograd_does(frozen, chunk):
+def test_under_autocast_the_formula_computes_what_autograd_does(frozen, tile, monkeypatch):
+    monkeypatch.setattr(linear_logprobs, "TILE", tile)
     torch.manual_seed(0)
     targets, factor = torch.randint(0, 50, (9,)), torch.randn(9)
     start = torch.randn(9, 16), torch.randn(50, 16)
@@ -68,14 +82,24 @@ def test_under_autocast_the_formula_computes_what_autograd_does(frozen, chunk):
             tensor.clone().requires_grad_(name != frozen) for tensor, name in zip(start, NAMES, strict=True)
         )
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7, chunk)
+            logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7)
         (logprobs * factor).sum().backward()
         assert logprobs.dtype == entropy.dtype == torch.float32
         made.append((logprobs.detach(), entropy, hidden.grad, weight.grad))
     for name, ours, autograds in zip(("logprobs", "entropy", *NAMES), *made, strict=True):
         assert (ours is None) == (autograds is None) == (name == frozen)
-        if ours is not None:  # a chunk's gradient is rounded to bfloat16, in both
+        if ours is not None:  # a tile's gradient is rounded to bfloat16, in both
             assert ours.dtype == torch.float32 and torch.allclose(ours, autograds, rtol=2e-2, atol=2e-2), name
+
+
+def test_logits_far_apart_lose_neither_log_probs_nor_entropy(monkeypatch):
+    """Tiles meet relative to the largest logit of all, whichever tile holds it."""
+    monkeypatch.setattr(linear_logprobs, "TILE", 2)
+    weight = torch.tensor([[-300.0], [-1.0], [0.0], [1.0], [200.0], [199.0], [-90.0]])
+    logprobs, entropy = token_logprobs(torch.ones(3, 1), torch.tensor([4, 5, 0]), Head(weight))
+    exact = torch.log_softmax(weight.double().T, dim=-1)[0]
+    assert torch.allclose(logprobs.double(), exact[[4, 5, 0]], rtol=1e-6)
+    assert torch.allclose(entropy.double(), -(exact.exp() * exact).sum().expand(3), rtol=1e-6)
 
 
 def test_a_second_backward_pass_gives_the_gradient_of_the_first():
@@ -109,8 +133,10 @@ def test_logits_are_kept_for_a_backward_pass_and_not_when_there_is_none(monkeypa
     assert count(True) == 4
 
 
-def test_no_tensor_of_all_logits_is_ever_alive():
-    """The largest tensor that the scoring allocates is one chunk of logits."""
+def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
+    """The largest tensor that the scoring allocates is one tile of logits."""
+    monkeypatch.setattr(linear_logprobs, "TILE", 32)
+    monkeypatch.setattr(numerics_logprobs, "KEPT_ELEMENTS", 0)
     hidden, weight = torch.randn(64, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
     largest = 0
 
@@ -124,6 +150,6 @@ def test_no_tensor_of_all_logits_is_ever_alive():
             return out
 
     with Watch():
-        logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight), chunk=4)
+        logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight))
         logprobs.sum().backward()
-    assert largest <= max(4 * 1000, weight.numel())
+    assert largest <= max(64 * 32, weight.numel())
