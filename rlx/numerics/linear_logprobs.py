@@ -41,11 +41,13 @@ class LinearLogprobs(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             tiles = _Tiles(hidden_nd, weight_vd, bias_v, targets_n, ctx)
             label_n = tiles.wide.new_zeros(len(hidden_nd))
+            spare = None if keep else torch.empty_like(tiles.wide)
             for columns, z_nk in tiles:
                 places_n1, inside_n = tiles.places(columns)
                 label_n = torch.where(inside_n, z_nk.gather(1, places_n1).squeeze(1), label_n)
                 top_n = z_nk.amax(dim=1)
-                exps_nk = z_nk.sub_(top_n[:, None]).exp()
+                room_nk = None if spare is None else spare[: z_nk.numel()].view_as(z_nk)
+                exps_nk = torch.exp(z_nk.sub_(top_n[:, None]), out=room_nk)
                 if keep:
                     ctx.kept.append(exps_nk)
                 found.append((top_n, exps_nk.sum(dim=1), z_nk.mul_(exps_nk).sum(dim=1)))

@@ -40,16 +40,16 @@ NAMES = ("hidden", "weight")
 def test_tiled_logprobs_and_gradients_equal_the_plain_formula(tile, kept, monkeypatch):
     monkeypatch.setattr(linear_logprobs, "TILE", tile)
     monkeypatch.setattr(numerics_logprobs, "KEPT_ELEMENTS", 7 * 11 if kept else 0)
-    compare_with_the_plain_formula(None)
+    assert_equal_to_the_plain_formula(None)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 100])
 def test_chunked_soft_capped_logprobs_and_gradients_equal_the_plain_formula(tokens, monkeypatch):
     monkeypatch.setattr(numerics_logprobs, "CHUNK_ELEMENTS", tokens * 11)
-    compare_with_the_plain_formula(3.0)
+    assert_equal_to_the_plain_formula(3.0)
 
 
-def compare_with_the_plain_formula(softcap):
+def assert_equal_to_the_plain_formula(softcap):
     torch.manual_seed(0)
     hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
