@@ -174,7 +174,9 @@ def _put_back(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[st
     for key, value in optimizer.items():
         name, _, slot = key.rpartition("/")
         parameter = named[name]
-        engine.optimizer.state[parameter][slot] = value.clone() if slot == "step" else placed(value, parameter)
+        # Fused AdamW reads its step counter on the parameter's own device; a CUDA run stops if it is left on the CPU.
+        restored = value.to(parameter.device, copy=True) if slot == "step" else placed(value, parameter)
+        engine.optimizer.state[parameter][slot] = restored
 
 
 def _random_states() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from rlx.rollout.few_rows import quick_on_few_rows
+from rlx.rollout.grouped_attention import grouped_decoding
 from rlx.rollout.kv_cache import roomy_cache
 from rlx.rollout.sampler import Response, Sampling
 
@@ -55,7 +56,7 @@ class HFSampler:
         lm.eval()
         try:
             for rows in self._batches(prompts, seeds):
-                with torch.no_grad(), self.autocast(), quick_on_few_rows(lm):
+                with torch.no_grad(), self.autocast(), quick_on_few_rows(lm), grouped_decoding(lm):
                     asked, drawn = [prompts[q] for q, _ in rows], [seeds[q][g] for q, g in rows]
                     responses = _decode(_Growing(lm, asked, drawn, sampling))
                 for (q, _), response in zip(rows, responses, strict=True):

@@ -1,0 +1,2 @@
+import torch
+if torch.cuda.is_available(): torch.set_default_device('cuda')
