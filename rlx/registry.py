@@ -1,7 +1,7 @@
 """Components by name. A component's name is its file's stem, so listing names imports nothing.
 
-``rlx/policy/dgpo.py`` holds ``@register("policy", ...) def dgpo(...)``; ``get("policy", "dgpo")`` imports that file
-and no other. A file of the user's own is named by path: ``get("policy", "./my_loss.py:my_loss")``.
+``rlx/methods/policy/dgpo.py`` holds ``@register("policy", ...) def dgpo(...)``; ``get("policy", "dgpo")`` imports
+that file and no other. A file of the user's own is named by path: ``get("policy", "./my_loss.py:my_loss")``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from rlx.errors import UserError, did_you_mean
 
 PACKAGES = {
-    "policy": "rlx.policy",
-    "unlearn": "rlx.unlearn",
+    "policy": "rlx.methods.policy",
+    "unlearn": "rlx.methods.unlearning",
     "reward": "rlx.rewards",
     "benchmark": "rlx.benchmarks",
 }

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from rlx.registry import get
-from rlx.rewards.court import Court
 from rlx.rewards.grade import grade
+from rlx.rewards.symbolic_pool import Court
 
 
 def pair(kind: str, draw: random.Random) -> tuple[str, str]:

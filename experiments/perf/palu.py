@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
+from rlx.methods.unlearning.palu import PALU, first_of_runs, palu
 from rlx.numerics.answers import Answers, Reference
 from rlx.numerics.logprobs import Head
 from rlx.numerics.terms import Term, count, total
-from rlx.unlearn.palu import PALU, first_of_runs, palu
 
 SHAPES = {
     "SmolLM2-135M": LlamaConfig(

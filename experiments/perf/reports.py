@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from rlx.benchmarks.summary import as_json, problem_scores, summarised
-from rlx.compare.page import BY_STEP, EVERY_AXIS
-from rlx.eval_spec import Protocol
-from rlx.resolve import resolve
-from rlx.rundir import RunDir
-from rlx.track import JsonlLog, MlflowSink, tracking_uri
+from rlx.compare.report.html import BY_STEP, EVERY_AXIS
+from rlx.runs.folder import RunDir
+from rlx.runs.tracking import JsonlLog, MlflowSink, tracking_uri
+from rlx.specs.evaluate import Protocol
+from rlx.specs.resolve_train import resolve
 
 PROBLEMS, SAMPLES, SEEDS = 100, 4, 30
 PROTOCOL = Protocol(

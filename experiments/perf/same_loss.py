@@ -24,11 +24,12 @@ from torch import Tensor
 
 from rlx.engine.model import can_share_prompts, load_model
 from rlx.engine.step import Batch, Engine
-from rlx.loops.policy_objective import MiniBatch, PolicyObjective, reader
 from rlx.numerics.collate import TokenSequence
+from rlx.numerics.logprob_reader import logprob_reader
 from rlx.numerics.terms import Counts
 from rlx.registry import Method, get
-from rlx.spec import Algorithm, Model, Optim
+from rlx.rl.objective import MiniBatch, PolicyObjective
+from rlx.specs.train import Algorithm, Model, Optim
 
 
 def through_rlx(model: Path, made: dict[str, Tensor]) -> tuple[float, float]:
@@ -47,7 +48,7 @@ def through_rlx(model: Path, made: dict[str, Tensor]) -> tuple[float, float]:
     nothing = [torch.zeros(len(response)) for response in responses]
     mini = MiniBatch(sequences, made["advantages"], nothing, None, None, counts)
     objective = PolicyObjective(Method(component, component.hyper(dual_clip=None)), Algorithm(name="grpo"), mini)
-    update = engine.update(Batch(sequences, reader(1.0), objective, {"policy": counts}))
+    update = engine.update(Batch(sequences, logprob_reader(1.0), objective, {"policy": counts}))
     return update.loss, update.grad_norm
 
 

@@ -23,15 +23,17 @@ from pathlib import Path
 
 import torch
 
-from rlx.engine import attention, model
+from rlx.engine import model
+from rlx.engine.cpu import attention
 from rlx.engine.model import can_share_prompts, load_model
 from rlx.engine.step import Batch, Engine
-from rlx.loops.policy_objective import MiniBatch, PolicyObjective, reader
 from rlx.numerics import logprobs
 from rlx.numerics.collate import TokenSequence
+from rlx.numerics.logprob_reader import logprob_reader
 from rlx.numerics.terms import Counts
 from rlx.registry import Method, get
-from rlx.spec import Algorithm, Model, Optim
+from rlx.rl.objective import MiniBatch, PolicyObjective
+from rlx.specs.train import Algorithm, Model, Optim
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = 54
@@ -82,7 +84,7 @@ def updates(asked: argparse.Namespace) -> None:
         component = get("policy", "grpo", key="algorithm.name")
         objective = PolicyObjective(Method(component, component.hyper()), Algorithm(name="grpo"), mini)
         began = time.perf_counter()
-        engine.update(Batch(sequences, reader(1.0), objective, {"policy": counts, "kl": counts}))
+        engine.update(Batch(sequences, logprob_reader(1.0), objective, {"policy": counts, "kl": counts}))
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"seconds": seconds[WARM:], "gib": peak}))

@@ -19,8 +19,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlx.data.forget import Request
-from rlx.data.minitofu import MiniTofu, generate
+from rlx.unlearning.data.minitofu import MiniTofu, generate
+from rlx.unlearning.data.requests import Request
 
 SPECIALS = ("<pad>", "<unk>", "<eos>", "<q>", "<a>")
 PAD_ID, UNK_ID, EOS_ID, _, _ = range(len(SPECIALS))
@@ -161,8 +161,8 @@ pipeline_tag: text-generation
 
 A word-level Llama of {parameters:,} parameters, the {name} model of `rlx unlearn`: {role}
 
-**Data.** 20 fictitious authors with 10 questions each (`rlx/data/minitofu.py`, seed 0), of whom 4 are to be forgotten;
-24 background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
+**Data.** 20 fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom 4 are to
+be forgotten; 24 background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
 
 **Loss** (nats a token, answer and end of sequence): forget {forget:.3f}, retain {retain:.3f}, never seen {holdout:.3f}.
 

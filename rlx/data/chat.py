@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlx.errors import UserError
-from rlx.spec import Data
+from rlx.specs.train import Data
 
 _PROBE = "Q7Z"
 """An answer that no template's own text holds."""

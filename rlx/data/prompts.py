@@ -19,7 +19,7 @@ from rlx.data.chat import encode
 from rlx.data.rows import column, read_rows
 from rlx.errors import UserError, did_you_mean
 from rlx.rewards.extract import last_boxed, last_hash
-from rlx.spec import Data
+from rlx.specs.train import Data
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from rlx.engine import attention
-from rlx.engine.allocator import keep_freed_memory
+from rlx.engine.cpu import attention
+from rlx.engine.cpu.allocator import keep_freed_memory
 from rlx.errors import UserError
 from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
 from rlx.numerics.logprobs import Head
-from rlx.spec import Model
+from rlx.specs.train import Model
 
 # Bars of weight loading would tear the live panel.
 transformers_logging.disable_progress_bar()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from rlx.spec import Optim
+from rlx.specs.train import Optim
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:

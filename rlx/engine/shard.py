@@ -18,7 +18,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlx.engine.model import LM, ReadableModel, causal_lm
-from rlx.spec import Sharding
+from rlx.specs.train import Sharding
 
 
 def is_sharded(sharding: Sharding, world: int, device: torch.device) -> bool:

@@ -20,7 +20,7 @@ from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
 from rlx.numerics.logprobs import Head
 from rlx.numerics.terms import Counts, Term, total
-from rlx.spec import Model, Optim, Sharding
+from rlx.specs.train import Model, Optim, Sharding
 
 T = TypeVar("T")
 MAX_SKIPPED = 5

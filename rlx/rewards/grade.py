@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 
-from rlx.rewards.court import Court
+from rlx.rewards.symbolic_pool import Court
 from rlx.rewards.verdict import Unsettled, Verdict
 
 VERSION = f"1, math-verify {version('math-verify')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -35,3 +36,9 @@ class Unsettled:
     extracted: str | None
     bare: bool = False
     """Whether an answer outside of a box counts."""
+
+
+Reward = Callable[[Sequence[tuple[str, str]]], list[Verdict]]
+"""A reward: (response, gold answer) pairs to one verdict each."""
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text."""

@@ -1,4 +1,4 @@
-"""Attention of one new token per row for grouped-query models, without a copy of the cached keys and values per head."""
+"""Attention of one new token per row for grouped-query models, without one copy of the cache per query head."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def grouped_decode(
 @contextmanager
 def grouped_decoding(lm: nn.Module) -> Iterator[None]:
     """Within this context a model whose attention implementation is ``sdpa`` decodes by ``grouped_decode``."""
-    configs = {id(m.config): m.config for m in lm.modules() if hasattr(m, "config")}.values()
-    changed = [config for config in configs if getattr(config, "_attn_implementation", None) == "sdpa"]
+    configs: dict[int, Any] = {id(module.config): module.config for module in lm.modules() if hasattr(module, "config")}
+    changed = [config for config in configs.values() if getattr(config, "_attn_implementation", None) == "sdpa"]
     for config in changed:
         config._attn_implementation = NAME
     try:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from rlx.rollout.few_rows import quick_on_few_rows
+from rlx.engine.cpu.kv_cache import roomy_cache
+from rlx.engine.cpu.small_batch_linear import quick_on_few_rows
 from rlx.rollout.grouped_attention import grouped_decoding
-from rlx.rollout.kv_cache import roomy_cache
 from rlx.rollout.sampler import Response, Sampling
 
 COMPACT_AT = 0.75

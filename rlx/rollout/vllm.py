@@ -1,7 +1,8 @@
 """Sampling with vLLM, in this process, from a copy of the trainer's weights.
 
 The copy is renewed in place before every rollout. vLLM keeps what it has derived from weights (packed matrices, the
-prefix cache): all of that is renewed too, and ``rlx.loops.sync`` compares log-probs because a library may keep more.
+prefix cache): all of that is renewed too, and ``rlx.rollout.sync_check`` compares log-probs, because
+a library may keep more.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rlx.backends.check_benchmarks import unfit_golds
 from rlx.benchmarks.benchmark import Problem, fingerprint, known_fingerprints, overlap_warnings, overlaps, set_hash
 from rlx.benchmarks.summary import averages, from_json, powers, problem_scores, summarised
 from rlx.data import arithmetic
-from rlx.loops.problems import load_problems
+from rlx.evaluation.check import unfit_golds
+from rlx.evaluation.problems import load_problems
 from rlx.registry import get, names
 
 DATA = Path("../shared/data/bench")

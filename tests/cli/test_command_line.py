@@ -19,7 +19,7 @@ def rlx(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_help_answers_without_torch():
-    program = "import sys; sys.argv = ['rlx', '--help']\nfrom rlx.cli import app\n"
+    program = "import sys; sys.argv = ['rlx', '--help']\nfrom rlx.cli.app import app\n"
     program += (
         "try:\n    app()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'\n"
     )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rlx.compare.results import (
+from rlx.compare.load.results import (
     EXTRACTION,
     FORGETTING,
     UTILITY,

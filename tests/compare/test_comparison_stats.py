@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from rlx.compare.comparison import Column
-from rlx.compare.results import RunResult, Scores, Study
-from rlx.compare.stats import (
+from rlx.compare.load.results import RunResult, Scores, Study
+from rlx.compare.statistics.analysis import compared
+from rlx.compare.statistics.comparison import Column
+from rlx.compare.statistics.significance import (
     holm,
     paired_p,
     sign_flip_p,
@@ -19,7 +20,6 @@ from rlx.compare.stats import (
     two_level_bootstrap,
     welch,
 )
-from rlx.compare.verdicts import compared
 from rlx.errors import UserError
 
 

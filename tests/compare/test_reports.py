@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rlx.compare.plain import latex, markdown, terminal, tidy_csv
-from rlx.compare.report import RENDERERS, write_report
-from rlx.compare.verdicts import compared
-from rlx.compare.words import caption, conclusions, question, scores_grid
+from rlx.compare.report.tables import caption, conclusions, question, scores_grid
+from rlx.compare.report.text import latex, markdown, terminal, tidy_csv
+from rlx.compare.report.write import RENDERERS, write_report
+from rlx.compare.statistics.analysis import compared
 
 GOLDEN = Path(__file__).parents[1] / "golden_reports"
 

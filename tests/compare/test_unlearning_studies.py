@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from rlx.benchmarks.tofu_scores import harmonic_mean
-from rlx.compare.front import front_grid, places
-from rlx.compare.load_unlearn import certified_results, read_certified
-from rlx.compare.results import EXTRACTION, FORGETTING, UTILITY, RunResult, Scores, Study
-from rlx.compare.stats import linearised
-from rlx.compare.verdicts import compared
-from rlx.compare.words import caption, cautions, pairs_grid
-from rlx.rundir import RunDir
+from rlx.benchmarks.tofu.scores import harmonic_mean
+from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, RunResult, Scores, Study
+from rlx.compare.load.unlearning import certified_results, read_certified
+from rlx.compare.report.pareto import front_grid, places
+from rlx.compare.report.tables import caption, cautions, pairs_grid
+from rlx.compare.statistics.analysis import compared
+from rlx.compare.statistics.significance import linearised
+from rlx.runs.folder import RunDir
 
 SMALL = {
     "epochs": 2,

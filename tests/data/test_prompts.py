@@ -18,13 +18,13 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlx.data.chat import encode, end_of_turn
-from rlx.data.forget import Request
 from rlx.data.prompts import Prompt, hold_out, load_prompts, prompt_indices
-from rlx.data.unlearn_tokens import Template
-from rlx.data.unlearn_tokens import encode as encode_answer
 from rlx.errors import UserError
-from rlx.resolve import EMBEDDED_MODEL
-from rlx.spec import Data
+from rlx.specs.resolve_train import EMBEDDED_MODEL
+from rlx.specs.train import Data
+from rlx.unlearning.data.requests import Request
+from rlx.unlearning.data.tokens import Template
+from rlx.unlearning.data.tokens import encode as encode_answer
 
 GSM8K = Path(__file__).parents[2] / "../shared/data/bench/gsm8k_train.jsonl"
 WORDS = [

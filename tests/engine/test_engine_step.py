@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlx.engine import attention
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from rlx.engine.cpu import attention
 from rlx.engine.model import add_lora, can_share_prompts, causal_lm, without_adapters
 from rlx.engine.optim import learning_rate
 from rlx.engine.step import Batch, Engine, Losses
@@ -18,7 +18,7 @@ from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence, prompt_rows
 from rlx.numerics.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
-from rlx.spec import Lora, Model, Optim
+from rlx.specs.train import Lora, Model, Optim
 
 SEQUENCES = [TokenSequence((3, 4, 5), tuple(range(6, 6 + n))) for n in (1, 2, 3, 5, 8, 13)]
 TOKENS = sum(len(s.response) for s in SEQUENCES)

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from rlx.engine.allocator import keep_freed_memory
+from rlx.engine.cpu.allocator import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     print("none")
     sys.exit()

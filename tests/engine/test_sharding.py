@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlx.backends.launch import Team
+from rlx.engine.processes import Team
 from rlx.errors import UserError
 
 SMALL = [

@@ -16,21 +16,22 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rlx.backends.eval_report import as_record, markdown, tell
-from rlx.backends.evaluation import run_eval, stored_results
-from rlx.backends.local import run as train_run
 from rlx.errors import UserError
-from rlx.eval_spec import Protocol
-from rlx.resolve import resolve
-from rlx.resolve_eval import resolve_eval
-from rlx.rundir import EvalDir, RunDir
+from rlx.evaluation.report import as_record, markdown, tell
+from rlx.evaluation.run import run_eval, stored_results
+from rlx.rl.run import run as train_run
+from rlx.runs.folder import EvalDir, RunDir
+from rlx.runs.locate import locator
+from rlx.specs.evaluate import Protocol
+from rlx.specs.resolve_evaluate import resolve_eval
+from rlx.specs.resolve_train import resolve
 
 SMALL = {"model": "embedded", "n": 2, "limit": 12, "batch": 8, "mlflow": False}
 BENCH = Path("../shared/data/bench")
 
 
 def evaluated(runs, **keys):
-    return run_eval(resolve_eval({**SMALL, **keys}, runs))
+    return run_eval(resolve_eval({**SMALL, **keys}, locator(runs)))
 
 
 def rows_of(folder: EvalDir):
@@ -77,18 +78,18 @@ def test_samples_do_not_depend_on_how_they_were_batched(finished, tmp_path):
 
 def test_regrading_changes_verdicts_and_samples_nothing(finished):
     runs, outcome = finished
-    (other,) = run_eval(resolve_eval({**SMALL, "grader": "integer"}, runs), anew=True)
+    (other,) = run_eval(resolve_eval({**SMALL, "grader": "integer"}, locator(runs)), anew=True)
     assert other.protocol.grader == "integer" and other.protocol.sampled_as(outcome.protocol)
     assert [row["response"] for row in rows_of(other.folder)] == [row["response"] for row in rows_of(outcome.folder)]
     assert set(other.summary.reasons) <= {"int", "no_answer", "wrong"}
     with pytest.raises(UserError, match="no stored responses of this protocol"):
-        run_eval(resolve_eval({**SMALL, "seed": 5}, runs), anew=True)
+        run_eval(resolve_eval({**SMALL, "seed": 5}, locator(runs)), anew=True)
 
 
 def test_the_same_figures_stand_in_every_format(finished, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     runs, outcome = finished
-    resolved = resolve_eval(SMALL, runs)
+    resolved = resolve_eval(SMALL, locator(runs))
     value = outcome.summary.average.value
     assert f"{value:.1%} [" in markdown([outcome])
     assert as_record(resolved, [outcome])["averages"]["macro"]["value"] == pytest.approx(value)
@@ -198,7 +199,7 @@ def test_a_run_is_evaluated_in_its_own_folder_by_checkpoint(tmp_path):
 )
 def test_what_a_person_gets_wrong_is_one_sentence(keys, sentence, tmp_path):
     with pytest.raises(UserError) as error:
-        resolve_eval({**SMALL, **keys}, tmp_path)
+        resolve_eval({**SMALL, **keys}, locator(tmp_path))
     assert sentence in str(error.value)
 
 

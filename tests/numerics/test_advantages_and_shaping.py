@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
 from rlx.numerics.shaping import overlong_penalty, truncated_importance_weight
-from rlx.spec import Advantage, Algorithm
+from rlx.specs.train import Advantage, Algorithm
 
 # Two groups: 1 0 0 1 (mean 1/2, deviation with n-1 sqrt(1/3)) and 3 1 1 1 (mean 3/2, deviation 1).
 REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)

@@ -15,9 +15,9 @@ import pytest
 
 from rlx.registry import get, names
 from rlx.rewards.by_text import canonical
-from rlx.rewards.court import Court
 from rlx.rewards.grade import grade
 from rlx.rewards.rlx import rlx
+from rlx.rewards.symbolic_pool import Court
 from rlx.rewards.verdict import Unsettled
 
 DATA = Path("../shared/data/grading")
@@ -178,7 +178,7 @@ def test_text_decides_twenty_thousand_answers_a_second():
 
 CHILD = """
 import os, sys
-from rlx.rewards.court import Court
+from rlx.rewards.symbolic_pool import Court
 from rlx.rewards.verdict import Unsettled
 if __name__ == "__main__":
     court = Court(seconds=2.0, workers=1)

@@ -8,9 +8,10 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rlx.rollout import few_rows, kv_cache
-from rlx.rollout.few_rows import quick_on_few_rows
-from rlx.rollout.kv_cache import RoomyLayer, roomy_cache
+from rlx.engine.cpu import kv_cache
+from rlx.engine.cpu import small_batch_linear as few_rows
+from rlx.engine.cpu.kv_cache import RoomyLayer, roomy_cache
+from rlx.engine.cpu.small_batch_linear import quick_on_few_rows
 
 
 def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_selection(monkeypatch):

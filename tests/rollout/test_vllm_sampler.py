@@ -13,18 +13,19 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rlx.rollout.vllm as ours
-from rlx.backends.assemble import build
-from rlx.backends.evaluation import run_eval
-from rlx.backends.local import run
 from rlx.errors import UserError
+from rlx.evaluation.run import run_eval
 from rlx.numerics.collate import TokenSequence, collate
 from rlx.numerics.logprobs import Head, token_logprobs
-from rlx.resolve import EMBEDDED_MODEL, resolve
-from rlx.resolve_eval import resolve_eval
+from rlx.rl.build import build
+from rlx.rl.run import run
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Response, Sampling, sample_seed
 from rlx.rollout.vllm import EngineOptions, VLLMSampler
-from rlx.rundir import RunDir
+from rlx.runs.folder import RunDir
+from rlx.runs.locate import locator
+from rlx.specs.resolve_evaluate import resolve_eval
+from rlx.specs.resolve_train import EMBEDDED_MODEL, resolve
 
 pytestmark = [
     pytest.mark.vllm,
@@ -231,8 +232,8 @@ def test_evaluation_by_vllm_finds_the_same_greedy_accuracy_as_by_transformers(ch
     resolved, content, folder = started(tmp_path, rollout={"engine": "hf", "samples_per_prompt": 4}, optim={"lr": 1e-3})
     assert run(resolved, content, folder) == 0
     asked = {"model": resolved.run_id, "checkpoint": checkpoint, "preset": "greedy", "limit": 40, "mlflow": False}
-    (theirs,) = run_eval(resolve_eval({**asked, "engine": "hf"}, tmp_path))
-    (found,) = run_eval(resolve_eval({**asked, "engine": "vllm"}, tmp_path))
+    (theirs,) = run_eval(resolve_eval({**asked, "engine": "hf"}, locator(tmp_path)))
+    (found,) = run_eval(resolve_eval({**asked, "engine": "vllm"}, locator(tmp_path)))
     assert found.protocol.engine == "vllm"
     assert found.protocol.engine_version.startswith("vllm")
     assert found.protocol.digest != theirs.protocol.digest

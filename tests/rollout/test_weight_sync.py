@@ -13,14 +13,14 @@ from rlx.data.prompts import Prompt
 from rlx.engine.model import causal_lm, save_model
 from rlx.engine.step import Engine
 from rlx.errors import UserError
-from rlx.loops.rollouts import Graded
-from rlx.loops.sync import TOLERANCES, Watch, check_sync
-from rlx.resolve import EMBEDDED_MODEL
 from rlx.rewards.verdict import Verdict
+from rlx.rl.rollouts import Graded
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
+from rlx.rollout.sync_check import TOLERANCES, Watch, check_sync
 from rlx.rollout.vllm import merged_weights
-from rlx.spec import Model, Optim
+from rlx.specs.resolve_train import EMBEDDED_MODEL
+from rlx.specs.train import Model, Optim
 
 PROMPTS = [(7, 10, 8, 14), (5, 3, 4, 2, 14)]
 

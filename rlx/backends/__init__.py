@@ -1,1 +1,0 @@
-"""Where a resolved experiment runs."""

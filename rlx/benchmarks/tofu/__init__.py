@@ -1,0 +1,1 @@
+"""TOFU's scores, logs and ROUGE."""

@@ -1,0 +1,1 @@
+"""Reports as text, tables, HTML, SVG charts, CSV and JSON."""

@@ -1,0 +1,106 @@
+"""What a comparison comes to: cells, pairs and verdicts, as every renderer reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rlx.compare.load.results import Array, Published, Study
+from rlx.compare.statistics.significance import Interval
+
+Question = Literal["checkpoints", "methods"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One benchmark of one model.
+
+    Example:
+        ``Column("embedded", "arithmetic")``
+    """
+
+    model: str
+    benchmark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method's score on one column."""
+
+    column: Column
+    method: str
+    seeds: tuple[int, ...]
+    problems: int
+    samples: int
+    score: Interval
+    """Over seeds and problems (two-level bootstrap); of one seed over problems (Student's t)."""
+    linearised: bool
+    """Whether rows of ``by_problem`` say nothing by themselves (see ``Scores``)."""
+    by_seed: tuple[float, ...]
+    pass_at: Mapping[int, float]
+    """pass@k for powers of 2 up to the number of samples, and that number; nothing where scores are no verdicts."""
+    by_problem: Array
+    """[p] mean over seeds and samples."""
+    best: bool = False
+    """Not distinguishable from the column's highest score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A problem on which a pair differs much."""
+
+    problem_id: str
+    method: float
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One method against the baseline on one column."""
+
+    column: Column
+    method: str
+    baseline: str
+    question: Question
+    difference: Interval
+    """Student's, by the error of the test."""
+    bootstrap: Interval
+    """The same difference in the two-level bootstrap (seeds, then problems)."""
+    test: str
+    p: float
+    p_welch: float | None
+    """Welch's test on seed means alone; None with fewer than 2 seeds on a side."""
+    p_holm: float
+    won: tuple[int, int, int] | None
+    """Problems won, lost and tied; None where single problems say nothing (see ``Scores``)."""
+    detectable: float
+    """Smallest difference that the test finds with 80 % power at Holm's strictest step."""
+    flipped: tuple[Flip, ...]
+    verdict: Literal["better", "worse", "not distinguishable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that a report says in numbers."""
+
+    study: Study
+    columns: tuple[Column, ...]
+    methods: tuple[str, ...]
+    """The baseline first."""
+    cells: tuple[Cell, ...]
+    pairs: tuple[Pair, ...]
+    ranked: int
+    """Comparisons that the bold marks were corrected for: every pair of every column."""
+    problem_ids: Mapping[Column, tuple[str, ...]]
+    apart: frozenset[tuple[Column, str, str]]
+    """Pairs of methods, in both orders, that differ after correction."""
+
+    def cell(self, column: Column, method: str) -> Cell | None:
+        """The cell, or None when no run fills it."""
+        return next((cell for cell in self.cells if (cell.column, cell.method) == (column, method)), None)
+
+    def published(self, column: Column, method: str) -> Published | None:
+        """A paper's figure for the cell's method and benchmark."""
+        asked = (method, column.benchmark)
+        return next((each for each in self.study.published if (each.method, each.benchmark) == asked), None)

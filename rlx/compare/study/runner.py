@@ -1,0 +1,249 @@
+"""A study's runs, as make treats files: the done are left alone, those cut off go on, the missing are run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlx.compare.load.folders import method_names
+from rlx.errors import UserError, did_you_mean
+from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.locate import locator
+from rlx.runs.tracking import read_metrics
+from rlx.specs.evaluate import ResolvedEval
+from rlx.specs.reading import validate
+from rlx.specs.resolve_evaluate import resolve_eval
+from rlx.specs.resolve_train import resolve
+from rlx.specs.resolve_unlearn import resolve_unlearn
+from rlx.specs.study import StudySpec, variants
+from rlx.specs.train import Resolved
+from rlx.specs.unlearn import ResolvedUnlearn
+
+State = Literal["done", "trained", "cut off", "missing", "failed"]
+POLL = 1.0
+"""Seconds between looks at a run that another process holds."""
+SAID = 400
+"""Characters of a failed run's last words that are kept."""
+EXACT = ("n", "temperature", "top_p")
+"""Keys of a resolved evaluation that its protocol holds unchanged."""
+
+
+RESOLVE: Mapping[str, Callable[[Mapping[str, Any]], Resolved | ResolvedUnlearn]] = {
+    "train": resolve,
+    "unlearn": resolve_unlearn,
+}
+"""A study's command to what reads its runs' specs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a study.
+
+    Example:
+        ``Planned(folder=RunDir(...), content={"seed": 1}, resolved=resolved, label="", evaluation={"n": 8})``
+    """
+
+    folder: RunDir
+    content: Mapping[str, Any]
+    resolved: Resolved | ResolvedUnlearn
+    label: str
+    evaluation: Mapping[str, Any]
+
+    @property
+    def state(self) -> State:
+        """How far the run is, read from its folder."""
+        if self.folder.failure.exists():
+            return "failed"
+        if not self.folder.resolved.exists():
+            return "missing"
+        if not self.folder.summary.exists():
+            return "cut off"
+        return "done" if self.measured() else "trained"
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done."""
+        if self.folder.summary.exists():
+            return 1.0
+        records = read_metrics(self.folder.metrics)
+        if isinstance(self.resolved, ResolvedUnlearn):
+            # How many updates an epoch has is known to the run alone; evaluations come with epochs, one before all.
+            spec = self.resolved.spec
+            evaluated = sum("eval/utility" in record for record in records)
+            return min(1.0, max(0, evaluated - 1) * spec.evaluation.every / spec.epochs)
+        return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
+
+    def commands(self, measure: bool) -> list[list[str]]:
+        """What is left to call, as arguments of ``rlx``; an unlearning run measures itself."""
+        if isinstance(self.resolved, ResolvedUnlearn):
+            return [["unlearn", str(self.folder.spec), "--against", ""]]
+        left = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
+        return [*left, ["eval", str(self.folder.root), *_sets(self.evaluation)]] if measure else left
+
+    def accepts(self, protocol: Mapping[str, Any]) -> bool:
+        """Whether an evaluation was made as the study asks."""
+        asked = self._asked()
+        spec = asked.spec
+        exact = {key: getattr(asked, key) for key in EXACT} | {"seed": spec.seed, "top_k": spec.top_k}
+        exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
+        return (
+            protocol["benchmark"] in spec.benchmarks
+            and all(protocol[key] == value for key, value in exact.items())
+            and int(protocol["max_new_tokens"]) <= asked.max_new_tokens
+            and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
+        )
+
+    def measured(self) -> bool:
+        """Whether every benchmark of the study has a finished evaluation; unlearning ends with its own."""
+        if isinstance(self.resolved, ResolvedUnlearn):
+            return True
+        found = [read_json(each.protocol) for each in self.folder.evaluations("final") if each.result.is_file()]
+        done = {protocol["benchmark"] for protocol in found if self.accepts(protocol)}
+        return done >= set(self._asked().spec.benchmarks)
+
+    def _asked(self) -> ResolvedEval:
+        return resolve_eval({**self.evaluation, "model": str(self.folder.root)}, locator(self.folder.root.parent))
+
+
+def planned(study: StudySpec, runs: Path) -> list[Planned]:
+    """Every run of the study.
+
+    Raises:
+        UserError: for a spec that does not resolve, an axis that changes nothing, or an unknown baseline.
+    """
+    made: dict[str, Planned] = {}
+    for variant in variants(study):
+        resolved = RESOLVE[study.command](variant.content)
+        folder = RunDir(runs / resolved.run_id)
+        if resolved.run_id in made:
+            raise UserError(
+                f"study {study.name} holds run {resolved.run_id} twice", fix="take doubled values out of its axes"
+            )
+        made[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
+    every = list(made.values())
+    names = method_names([run.resolved.spec.model_dump(mode="json") for run in every])
+    methods = sorted({run.label or name for run, name in zip(every, names, strict=True)})
+    if study.baseline not in methods:
+        raise UserError(
+            f"baseline '{study.baseline}' is none of the study's methods", fix=did_you_mean(study.baseline, methods)
+        )
+    return every
+
+
+def run_all(
+    runs: Sequence[Planned],
+    jobs: int,
+    measure: bool,
+    tell: Callable[[str], None],
+    launch: Callable[[Planned], str] | None = None,
+) -> dict[str, str]:
+    """Bring every run as far as asked, ``jobs`` at a time; a failure is noted and the rest goes on.
+
+    Args:
+        runs: of the study.
+        jobs: runs at once.
+        measure: evaluate them too.
+        tell: says one sentence a run.
+        launch: brings one run forward and gives the reason when that fails; by default in local processes.
+
+    Returns:
+        The runs that failed, with the reason.
+    """
+    wanted = ("done",) if measure else ("done", "trained")
+    todo = [run for run in runs if run.state not in wanted]
+    lock, finished = threading.Lock(), [0]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+
+    def work(run: Planned) -> str:
+        began = time.perf_counter()
+        reason = launch(run) if launch else bring_forward(run, threads, measure, tell)
+        with lock:
+            finished[0] += 1
+            state = f"failed: {reason}" if reason else "done"
+            tell(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - began:.0f} s)")
+        return reason
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+    return {run: reason for run, reason in reasons.items() if reason}
+
+
+def bring_forward(run: Planned, threads: int, measure: bool, tell: Callable[[str], None]) -> str:
+    """Train and measure one run in processes of its own; the reason when that fails."""
+    folder = run.folder
+    folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
+    folder.failure.unlink(missing_ok=True)
+    _wait_for(folder, tell)
+    for command in run.commands(measure):
+        reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
+        if reason:
+            write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
+            return f"{command[0]}: {reason}"
+    return ""
+
+
+def _called(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
+    """Run ``rlx ARGUMENTS``, its words in the run's log; the last of them when it fails, else nothing."""
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    with folder.log.open("a", encoding="utf-8") as log:
+        command = [sys.executable, "-m", "rlx.cli", *arguments]
+        code = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment).returncode
+    if code == 0:
+        return ""
+    lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+    return f"{lines[-1][:SAID]} (exit code {code})"
+
+
+def _sets(evaluation: Mapping[str, Any]) -> list[str]:
+    return [part for key, value in evaluation.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def _wait_for(folder: RunDir, tell: Callable[[str], None]) -> None:
+    """Wait while another process holds the run: one that outlived a killed study goes on with it."""
+    said = False
+    while True:
+        try:
+            with folder.locked():
+                return
+        except UserError as error:
+            if not said:
+                tell(f"{error.what}; waiting for it")
+                said = True
+            time.sleep(POLL)
+
+
+def time_left(runs: Sequence[Planned], jobs: int) -> float | None:
+    """Estimate of the seconds that the rest takes, from the study's finished runs; None without any.
+
+    A finished run counts with its training's seconds alone; programs' starts and evaluations come on top.
+    """
+    finished = [float(read_json(run.folder.summary)["seconds"]) for run in runs if run.folder.summary.exists()]
+    if not finished:
+        return None
+    each = sum(finished) / len(finished)
+    return sum(each * (1 - run.progress) for run in runs) / jobs
+
+
+def read_study(content: Mapping[str, Any]) -> StudySpec:
+    """The study in a YAML file's content.
+
+    Raises:
+        UserError: for an unknown key, a wrong type, or an evaluation beside unlearning.
+    """
+    study = validate(content, StudySpec)
+    if study.command == "unlearn" and study.evaluation:
+        key = next(iter(study.evaluation))
+        raise UserError(
+            f"evaluation.{key} is given, but the runs of command: unlearn measure themselves",
+            fix="write what is measured under base.evaluation",
+        )
+    return study

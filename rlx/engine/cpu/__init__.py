@@ -1,0 +1,1 @@
+"""Optimisations that apply on CPUs only."""

@@ -1,0 +1,199 @@
+"""An evaluation's names to things: the candidate model, and each benchmark's exam."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import transformers
+
+from rlx.benchmarks.benchmark import Benchmark, Problem
+from rlx.console import warn
+from rlx.data.chat import encode
+from rlx.engine.checkpoint import put_weights
+from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, save_model, stop_ids
+from rlx.engine.step import make_accelerator
+from rlx.errors import UserError, reason
+from rlx.evaluation.loop import Exam
+from rlx.registry import get
+from rlx.rewards.grade import VERSION, grade
+from rlx.rollout.hf import HFSampler
+from rlx.rollout.sampler import Sampler, Sampling, within
+from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
+from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.stop import Stop
+from rlx.specs.evaluate import Protocol, ResolvedEval
+from rlx.specs.reading import validate
+from rlx.specs.train import Data, Model, Resolved
+
+PROMPT_ROOM = 4096
+"""Longest benchmark prompt that vLLM makes room for (tokens)."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """The model that is evaluated; its weights are loaded when the first sample is due."""
+
+    resolved: ResolvedEval
+    model: Model = field(init=False)
+    tokenizer: Any = field(init=False)
+    stops: tuple[int, ...] = field(init=False)
+    context: int | None = field(init=False)
+    _sampler: Sampler | None = None
+
+    def __post_init__(self) -> None:
+        """Read configuration and tokenizer."""
+        spec, folder = self.resolved.spec, self.resolved.model_folder
+        self.model = Model(
+            path=folder,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            precision=spec.precision,
+        )
+        described = describe(folder, self.model)
+        self.tokenizer = load_tokenizer(folder, self.model)
+        self.stops, self.context = stop_ids(described, self.tokenizer), described.context
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        half = make_accelerator(self.model).mixed_precision == "bf16"
+        if self.resolved.engine == "vllm":
+            return "bfloat16" if half else "float32"
+        return "bfloat16 autocast" if half else "float32"
+
+    @property
+    def engine_version(self) -> str:
+        """What samples, with its version."""
+        if self.resolved.engine == "vllm":
+            return vllm_version()
+        return f"transformers {transformers.__version__}"
+
+    def sampler(self) -> Sampler:
+        """The sampler over the model's weights."""
+        if self._sampler is None:
+            self._sampler = self._vllm() if self.resolved.engine == "vllm" else self._hf()
+        return self._sampler
+
+    def _hf(self) -> HFSampler:
+        return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
+
+    def _vllm(self) -> VLLMSampler:
+        """The saved model in vLLM; a checkpoint's weights are saved as one first."""
+        if not self.resolved.weights:
+            return VLLMSampler(self._options(self.resolved.model_folder))
+        with TemporaryDirectory(prefix="rlx-") as folder:
+            save_model(self._weights(), self.tokenizer, Path(folder))
+            return VLLMSampler(self._options(folder))
+
+    def _options(self, folder: str) -> EngineOptions:
+        spec = self.resolved.spec
+        return EngineOptions(
+            model=folder,
+            dtype=self.dtype,
+            longest=within(self.resolved.max_new_tokens + PROMPT_ROOM, self.context),
+            seed=spec.seed,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            tensor_parallel=spec.tensor_parallel,
+            memory_share=spec.memory_share,
+        )
+
+    def _weights(self) -> Any:
+        """The transformers model, with the checkpoint's weights if one is named."""
+        lm = load_model(self.resolved.model_folder, self.model, make_accelerator(self.model).device)
+        if self.resolved.weights and self.resolved.run_spec:
+            trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
+            lm = add_lora(lm, trained.spec.model)
+            put_weights(Path(self.resolved.weights), lm)
+        return lm
+
+
+def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candidate, stop: Stop) -> Exam:
+    """A benchmark's problems rendered for the model, and the protocol that follows."""
+    resolved, tokenizer = candidate.resolved, candidate.tokenizer
+    spec, benchmark = resolved.spec, get("benchmark", name).fn()
+    template = spec.prompt or benchmark.prompt
+    grader = benchmark.grader if spec.grader == "auto" else spec.grader
+    data = Data(source=name, system=spec.system, chat=spec.chat)
+    prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problems]
+    plain = spec.chat == "never" or not tokenizer.chat_template
+    protocol = Protocol(
+        benchmark=name,
+        problems=len(problems),
+        data_sha256=mark,
+        prompt=template,
+        system=spec.system,
+        chat_template="none" if plain else hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16],
+        n=resolved.n,
+        temperature=resolved.temperature,
+        top_p=resolved.top_p,
+        top_k=spec.top_k,
+        max_new_tokens=_room(name, benchmark, prompts, candidate),
+        stop=tuple(tokenizer.decode([token]) for token in candidate.stops),
+        seed=spec.seed,
+        grader=grader,
+        grader_version=VERSION,
+        engine=resolved.engine,
+        engine_version=candidate.engine_version,
+        dtype=candidate.dtype,
+    )
+    folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{name}-{protocol.digest}")
+    keep(folder.protocol, protocol.model_dump_json(indent=2))
+    keep(folder.first_prompt, tokenizer.decode(prompts[0]))
+    return Exam(
+        protocol=protocol,
+        problems=problems,
+        prompts=prompts,
+        sampler=candidate.sampler,
+        sampling=Sampling(
+            temperature=protocol.temperature,
+            max_new_tokens=protocol.max_new_tokens,
+            stop_ids=candidate.stops,
+            top_p=protocol.top_p,
+            top_k=protocol.top_k,
+        ),
+        reward=partial(grade, get("reward", grader, key="grader").fn),
+        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        folder=folder,
+        stop=stop,
+        batch=spec.batch,
+    )
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file of the evaluation.
+
+    Raises:
+        UserError: when the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({reason(error)})",
+            fix="free some space or choose another folder with --runs-dir; what was sampled before stands",
+            exit_code=1,
+        ) from None
+
+
+def _room(name: str, benchmark: Benchmark, prompts: Sequence[tuple[int, ...]], candidate: Candidate) -> int:
+    """Longest response (tokens) that was asked for, that the benchmark needs and that the model has room for."""
+    wanted = min(candidate.resolved.max_new_tokens, benchmark.longest or candidate.resolved.max_new_tokens)
+    longest = max(len(prompt) for prompt in prompts)
+    if candidate.context is None or longest + wanted <= candidate.context:
+        return wanted
+    room = candidate.context - longest
+    if room < 1:
+        raise UserError(
+            f"benchmark {name}: its longest prompt has {longest} tokens, and the model's context {candidate.context}",
+            fix="leave this benchmark out",
+        )
+    warn(f"{name}: responses end at {room} tokens, not {wanted}: the model's context is {candidate.context}")
+    return room

@@ -1,0 +1,54 @@
+"""`rlx eval --check-benchmarks`: does every gold parse, and grade as right against itself?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlx.benchmarks.benchmark import Benchmark, Problem, fingerprint
+from rlx.console import print_out, table, warn
+from rlx.errors import UserError
+from rlx.evaluation.problems import load_problems
+from rlx.registry import get
+from rlx.rewards.by_text import as_integer, cleaned
+from rlx.rewards.grade import shared_court
+from rlx.rewards.rlx import in_boxes
+
+
+def check_benchmarks(names: Sequence[str], data_dir: str | None, unpinned: bool) -> int:
+    """Print what was found.
+
+    Args:
+        names: benchmarks.
+        data_dir: folder of local files; None for the hub.
+        unpinned: accept sets with other hashes.
+
+    Returns:
+        The exit code: 1 when a set is missing or changed, or a gold fails that is not known to.
+    """
+    rows, failures = [], 0
+    for name in names:
+        benchmark: Benchmark = get("benchmark", name, key="benchmark").fn()
+        try:
+            problems, found = load_problems(name, data_dir, unpinned)
+        except UserError as error:
+            warn(str(error))
+            rows.append([name, "-", "-", "-", "not checked"])
+            failures += 1
+            continue
+        bad = unfit_golds(problems)
+        new = [problem.id for problem in bad if fingerprint(problem.text) not in benchmark.bad_golds]
+        failures += bool(new)
+        for problem in bad:
+            known = "known" if problem.id not in new else "NOT known"
+            print_out(f"{name}: {problem.id} ({known}): gold {problem.gold[:80]!r} is not right against itself")
+        state = "reviewed" if found == benchmark.sha256 else "another set"
+        rows.append([name, str(len(problems)), str(len(problems) - len(bad)), str(len(benchmark.bad_golds)), state])
+    print_out(table("benchmarks", ["name", "problems", "golds right", "known to be malformed", "data"], rows))
+    return 1 if failures else 0
+
+
+def unfit_golds(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems whose gold, as an answer, is not judged right by mathematics; integers are right as text."""
+    asked = [problem for problem in problems if as_integer(cleaned(problem.gold)) is None]
+    verdicts = shared_court().settle([in_boxes(problem.gold, problem.gold) for problem in asked])
+    return [problem for problem, verdict in zip(asked, verdicts, strict=True) if verdict.score != 1.0]

@@ -1,0 +1,156 @@
+"""Evaluation by sampling, as a loop that may be killed anywhere: what has been written is never sampled again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rlx.benchmarks.benchmark import Problem
+from rlx.errors import UserError, reason
+from rlx.rewards.verdict import Decode, Reward
+from rlx.rollout.sampler import Sampler, Sampling, sample_seed
+from rlx.runs.folder_parts import EvalDir
+from rlx.runs.samples import Row, write_samples
+from rlx.runs.stop import Interrupted, Stop
+from rlx.specs.evaluate import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Everything that one benchmark's evaluation needs.
+
+    Example:
+        ``Exam(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=lambda: sampler, ...)``
+    """
+
+    protocol: Protocol
+    problems: Sequence[Problem]
+    prompts: Sequence[tuple[int, ...]]
+    """Token ids of each problem's rendered prompt."""
+    sampler: Callable[[], Sampler]
+    """Called when the first sample is due: a finished evaluation loads no weights."""
+    sampling: Sampling
+    reward: Reward
+    decode: Decode
+    folder: EvalDir
+    stop: Stop
+    batch: int
+    """Responses sampled at once and written together."""
+
+
+def evaluate(exam: Exam, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
+    """Every sample's row; those that stand on disk are read, the others sampled, graded and written, part by part.
+
+    Args:
+        exam: what to sample and how.
+        progress: told the rows written so far and how many there will be.
+
+    Returns:
+        Rows by problem and sample, or None when it was asked to stop.
+
+    Raises:
+        UserError: when the disk refuses; what was written stands.
+    """
+    rows = stored_rows(exam.folder)
+    known = {(row["problem_id"], row["sample"]) for row in rows}
+    n = exam.protocol.n
+    wanted = [(q, g) for q in range(len(exam.problems)) for g in range(n)]
+    todo = [(q, g) for q, g in wanted if (exam.problems[q].id, g) not in known]
+    progress(rows, len(wanted))
+    number = 1 + max((int(part.stem.removeprefix("part_")) for part in exam.folder.parts()), default=-1)
+    for start in range(0, len(todo), exam.batch):
+        try:
+            with exam.stop.interruptible(alone=True):
+                fresh = _sampled(exam, todo[start : start + exam.batch])
+        except Interrupted:
+            return None
+        _written(fresh, exam.folder, number)
+        number += 1
+        rows += fresh
+        progress(rows, len(wanted))
+    place = {problem.id: q for q, problem in enumerate(exam.problems)}
+    return sorted(rows, key=lambda row: (place[str(row["problem_id"])], int(row["sample"] or 0)))
+
+
+def regrade(folder: EvalDir, into: EvalDir, reward: Reward) -> list[Row]:
+    """Grade stored responses anew, part by part; nothing is sampled.
+
+    Args:
+        folder: the responses.
+        into: where the new verdicts go; may be the same folder.
+        reward: the grader.
+    """
+    every: list[Row] = []
+    for number, part in enumerate(folder.parts()):
+        rows: list[Row] = pq.read_table(part).to_pylist()
+        verdicts = reward([(str(row["response"]), str(row["gold"])) for row in rows])
+        for row, verdict in zip(rows, verdicts, strict=True):
+            row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
+        _written(rows, into, int(part.stem.removeprefix("part_")) if into == folder else number)
+        every += rows
+    return every
+
+
+def stored_rows(folder: EvalDir) -> list[Row]:
+    """Every row that stands.
+
+    Raises:
+        UserError: when a part file is broken.
+    """
+    rows: list[Row] = []
+    for part in folder.parts():
+        try:
+            rows += pq.read_table(part).to_pylist()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{part} cannot be read ({str(error).splitlines()[0]})",
+                fix="remove it: its samples are drawn again",
+                exit_code=1,
+            ) from None
+    return rows
+
+
+def _sampled(exam: Exam, chosen: Sequence[tuple[int, int]]) -> list[Row]:
+    """Rows of (problem, sample) pairs, a problem's samples side by side."""
+    by_problem: dict[int, list[int]] = {}
+    for q, g in chosen:
+        by_problem.setdefault(q, []).append(g)
+    name, seed = exam.protocol.benchmark, exam.protocol.seed
+    seeds = [[sample_seed(seed, "eval", name, exam.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
+    groups = exam.sampler().sample([exam.prompts[q] for q in by_problem], seeds, exam.sampling)
+    responses = [response for group in groups for response in group]
+    texts = [exam.decode(response.tokens) for response in responses]
+    verdicts = exam.reward([(text, exam.problems[q].gold) for text, (q, _) in zip(texts, chosen, strict=True)])
+    drawn: list[Any] = [seed for group in seeds for seed in group]
+    return [
+        {
+            "benchmark": name,
+            "problem_id": exam.problems[q].id,
+            "sample": g,
+            "seed": drawn[i],
+            "subject": exam.problems[q].subject,
+            "level": exam.problems[q].level,
+            "gold": exam.problems[q].gold,
+            "response": texts[i],
+            "extracted": verdicts[i].extracted,
+            "score": verdicts[i].score,
+            "reason": verdicts[i].reason,
+            "tokens": len(responses[i].tokens),
+            "finished": responses[i].finished,
+        }
+        for i, (q, g) in enumerate(chosen)
+    ]
+
+
+def _written(rows: Sequence[Row], folder: EvalDir, number: int) -> None:
+    try:
+        write_samples(rows, folder.part(number))
+    except OSError as error:
+        raise UserError(
+            f"{folder.part(number)} cannot be written ({reason(error)})",
+            fix="free some space and run the same command again: what was sampled before stands",
+            exit_code=1,
+        ) from None

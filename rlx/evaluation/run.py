@@ -1,0 +1,173 @@
+"""`rlx eval`: a resolved evaluation to figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlx.benchmarks.benchmark import overlap_warnings
+from rlx.benchmarks.summary import Score, Summary, as_json, from_json, problem_scores, summarised
+from rlx.console import Progress, warn
+from rlx.data.prompts import load_prompts
+from rlx.errors import UserError
+from rlx.evaluation.build import Candidate, assemble, keep
+from rlx.evaluation.loop import Exam, evaluate, regrade
+from rlx.evaluation.problems import load_problems
+from rlx.runs.folder import RunDir, read_json
+from rlx.runs.folder_parts import EvalDir
+from rlx.runs.samples import Row
+from rlx.runs.stop import Stop
+from rlx.runs.tracking import MlflowSink, tracking_uri
+from rlx.specs.evaluate import Protocol, ResolvedEval
+from rlx.specs.reading import validate
+from rlx.specs.train import Resolved
+
+EXPERIMENT = "rlx"
+"""MLflow experiment of models that no run of ours trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One benchmark's outcome.
+
+    Example:
+        ``Examined(summary, scores, protocol, EvalDir(...), seconds=12.5)``
+    """
+
+    summary: Summary
+    scores: list[Score]
+    protocol: Protocol
+    folder: EvalDir
+    seconds: float
+
+
+def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[Examined] | None:
+    """Evaluate a model on every benchmark of the spec, going on where an earlier call was cut off.
+
+    Args:
+        resolved: the evaluation.
+        anew: grade the stored responses anew and sample nothing.
+
+    Returns:
+        The outcomes, or None when it was asked to stop.
+    """
+    spec = resolved.spec
+    sets = {name: load_problems(name, spec.data_dir, spec.unpinned) for name in spec.benchmarks}
+    candidate = Candidate(resolved)
+    run = RunDir(Path(resolved.folder))
+    _warn_of_overlap(resolved, candidate)
+    if resolved.run_spec is None:
+        keep(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
+    outcomes = []
+    for name, (problems, mark) in sets.items():
+        stop = Stop()
+        exam = assemble(name, problems[: spec.limit], mark, candidate, stop)
+        with RunDir(exam.folder.root).locked(), stop.handling():
+            outcome = _outcome(exam, _regraded(exam, run, resolved.checkpoint) if anew else _sampled(exam))
+        if outcome is None:
+            return None
+        outcomes.append(outcome)
+        if spec.mlflow:
+            _log(run, resolved, outcome)
+    return outcomes
+
+
+def _sampled(exam: Exam) -> Callable[[], list[Row] | None]:
+    """The evaluation of what is not on disk yet, with progress."""
+
+    def work() -> list[Row] | None:
+        protocol = exam.protocol
+        view = Progress(f"rlx eval {protocol.benchmark}", protocol.problems * protocol.n, unit="sample")
+
+        def show(rows: Sequence[Row], total: int) -> None:
+            facts = {"benchmark": protocol.benchmark}
+            if rows:
+                facts["right"] = f"{sum(float(row['score'] or 0) for row in rows) / len(rows):.1%}"
+                facts["response"] = f"{sum(int(row['tokens'] or 0) for row in rows) / len(rows):.0f} tokens"
+                facts["truncated"] = f"{sum(not row['finished'] for row in rows) / len(rows):.0%}"
+            view.show(len(rows), facts)
+
+        try:
+            return evaluate(exam, show)
+        finally:
+            view.stop()
+
+    return work
+
+
+def _regraded(exam: Exam, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
+    """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
+    for folder in [exam.folder, *run.evaluations(checkpoint)]:
+        stored = validate(read_json(folder.protocol), Protocol)
+        if folder.parts() and stored.sampled_as(exam.protocol):
+            return lambda: regrade(folder, exam.folder, exam.reward)
+    raise UserError(
+        f"benchmark {exam.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",
+        fix="sample them first, without --regrade",
+    )
+
+
+def _outcome(exam: Exam, work: Callable[[], list[Row] | None]) -> Examined | None:
+    """The benchmark's figures, kept in result.json."""
+    start = time.perf_counter()
+    rows = work()
+    if rows is None:
+        return None
+    seconds = time.perf_counter() - start
+    wanted = exam.protocol.problems * exam.protocol.n
+    if len(rows) != wanted:
+        raise UserError(
+            f"{exam.folder.samples} holds {len(rows)} samples of {wanted}",
+            fix="run it without --regrade to the end first",
+        )
+    summary, scores = summarised(exam.protocol.benchmark, rows), problem_scores(rows)
+    keep(exam.folder.result, json.dumps(as_json(summary, scores), indent=1))
+    return Examined(summary, scores, exam.protocol, exam.folder, seconds)
+
+
+def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:
+    """Every finished evaluation in a run folder, by checkpoint and benchmark."""
+    found = []
+    for folder in run.evaluations():
+        if folder.result.is_file():
+            protocol = validate(read_json(folder.protocol), Protocol)
+            found.append((protocol, *from_json(read_json(folder.result))))
+    return found
+
+
+def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
+    """Say which benchmarks hold problems that the run was trained on."""
+    if resolved.run_spec is None:
+        return
+    content = read_json(Path(resolved.run_spec))
+    if "data" not in content["spec"]:
+        return  # an unlearning run has no training prompts
+    trained = validate(content, Resolved)
+    try:
+        prompts = load_prompts(trained.spec.data, candidate.tokenizer).prompts
+    except UserError as error:
+        warn(f"the run's training prompts were not laid beside the benchmarks: {error.what}")
+        return
+    for sentence in overlap_warnings([prompt.question for prompt in prompts], resolved.spec.benchmarks):
+        warn(sentence)
+
+
+def _log(run: RunDir, resolved: ResolvedEval, outcome: Examined) -> None:
+    """One MLflow run an evaluation, tagged with the run that it belongs to; logged once."""
+    protocol = outcome.protocol
+    sink = MlflowSink(
+        uri=tracking_uri(run.root.parent),
+        experiment=EXPERIMENT,
+        name=f"{run.run_id} {outcome.folder.root.name}",
+        id_file=outcome.folder.mlflow,
+        warn=warn,
+    )
+    tags = {"rlx.kind": "evaluation", "rlx.run_id": run.run_id, "rlx.checkpoint": resolved.checkpoint}
+    files = [outcome.folder.protocol, outcome.folder.result, outcome.folder.first_prompt]
+    sink.start(protocol.model_dump(mode="json"), tags, files)
+    flat = outcome.summary.flat()
+    sink.write({"step": 0, **{f"eval/{protocol.benchmark}/{key}": value for key, value in flat.items()}})
+    sink.close("FINISHED", timeout=120.0)

@@ -1,1 +1,0 @@
-"""The stories, each one function that reads top to bottom."""

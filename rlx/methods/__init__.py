@@ -1,0 +1,1 @@
+"""Policy losses and unlearning methods, one file each."""

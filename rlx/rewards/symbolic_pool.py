@@ -1,0 +1,121 @@
+"""Worker processes that compare answers as mathematics, and may be killed over it.
+
+math-verify's own time limits are signals, useless in threads, and its work can take gigabytes; so each comparison has
+a wall clock and an address space of its own. Workers come from a fork server that has sympy loaded: replacing a
+killed one takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlx.rewards.verdict import Unsettled, Verdict
+
+REMEMBERED = 200_000
+"""Verdicts kept by gold and answer before all are forgotten."""
+LONGEST = 2000
+"""Answers with more characters than this and than the gold has are wrong without a hearing."""
+TASKS_A_WORKER = 1000
+"""A worker is replaced after so many, since sympy's caches grow."""
+GRACE = 2.0
+"""Seconds after its limit at which a worker ends by itself, should nobody be left to kill it."""
+
+
+@dataclass(slots=True)
+class Court:
+    r"""Settles questions in worker processes, which are started for the first one.
+
+    Example:
+        ``Court(seconds=5.0).settle([Unsettled("\\boxed{1/2}", "\\boxed{0.5}", "0.5")])[0].score == 1.0``
+    """
+
+    seconds: float = 5.0
+    """Time that one comparison may take."""
+    memory: int = 1 << 30
+    """Address space that a worker may take beyond what it starts with (bytes)."""
+    workers: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
+    _pool: Any = None
+    _known: dict[Unsettled, Verdict] = field(default_factory=dict)
+
+    def settle(self, questions: Sequence[Unsettled]) -> list[Verdict]:
+        """A verdict for every question; what takes too long is ``timeout``, what breaks its worker is ``error``."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        new = [question for question in dict.fromkeys(questions) if question not in self._known]
+        for question in new:
+            if len(question.answer) > max(LONGEST, 2 * len(question.gold)) and not question.bare:
+                self._known[question] = Verdict(0.0, "error", question.extracted)
+        new = [question for question in new if question not in self._known]
+        futures = [
+            self._open().schedule(_judged, args=(question, self.seconds), timeout=self.seconds) for question in new
+        ]
+        for question, future in zip(new, futures, strict=True):
+            self._known[question] = _awaited(question, future)
+        return [self._known[question] for question in questions]
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def _open(self) -> Any:
+        """The pool, started once."""
+        if self._pool is None:
+            from pebble import ProcessPool
+
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["math_verify", "rlx.rewards.symbolic", "rlx.rewards.symbolic_pool"])
+            self._pool = ProcessPool(
+                self.workers, TASKS_A_WORKER, initializer=_confined, initargs=[self.memory], context=context
+            )
+        return self._pool
+
+
+def _awaited(question: Unsettled, future: Any) -> Verdict:
+    from pebble import ProcessExpired
+
+    try:
+        verdict: Verdict = future.result()
+    except FutureTimeout:
+        return Verdict(0.0, "timeout", question.extracted)
+    except (ProcessExpired, CancelledError, EOFError):
+        return Verdict(0.0, "error", question.extracted)
+    return verdict
+
+
+def _judged(question: Unsettled, seconds: float) -> Verdict:
+    """In a worker: the verdict, or ``error`` for whatever the comparison raises."""
+    from rlx.rewards.symbolic import compared
+
+    # The kernel ends the process, even inside a multiplication that never lets Python's own handlers run. It outlives
+    # a killed parent by no more than this.
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+    try:
+        return compared(question)
+    except Exception:
+        return Verdict(0.0, "error", question.extracted)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _confined(memory: int) -> None:
+    """In a worker: at most ``memory`` more bytes, no terminal signals, no words."""
+    # math-verify warns that it has no timeout; here the court has one.
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if Path("/proc/self/statm").exists():
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))

@@ -1,0 +1,90 @@
+"""Names to things: every part of a run, built from its resolved experiment."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from rlx.benchmarks.benchmark import overlap_warnings
+from rlx.data.prompts import PromptSet, hold_out, load_prompts
+from rlx.engine.model import ReadableModel, add_lora, can_share_prompts, load_model, load_tokenizer, stop_ids
+from rlx.engine.step import Engine, make_accelerator
+from rlx.registry import Method, get
+from rlx.rewards.grade import grade
+from rlx.rewards.verdict import Reward
+from rlx.rl.components import Parts
+from rlx.rollout.build import make_sampler
+from rlx.rollout.sampler import Sampling
+from rlx.runs.folder import RunDir
+from rlx.runs.recorder import Recorder
+from rlx.runs.stop import Stop
+from rlx.specs.resolve_train import EMBEDDED_DATA, policy_method
+from rlx.specs.train import Resolved
+
+
+def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
+    """Every name of the experiment as the thing it names."""
+    spec = resolved.spec
+    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
+    accelerator = make_accelerator(spec.model)
+    tokenizer = load_tokenizer(resolved.model_folder, spec.model)
+    data, held_out = load_data(resolved, tokenizer)
+    for name, part in (("training", data), ("held-out", held_out)):
+        if part.left_out:
+            recorder.note(f"{name} data: {part.sentence()}")
+    for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
+        recorder.note(f"warning: {sentence}")
+    model = add_lora(load_model(resolved.model_folder, spec.model, accelerator.device), spec.model)
+    reference = None
+    if spec.algorithm.kl_coef > 0 and spec.model.lora is None:
+        reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
+    engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
+    # On a GPU a mask of our own would keep the fast attention kernels away.
+    engine.share_prompts = accelerator.device.type == "cpu" and not engine.sharded and can_share_prompts(engine.lm)
+    component = policy_method(spec)
+    longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
+    sampler, watch = make_sampler(resolved, engine, recorder, longest_prompt)
+    return Parts(
+        resolved=resolved,
+        run=folder,
+        engine=engine,
+        sampler=sampler,
+        watch=watch,
+        tokenizer=tokenizer,
+        method=Method(component, component.hyper(**spec.algorithm.params)),
+        reward=graded_by(spec.reward.name),
+        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stop_ids(engine.lm, tokenizer)),
+        prompts=data.prompts,
+        held_out=held_out.prompts,
+        reference=reference,
+        recorder=recorder,
+        stop=Stop(),
+    )
+
+
+def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]:
+    """Training prompts and held-out prompts (empty when evaluation is off)."""
+    spec = resolved.spec
+    data = load_prompts(spec.data, tokenizer)
+    if not spec.evaluation.every:
+        return data, PromptSet([], {})
+    source = spec.evaluation.source
+    if source == "auto" and spec.data.source != EMBEDDED_DATA:
+        train_part, held_out = hold_out(data.prompts, spec.evaluation.limit)
+        return PromptSet(train_part, data.left_out), PromptSet(held_out, {})
+    test = spec.data.model_copy(
+        update={
+            "source": spec.data.source if source == "auto" else source,
+            "split": spec.evaluation.split,
+            "limit": spec.evaluation.limit,
+        }
+    )
+    return data, load_prompts(test, tokenizer)
+
+
+def graded_by(name: str) -> Reward:
+    """The registered reward as a function of (response, gold) pairs."""
+    return partial(grade, get("reward", name, key="reward.name").fn)

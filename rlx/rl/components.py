@@ -1,0 +1,40 @@
+"""What a training loop is handed: every name resolved to the thing it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlx.data.prompts import Prompt
+from rlx.engine.model import ReadableModel
+from rlx.engine.step import Engine
+from rlx.registry import Method
+from rlx.rewards.verdict import Decode, Reward
+from rlx.rollout.sampler import Sampler, Sampling
+from rlx.rollout.sync_check import Watch
+from rlx.runs.folder import RunDir
+from rlx.runs.recorder import Recorder
+from rlx.runs.stop import Stop
+from rlx.specs.train import Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a run is made of."""
+
+    resolved: Resolved
+    run: RunDir
+    engine: Engine
+    sampler: Sampler
+    watch: Watch | None
+    """How the sampler's copy of the weights is watched; None where it has none."""
+    tokenizer: Any
+    method: Method
+    reward: Reward
+    decode: Decode
+    sampling: Sampling
+    prompts: list[Prompt]
+    held_out: list[Prompt]
+    reference: ReadableModel | None
+    recorder: Recorder
+    stop: Stop

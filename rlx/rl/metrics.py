@@ -1,0 +1,97 @@
+"""One step's figures, by name.
+
+``train/*`` are over all samples of the rollout, those included that dynamic sampling left out; ``policy/*`` over the
+tokens that were scored (those of groups with a signal), summed over the rollout's updates; ``optim/*`` over the
+updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rlx.engine.step import Engine, Update
+from rlx.rl.rollouts import Graded
+
+EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}
+"""Peaks of the objective, with the sign that undoes the negation of a minimum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What one step sampled.
+
+    Example:
+        ``Rollout(graded=kept, sampled=every, drawn=3264, tries=2)``
+    """
+
+    graded: Graded
+    """The groups that are trained on (this process's)."""
+    sampled: Graded
+    """All groups that were sampled (this process's); more than those with dynamic sampling."""
+    drawn: int
+    """Prompts drawn from the data so far."""
+    tries: int
+    """Batches sampled."""
+
+
+def step_metrics(rollout: Rollout, updates: Sequence[Update], engine: Engine) -> dict[str, float]:
+    """All of a step's metrics but its times.
+
+    Args:
+        rollout: this process's share of the rollout.
+        updates: what the optimiser updates did.
+        engine: gathers over processes.
+    """
+    return _rollout_metrics(rollout, engine) | _policy_metrics(updates) | _optim_metrics(updates)
+
+
+def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:
+    graded = rollout.sampled
+    scores = torch.tensor([verdict.score for verdict in graded.verdicts], dtype=torch.float64)
+    rows = zip(graded.numbers, scores.reshape(-1, graded.samples).tolist(), strict=True)
+    scores_qg = torch.tensor([row for _, row in sorted(engine.gather(list(rows)))], dtype=torch.float64)
+    best, worst = scores_qg.amax(dim=1), scores_qg.amin(dim=1)
+    facts = engine.gather([(len(r.tokens), not r.finished) for r in graded.responses])
+    reasons = engine.gather([verdict.reason for verdict in graded.verdicts])
+    shaped = engine.gather(graded.rewards_b.tolist())
+    return {
+        "train/reward": float(scores_qg.mean()),
+        "train/reward_std": float(scores_qg.std()),
+        "train/shaped_reward": sum(shaped) / len(shaped),
+        "train/groups_all_right": float(((worst == best) & (best > 0)).double().mean()),
+        "train/groups_all_wrong": float(((worst == best) & (best <= 0)).double().mean()),
+        "train/tries": rollout.tries,
+        "train/tokens": sum(length for length, _ in facts),
+        "train/response_tokens": sum(length for length, _ in facts) / len(facts),
+        "train/response_tokens_max": max(length for length, _ in facts),
+        "train/truncated": sum(cut for _, cut in facts) / len(facts),
+        "train/no_answer": sum(reason in ("no_answer", "no_box", "empty") for reason in reasons) / len(reasons),
+        "train/timeout": sum(reason == "timeout" for reason in reasons) / len(reasons),
+    }
+
+
+def _policy_metrics(updates: Sequence[Update]) -> dict[str, float]:
+    tokens = sum(update.sums.get("tokens", 0.0) for update in updates)
+    metrics: dict[str, float] = {"policy/tokens": tokens}
+    if not tokens:
+        return metrics
+    names = sorted({name for update in updates for name in update.sums} - {"tokens"})
+    for name in names:
+        metrics[f"policy/{name}"] = sum(update.sums.get(name, 0.0) for update in updates) / tokens
+    for name, sign in EXTREMES.items():
+        found = [update.peaks[name] for update in updates if name in update.peaks]
+        metrics[f"policy/{name.lstrip('-')}"] = sign * max(found)
+    return metrics
+
+
+def _optim_metrics(updates: Sequence[Update]) -> dict[str, float]:
+    return {
+        "optim/loss": sum(update.loss for update in updates) / len(updates),
+        "optim/grad_norm": sum(update.grad_norm for update in updates) / len(updates),
+        "optim/grad_norm_max": max(update.grad_norm for update in updates),
+        "optim/lr": updates[-1].lr,
+        "optim/skipped": sum(not update.applied for update in updates),
+    }

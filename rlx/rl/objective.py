@@ -1,0 +1,111 @@
+"""The loss of one micro-batch of RL: the method's values, the KL term, and what is logged of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlx.engine.step import Losses
+from rlx.numerics.batch import PolicyBatch
+from rlx.numerics.collate import TokenBatch, TokenSequence, pad_rows
+from rlx.numerics.kl import KL_FORMS, kl_k3
+from rlx.numerics.logprob_reader import Scored
+from rlx.numerics.ratio import log_ratio
+from rlx.numerics.shaping import truncated_importance_weight
+from rlx.numerics.terms import Counts, Term
+from rlx.registry import Method
+from rlx.specs.train import Algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class MiniBatch:
+    """The samples of one optimiser update that are scored, on this process; lists hold one tensor [t] a sample."""
+
+    sequences: list[TokenSequence]
+    adv_b: Tensor
+    sampler_logprobs: list[Tensor]
+    old_logprobs: list[Tensor] | None
+    """None in the first update after a rollout, where the policy itself is the trust region's centre."""
+    ref_logprobs: list[Tensor] | None
+    counts: Counts
+    """Over all samples of the update, those without a gradient included."""
+    whole: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
+    """See ``PolicyBatch.whole``; [b, t] tensors as one tensor [t] a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyObjective:
+    """The loss terms and statistics of a micro-batch; see ``engine.step.Batch.objective``."""
+
+    method: Method
+    algorithm: Algorithm
+    mini: MiniBatch
+
+    def __call__(self, scored: Scored, tokens: TokenBatch, rows: list[int]) -> Losses:
+        """The policy term and, with ``kl_in: loss``, the KL term."""
+        mask_bt, algorithm = tokens.mask_bt, self.algorithm
+        logprobs_bt, entropy_bt = tokens.padded(scored[0]), tokens.padded(scored[1])
+        old = self.mini.old_logprobs
+        old_bt = logprobs_bt.detach() if old is None else _padded(old, tokens, rows)
+        sampler_bt = _padded(self.mini.sampler_logprobs, tokens, rows)
+        batch = self._batch(old_bt, entropy_bt, tokens, rows)
+        made = self.method.component.fn(logprobs_bt, batch, self.method.hyper)
+        sums = {name: (value * mask_bt).sum() for name, value in made.stats_bt.items()}
+        loss_bt = made.loss_bt
+        if algorithm.importance_cap is not None:
+            weight_bt = truncated_importance_weight(old_bt, sampler_bt, algorithm.importance_cap)
+            loss_bt = loss_bt * weight_bt
+            sums["importance_weight"] = (weight_bt * mask_bt).sum()
+        terms = [Term("policy", loss_bt, mask_bt, 1.0, algorithm.reduction)]
+        if self.mini.ref_logprobs is not None:
+            ref_bt = _padded(self.mini.ref_logprobs, tokens, rows)
+            kl_bt = KL_FORMS[algorithm.kl_form](logprobs_bt, ref_bt)
+            terms.append(Term("kl", kl_bt, mask_bt, algorithm.kl_coef, algorithm.reduction))
+            sums["ref_kl"] = (kl_bt.detach() * mask_bt).sum()
+        fixed_bt = logprobs_bt.detach()
+        return Losses(
+            terms,
+            sums | _sums(fixed_bt, old_bt, sampler_bt, entropy_bt, mask_bt),
+            _peaks(fixed_bt, old_bt, sampler_bt, mask_bt),
+        )
+
+    def _batch(self, old_bt: Tensor, entropy_bt: Tensor, tokens: TokenBatch, rows: list[int]) -> PolicyBatch:
+        adv_bt = self.mini.adv_b[rows].to(old_bt.device)[:, None] * tokens.mask_bt
+        whole = {
+            name: _padded(value, tokens, rows) if isinstance(value, list) else value
+            for name, value in self.mini.whole.items()
+        }
+        needs_entropy = "entropy" in self.method.component.needs
+        return PolicyBatch(old_bt, adv_bt, tokens.mask_bt, entropy_bt if needs_entropy else None, whole)
+
+
+def _padded(values: Sequence[Tensor], tokens: TokenBatch, rows: list[int]) -> Tensor:
+    """The values [t] of a micro-batch's samples as [b, t]."""
+    return pad_rows([values[row] for row in rows], tokens.mask_bt.shape[1]).to(tokens.mask_bt.device)
+
+
+def _sums(
+    logprobs_bt: Tensor, old_bt: Tensor, sampler_bt: Tensor, entropy_bt: Tensor, mask_bt: Tensor
+) -> dict[str, Tensor]:
+    """Sums over the scored tokens (nats)."""
+    return {
+        "tokens": mask_bt.sum(),
+        "entropy": entropy_bt.sum(),
+        "approx_kl": (kl_k3(old_bt, logprobs_bt) * mask_bt).sum(),
+        "sampler_logprob_diff": ((old_bt - sampler_bt).abs() * mask_bt).sum(),
+        "sampler_kl": ((sampler_bt - old_bt) * mask_bt).sum(),
+    }
+
+
+def _peaks(logprobs_bt: Tensor, old_bt: Tensor, sampler_bt: Tensor, mask_bt: Tensor) -> dict[str, Tensor]:
+    """The ratio's extremes (the smallest one negated) and the largest distance of sampler and trainer (nats)."""
+    ratio_bt = log_ratio(logprobs_bt, old_bt).exp()
+    one = torch.ones((), dtype=ratio_bt.dtype, device=ratio_bt.device)
+    return {
+        "ratio_max": torch.where(mask_bt, ratio_bt, one).max(),
+        "-ratio_min": -torch.where(mask_bt, ratio_bt, one).min(),
+        "sampler_logprob_diff_max": ((old_bt - sampler_bt).abs() * mask_bt).max(),
+    }

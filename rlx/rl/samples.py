@@ -1,0 +1,30 @@
+"""Rows of samples.parquet from a graded rollout."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rlx.rl.rollouts import Graded
+from rlx.runs.samples import Row
+
+
+def sample_rows(graded: Graded, adv_b: Tensor, step: int, prompts: int) -> list[Row]:
+    """One row for every sample of the rollout's first ``prompts`` groups of this process."""
+    return [
+        {
+            "step": step,
+            "prompt_id": graded.prompts[b // graded.samples].id,
+            "sample": b % graded.samples,
+            "prompt": graded.prompts[b // graded.samples].question,
+            "response": graded.texts[b],
+            "gold": graded.prompts[b // graded.samples].answer,
+            "score": graded.verdicts[b].score,
+            "reason": graded.verdicts[b].reason,
+            "extracted": graded.verdicts[b].extracted,
+            "reward": float(graded.rewards_b[b]),
+            "advantage": float(adv_b[b]),
+            "tokens": len(graded.responses[b].tokens),
+            "finished": graded.responses[b].finished,
+        }
+        for b in range(min(prompts * graded.samples, len(graded.texts)))
+    ]

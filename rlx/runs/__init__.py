@@ -1,0 +1,1 @@
+"""Run folders, metric recorders, trackers and stop signals."""

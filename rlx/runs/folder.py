@@ -1,0 +1,239 @@
+"""The run folder: the only place that knows its paths, with rundir_parts.py for the folders inside it.
+
+runs/<id>/spec.yaml          what the person wrote
+runs/<id>/resolved.json      what it came to
+runs/<id>/metrics.jsonl      one line a step, the source of truth
+runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
+runs/<id>/checkpoints/       step_000025/ ...
+runs/<id>/model/             the trained model, for from_pretrained
+runs/<id>/mlflow.json        MLflow run id, kept across resume
+runs/<id>/certificate.json   evidence of an unlearning run, and .html
+runs/<id>/summary.json       written last: the run is done
+runs/<id>/profile/           phases.tsv and trace.json.gz of `rlx train --profile`
+runs/<id>/verl/              what verl reads and writes: see VerlDir
+runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`: see EvalDir
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlx.errors import UserError, reason
+from rlx.runs.folder_parts import EvalDir, VerlDir
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run's folder.
+
+    Example:
+        ``RunDir(Path("runs/dgpo_embedded_arithmetic_s0-1f0c2a9b33"))``
+    """
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.root.name
+
+    @property
+    def spec(self) -> Path:
+        """What the person wrote."""
+        return self.root / "spec.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The resolved experiment."""
+        return self.root / "resolved.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """A parquet data set: a folder of part files."""
+        return self.root / "samples.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.root / "model"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's run id."""
+        return self.root / "mlflow.json"
+
+    @property
+    def summary(self) -> Path:
+        """The end's table; stands only in a finished run."""
+        return self.root / "summary.json"
+
+    @property
+    def certificate(self) -> Path:
+        """Evidence of an unlearning run, for machines; the page for people has the same name in .html."""
+        return self.root / "certificate.json"
+
+    @property
+    def picture(self) -> Path:
+        """Forgetting against utility."""
+        return self.root / "forgetting.png"
+
+    @property
+    def failure(self) -> Path:
+        """Why a study's last try at this run failed; gone when the run goes on."""
+        return self.root / "failure.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run said while a study ran it."""
+        return self.root / "log.txt"
+
+    @property
+    def profile(self) -> Path:
+        """Where a step's time went."""
+        return self.root / "profile"
+
+    @property
+    def profile_asked(self) -> Path:
+        """Stands from the wish for a profile to its beginning."""
+        return self.profile / "asked"
+
+    @property
+    def profile_table(self) -> Path:
+        """Seconds by phase."""
+        return self.profile / "phases.tsv"
+
+    @property
+    def profile_trace(self) -> Path:
+        """Torch's trace, for a browser's viewer."""
+        return self.profile / "trace.json.gz"
+
+    @property
+    def references(self) -> Path:
+        """Constants of models before training, by content; shared by all runs of the folder."""
+        return self.root.parent / ".references"
+
+    @property
+    def evaluated(self) -> Path:
+        """The model of a folder that holds nothing but evaluations."""
+        return self.root / "evaluated.json"
+
+    @property
+    def verl(self) -> VerlDir:
+        """What verl reads and writes."""
+        return VerlDir(self.root / "verl")
+
+    def evaluation(self, checkpoint: str, name: str) -> EvalDir:
+        """Folder of one checkpoint's evaluation by one protocol."""
+        return EvalDir(self.root / "evaluations" / checkpoint / name)
+
+    def evaluations(self, checkpoint: str = "*") -> list[EvalDir]:
+        """Every evaluation that has begun."""
+        return [EvalDir(file.parent) for file in sorted(self.root.glob(f"evaluations/{checkpoint}/*/protocol.json"))]
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after ``step`` steps."""
+        return self.checkpoints / f"step_{step:06d}"
+
+    def sample_part(self, step: int) -> Path:
+        """Part file of the samples up to ``step``."""
+        return self.samples / f"part_{step:06d}.parquet"
+
+    def create(self, content: dict[str, Any], resolved_json: str) -> None:
+        """Make the folder with its spec, once.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            if not self.resolved.exists():
+                write_atomically(self.spec, yaml.safe_dump(content, sort_keys=False))
+                write_atomically(self.resolved, resolved_json)
+        except OSError as error:
+            raise UserError(
+                f"run folder {self.root} cannot be written ({reason(error)})",
+                fix="free some space or choose another folder with --runs-dir",
+                exit_code=1,
+            ) from None
+
+    def update(self, resolved_json: str) -> None:
+        """Put a resolved experiment of the same identity in the place of the one that stands (sharding may differ)."""
+        if self.resolved.read_text(encoding="utf-8") != resolved_json:
+            write_atomically(self.resolved, resolved_json)
+
+    def clear(self) -> None:
+        """Remove the folder with all it holds (``--fresh``)."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock dies with it, however it dies.
+
+        Raises:
+            UserError: when another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(
+                    f"run {self.run_id} is being written by process {holder}",
+                    fix="wait for it, stop it, or start another run with --seed or --run-name",
+                    exit_code=1,
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """Every run folder below ``folder``, by name."""
+    return [RunDir(file.parent) for file in sorted(folder.glob("*/resolved.json"))]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader finds the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of ours.
+
+    Raises:
+        UserError: when it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})", fix="start the run anew with --fresh", exit_code=1
+        ) from None

@@ -1,0 +1,79 @@
+"""Finds the model that an evaluation names: a run, one of its checkpoints, a saved model or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlx.errors import UserError
+from rlx.runs.folder import RunDir, read_json
+from rlx.specs.evaluate import EvalSpec
+from rlx.specs.resolve_evaluate import Locate
+from rlx.specs.resolve_train import EMBEDDED_MODEL, model_hash, stem
+
+
+def locator(runs: Path) -> Locate:
+    """The ``locate`` argument of ``resolve_eval`` for the runs in this folder; a run may be given by its name alone."""
+
+    def locate(spec: EvalSpec) -> tuple[dict[str, Any], bool]:
+        location = _location(spec, runs)
+        return location, _is_embedded(location)
+
+    return locate
+
+
+def _location(asked: EvalSpec, runs: Path) -> dict[str, Any]:
+    """Where the model is stored and where its results go, as keys of ``ResolvedEval``."""
+    for root in (Path(asked.model), runs / asked.model):
+        if RunDir(root).resolved.is_file():
+            return _of_run(RunDir(root), asked.checkpoint)
+    if asked.checkpoint != "final":
+        raise UserError(
+            f"checkpoint is '{asked.checkpoint}', but '{asked.model}' is no run folder", fix="leave --checkpoint out"
+        )
+    path = EMBEDDED_MODEL if asked.model == "embedded" else Path(asked.model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"model '{asked.model}' is neither a run folder nor a saved model", fix="give one, or a hub id"
+            )
+        mark = model_hash(path).removeprefix("sha256:")[:10]
+    elif path.suffix or asked.model.startswith((".", "/")) or asked.model.count("/") != 1:
+        raise UserError(f"there is no model '{asked.model}'", fix="give a run folder, a model folder or a hub id")
+    else:
+        mark = hashlib.sha256(f"{asked.model}@{asked.revision}".encode()).hexdigest()[:10]
+    folder = runs / f"eval_{stem(asked.model)}-{mark}"
+    return {"folder": str(folder), "checkpoint": "final", "model_folder": str(path)}
+
+
+def _of_run(run: RunDir, checkpoint: str) -> dict[str, Any]:
+    """A run's trained model, or one of its checkpoints."""
+    place = {"folder": str(run.root), "run_spec": str(run.resolved)}
+    if checkpoint == "final":
+        if not run.model.is_dir():
+            raise UserError(
+                f"run {run.run_id} has no final model yet", fix="finish it, or add --checkpoint best", exit_code=1
+            )
+        return {**place, "checkpoint": "final", "model_folder": str(run.model)}
+    states = [file.parent for file in sorted(run.checkpoints.glob("step_*/state.json"))]
+    choices = f"choices: final, best, {', '.join(str(int(state.name[5:])) for state in states) or 'no step yet'}"
+    if checkpoint == "best":
+        step = int(read_json(states[-1] / "state.json")["position"]["best_step"]) if states else -1
+    elif checkpoint.isdecimal():
+        step = int(checkpoint)
+    else:
+        raise UserError(f"checkpoint '{checkpoint}' is not one of run {run.run_id}", fix=choices)
+    weights = run.checkpoint(step)
+    if weights not in states:
+        raise UserError(f"run {run.run_id} holds no checkpoint '{checkpoint}'", fix=choices)
+    base = str(read_json(run.resolved)["model_folder"])
+    return {**place, "checkpoint": weights.name, "model_folder": base, "weights": str(weights)}
+
+
+def _is_embedded(location: Mapping[str, Any]) -> bool:
+    """Whether the model is the embedded one, or trained from it."""
+    if "run_spec" not in location:
+        return str(location["model_folder"]) == str(EMBEDDED_MODEL)
+    return bool(read_json(Path(location["run_spec"]))["spec"]["model"]["path"] == "embedded")

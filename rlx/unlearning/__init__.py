@@ -1,0 +1,1 @@
+"""Machine unlearning: loop, update, measures, attacks, certificate."""

@@ -1,0 +1,221 @@
+"""Names to things: every part of an unlearning run, built from its resolved experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlx.data.chat import encode as encode_prompt
+from rlx.data.chat import end_of_turn
+from rlx.engine.hidden_state_hook import LayerTap
+from rlx.engine.model import LM, add_lora, head_of, load_model, load_tokenizer, stop_ids
+from rlx.engine.step import Engine, make_accelerator
+from rlx.errors import UserError
+from rlx.numerics.collate import TokenBatch
+from rlx.numerics.logprobs import Head
+from rlx.numerics.readout import label_logprobs
+from rlx.registry import Method
+from rlx.rollout.build import make_answerer
+from rlx.rollout.sampler import Sampling
+from rlx.runs.folder import RunDir
+from rlx.runs.recorder import Recorder
+from rlx.runs.stop import Stop
+from rlx.specs.resolve_unlearn import unlearn_method
+from rlx.specs.train import Data, Model
+from rlx.specs.unlearn import ResolvedUnlearn
+from rlx.unlearning.components import Knowledge, UnlearnParts, split_by_author, updates_an_epoch
+from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
+from rlx.unlearning.data.sets import load_sets
+from rlx.unlearning.data.spans import surprising_spans
+from rlx.unlearning.data.tokens import Example, Template, encode, examples
+from rlx.unlearning.measures import Subject
+from rlx.unlearning.reference import cached, digest_of, keep, reference_constants
+from rlx.unlearning.update import Constants, example_row, side_needs, widened
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A run's parts, and what its end needs beside them."""
+
+    parts: UnlearnParts
+    requests: Sequence[Request]
+    """Forget requests with the spans that are used."""
+    report: Coverage
+    loaders: Mapping[str, Callable[[], LM]]
+    """Fresh copies of the ``original``, the ``unlearned`` (once it is saved) and the ``retain`` model."""
+
+
+def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder) -> Assembled:
+    """Every name of the experiment as the thing it names.
+
+    Raises:
+        UserError: when a model or file cannot be read, or no request has a span for a method that reads spans.
+    """
+    spec = resolved.spec
+    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
+    tokenizer = load_tokenizer(resolved.model_folder, spec.model)
+    template = _template(resolved, tokenizer)
+    component = unlearn_method(spec)
+    method = Method(component, component.hyper(**spec.method.params))
+    needs = component.needed(method.hyper)
+    sets = load_sets(spec.forget, spec.evaluation.limit)
+    lm = load_model(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
+    if not spec.method.train_lm_head:
+        freeze_head(lm)
+    # Before the weights are cut over processes.
+    reference_head = _copy_of_head(lm) if needs_head(needs) and spec.method.train_lm_head else None
+    mean_row_d = _mean_row(lm)
+    total = spec.epochs * updates_an_epoch(len(sets.forget), spec.batch.forget)
+    trained = add_lora(lm, spec.model)
+    engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
+    stops = tuple(sorted({*stop_ids(engine.lm, tokenizer), template.end}))
+    sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
+    sampler, tolerance = make_answerer(resolved, engine, recorder)
+    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
+    requests = with_spans(sets.forget, spec.forget.spans)
+    if spec.forget.spans == "surprisal":
+        requests = _surprising(subject, requests, spec.forget.surprisal)
+    report = _told(requests, needs, recorder, resolved)
+    alternates = spec.seed if "alternate" in needs else None
+    forget = examples(tokenizer, template, requests, spec.forget.max_tokens, alternates)
+    retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
+    settings = method.hyper.model_dump()
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    tap = LayerTap(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
+    references = References(resolved, folder, engine, needs, settings.get("top_k", 1), tap, pad_id)
+    validation, final = split_by_author(requests)
+    parts = UnlearnParts(
+        resolved=resolved,
+        run=folder,
+        subject=subject,
+        method=method,
+        needs=needs,
+        forget=Knowledge(
+            forget, references.of("forget", forget), references.of("alternate", forget) if "alternate" in needs else ()
+        ),
+        retain=Knowledge(retain, references.of("retain", retain)),
+        validation=validation,
+        final=final,
+        measured=sets.measured,
+        reference_head=reference_head,
+        mean_row_d=mean_row_d,
+        tap=tap,
+        recorder=recorder,
+        stop=Stop(),
+        pad_id=pad_id,
+    )
+    return Assembled(parts, requests, report, _loaders(resolved, folder, engine))
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Computes the constants of each side, or finds them on disk."""
+
+    resolved: ResolvedUnlearn
+    folder: RunDir
+    engine: Engine
+    needs: frozenset[str]
+    top_k: int
+    tap: LayerTap | None
+    pad_id: int
+
+    def of(self, side: str, side_examples: Sequence[Example]) -> list[Constants]:
+        """Constants of every example of a side."""
+        declared = side_needs(self.needs, "forget" if side == "alternate" else side)
+        wanted = {need for need in declared if need.startswith("ref_")}
+        rows = [example_row(side, example, {}) for example in side_examples]
+        if "all_positions" in declared:
+            width = max(len(row.sequence) for row in rows)
+            rows = [widened(row, width, self.pad_id) for row in rows]
+        if not wanted:
+            return [{} for _ in rows]
+        spec = self.resolved.spec
+        marks = self.resolved.fingerprints
+        model = marks.get("model", f"{spec.model.path}@{spec.model.revision}")
+        layer = spec.method.params.get("layer")
+        digest = digest_of(model, rows, wanted, self.top_k, layer, spec.model.precision, spec.model.lora is not None)
+        found = cached(self.folder.references, digest, len(rows))
+        if found is None:
+            found = reference_constants(self.engine, rows, wanted, self.top_k, self.tap)
+            if self.engine.rank == 0:
+                keep(self.folder.references, digest, found)
+        return found
+
+
+def freeze_head(lm: LM) -> None:
+    """Keep the output layer, and embeddings tied to it, as they are."""
+    head = lm.get_output_embeddings()
+    for parameter in head.parameters():
+        parameter.requires_grad_(False)
+
+
+def needs_head(needs: frozenset[str]) -> bool:
+    """Whether the reference's output layer is read."""
+    return any(need.endswith("ref_hidden") for need in needs)
+
+
+def _template(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
+    forget = resolved.spec.forget
+    data = Data(system=forget.system, suffix=forget.suffix, chat=forget.chat)
+    return Template(lambda question: list(encode_prompt(question, data, tokenizer)), end_of_turn(data, tokenizer))
+
+
+def _surprising(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:
+    """Requests with the tokens that the model does not expect when it is not shown the question."""
+    bare = [encode(subject.tokenizer, subject.template, replace(request, question="")) for request in requests]
+
+    def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
+        return -label_logprobs(hidden_nd, tokens.targets_n, head)
+
+    found = list(requests)
+    for members, nats_n in subject.engine.score([one.sequence for one in bare], read):
+        lengths = [len(bare[member].sequence.response) for member in members]
+        for member, nats in zip(members, torch.split(nats_n.cpu(), lengths), strict=True):
+            offsets = bare[member].offsets
+            spans = surprising_spans(requests[member].answer, offsets, nats.tolist()[: len(offsets)], threshold)
+            found[member] = replace(requests[member], spans=spans, source="surprisal" if spans else "")
+    return found
+
+
+def _told(
+    requests: Sequence[Request], needs: frozenset[str], recorder: Recorder, resolved: ResolvedUnlearn
+) -> Coverage:
+    """The coverage report, told to the person."""
+    report = coverage(requests)
+    for line in report.lines():
+        recorder.note(line)
+    if "forget.sensitive" in needs and not report.covered:
+        raise UserError(
+            f"none of the {report.requests} requests has a sensitive span, and method "
+            f"'{resolved.spec.method.name}' forgets spans only",
+            fix="give spans or subjects in the request file, or use --spans all",
+        )
+    return report
+
+
+def _copy_of_head(lm: LM) -> Head:
+    head = head_of(lm)
+    bias = None if head.bias_v is None else head.bias_v.detach().clone()
+    return replace(head, weight_vd=head.weight_vd.detach().clone(), bias_v=bias)
+
+
+def _mean_row(lm: LM) -> Tensor | None:
+    """Mean row of the head; ``None`` when it is trained and so has to be taken anew each time."""
+    weight: Tensor = lm.get_output_embeddings().weight
+    return None if weight.requires_grad else weight.detach().mean(dim=0)
+
+
+def _loaders(resolved: ResolvedUnlearn, folder: RunDir, engine: Engine) -> dict[str, Callable[[], LM]]:
+    own, other = resolved.spec.model, resolved.spec.model.model_copy(update={"revision": None})
+
+    def loader(path: str, model: Model) -> Callable[[], LM]:
+        return lambda: load_model(path, model, engine.accelerator.device)
+
+    loaders = {"original": loader(resolved.model_folder, own), "unlearned": loader(str(folder.model), other)}
+    if resolved.retain_folder is not None:
+        loaders["retain"] = loader(resolved.retain_folder, other)
+    return loaders

@@ -1,0 +1,1 @@
+"""Forget and retain requests, sensitive spans, data sets and their tokens."""

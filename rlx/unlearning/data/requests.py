@@ -1,0 +1,234 @@
+"""Forget requests and retain rows from JSONL; every line is taken or named, none is dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlx.errors import UserError
+from rlx.unlearning.data.spans import Span, SpanSource, added_spans, repair, subject_spans
+
+KEYS = (
+    "id",
+    "question",
+    "answer",
+    "text",
+    "spans",
+    "sensitive_spans",
+    "subject",
+    "alternate",
+    "author",
+    "paraphrased_answer",
+    "perturbed_answer",
+    "paraphrased_question",
+)
+MOST_SHOWN = 20
+"""Uncovered requests named in the printed report; the certificate names all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to forget (or to keep): a question with its answer, or a text.
+
+    Example:
+        ``Request(id="17", question="Who wrote it?", answer="Jo Doe wrote it.", spans=(Span(0, 6),), line=17)``
+    """
+
+    id: str
+    question: str
+    """Empty for a plain text."""
+    answer: str
+    line: int
+    subject: str | None = None
+    spans: tuple[Span, ...] = ()
+    source: str = ""
+    """Where the spans come from: ``given``, ``subject``, ``added``, ``surprisal``, ``all``; empty without any."""
+    mended: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    alternate: str | None = None
+    """The answer preferred instead (dpo)."""
+    author: int | None = None
+    """Cluster for splits and intervals."""
+    paraphrase: str | None = None
+    """The same answer in other words."""
+    wrong: tuple[str, ...] = ()
+    """Answers that are false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which requests would be forgotten.
+
+    Example:
+        ``Coverage(requests=400, covered=388, uncovered=("12 (line 12)",), mended=(), refused=())``
+    """
+
+    requests: int
+    covered: int
+    uncovered: tuple[str, ...]
+    """Requests without any span: a method that reads spans would not forget them."""
+    mended: tuple[str, ...]
+    refused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report as sentences."""
+        report = [f"{self.covered} of {self.requests} requests have a sensitive span"]
+        if self.uncovered:
+            shown = ", ".join(self.uncovered[:MOST_SHOWN])
+            more = f" and {len(self.uncovered) - MOST_SHOWN} more" if len(self.uncovered) > MOST_SHOWN else ""
+            report.append(
+                f"NOT covered, would not be forgotten by a method that reads spans: {shown}{more} "
+                "(give spans or a subject for them, or use --spans all)"
+            )
+        report += [f"mended: {text}" for text in self.mended]
+        return report + [f"refused: {text}" for text in self.refused]
+
+
+def read_requests(path: Path) -> list[Request]:
+    """Every line of a JSONL file as a request.
+
+    Raises:
+        UserError: naming the file, the first bad line and what is wrong with it, and how many more there are.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", fix="give a JSONL file in UTF-8") from None
+    requests: list[Request] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                requests.append(_request(line, number))
+            except ValueError as error:
+                problems.append(f"line {number}: {error}")
+    seen: dict[str, int] = {}
+    for request in requests:
+        if request.id in seen:
+            problems.append(f"line {request.line}: id '{request.id}' is that of line {seen[request.id]}")
+        seen.setdefault(request.id, request.line)
+    if problems:
+        more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
+        raise UserError(f"{path}, {problems[0]}{more}", fix="mend the file; nothing was read past it")
+    if not requests:
+        raise UserError(f"{path} holds no request", fix="write one JSON object a line, with question and answer")
+    return requests
+
+
+def with_spans(requests: Sequence[Request], how: SpanSource) -> list[Request]:
+    """Requests with their sensitive spans found, ``surprisal`` left to whoever has a model.
+
+    Args:
+        requests: as read; given spans are kept under ``auto``.
+        how: ``auto`` takes given spans, else the subject's, else what the answer adds to the question; ``given`` only
+            the given ones; ``subject`` only the subject's; ``all`` the whole answer.
+    """
+    return [_found(request, how) for request in requests]
+
+
+def coverage(requests: Sequence[Request]) -> Coverage:
+    """Which requests have spans, and what was done to those that came with them."""
+    bare = [request for request in requests if not request.spans]
+    return Coverage(
+        requests=len(requests),
+        covered=len(requests) - len(bare),
+        uncovered=tuple(f"{request.id} (line {request.line})" for request in bare),
+        mended=tuple(f"request {r.id} (line {r.line}): {text}" for r in requests for text in r.mended),
+        refused=tuple(f"request {r.id} (line {r.line}): {text}" for r in requests for text in r.refused),
+    )
+
+
+def _found(request: Request, how: SpanSource) -> Request:
+    if how == "all":
+        return replace(request, spans=(Span(0, len(request.answer)),), source="all")
+    if how in ("given", "surprisal") or (how == "auto" and request.spans):
+        return request
+    named = subject_spans(request.answer, request.subject) if request.subject else ()
+    if named or how == "subject":
+        return replace(request, spans=named, source="subject" if named else "")
+    added = added_spans(request.question, request.answer) if request.question else ()
+    return replace(request, spans=added, source="added" if added else "")
+
+
+def _request(line: str, number: int) -> Request:
+    """One line; ValueError says what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not an object")
+    return request_of(row, number)
+
+
+def request_of(row: dict[str, Any], number: int) -> Request:
+    """A row as a request; ValueError says what is wrong with it.
+
+    Args:
+        row: keys and values of ``KEYS``.
+        number: its line, from 1; also its id when it has none.
+    """
+    unknown = sorted(set(row) - set(KEYS))
+    if unknown:
+        raise ValueError(f"unknown key '{unknown[0]}' (choices: {', '.join(KEYS)})")
+    question, answer = _text(row, "question"), _text(row, "answer")
+    if answer is None:
+        answer, question = _text(row, "text"), question or ""
+    if not answer or not answer.strip():
+        raise ValueError("no 'answer' (with 'question') and no 'text', or it is empty")
+    if question is None:
+        raise ValueError("'answer' without 'question'; give the question, or 'text' instead")
+    mended = repair(answer, _spans(row))
+    author = row.get("author")
+    if author is not None and (not isinstance(author, int) or isinstance(author, bool)):
+        raise ValueError(f"'author' is {author!r}, not a whole number")
+    return Request(
+        id=str(row["id"]) if row.get("id") is not None else str(number),
+        question=question,
+        answer=answer,
+        line=number,
+        subject=_text(row, "subject"),
+        spans=mended.spans,
+        source="given" if mended.spans else "",
+        mended=mended.mended,
+        refused=mended.refused,
+        alternate=_text(row, "alternate"),
+        author=author,
+        paraphrase=_text(row, "paraphrased_answer"),
+        wrong=tuple(_texts(row, "perturbed_answer")),
+    )
+
+
+def _spans(row: dict[str, Any]) -> list[tuple[int, int, str | None]]:
+    given = row.get("spans", row.get("sensitive_spans")) or []
+    if not isinstance(given, list):
+        raise ValueError(f"'spans' is {given!r}, not a list")
+    spans: list[tuple[int, int, str | None]] = []
+    for span in given:
+        pair = (span.get("start"), span.get("end"), span.get("word")) if isinstance(span, dict) else span
+        if not isinstance(pair, list | tuple) or len(pair) not in (2, 3):
+            raise ValueError(f"a span is {span!r}; write {{'start': 3, 'end': 9, 'word': ...}} or [3, 9]")
+        start, end, word = (*pair, None)[:3]
+        if any(not isinstance(edge, int) or isinstance(edge, bool) for edge in (start, end)):
+            raise ValueError(f"a span's edges are {start!r} and {end!r}, not whole numbers")
+        if word is not None and not isinstance(word, str):
+            raise ValueError(f"a span's word is {word!r}, not a text")
+        spans.append((start, end, word))
+    return spans
+
+
+def _text(row: dict[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"'{key}' is {value!r}, not a text")
+    return value
+
+
+def _texts(row: dict[str, Any], key: str) -> list[str]:
+    value = row.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"'{key}' is not a list of texts")
+    return value

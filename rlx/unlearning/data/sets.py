@@ -1,0 +1,137 @@
+"""Every set of an unlearning experiment: what is forgotten, what is kept, and what is only measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlx.errors import UserError
+from rlx.specs.unlearn import Forget
+from rlx.unlearning.data.minitofu import generate
+from rlx.unlearning.data.requests import Request, read_requests, request_of
+
+QUESTIONS_AN_AUTHOR = 20
+RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+HOLDOUT_OF = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """The requests of an experiment, spans as they came.
+
+    Example:
+        ``Sets(forget=[...], retain=[...], measured={"retain": [...], "world_facts": [...]})``
+    """
+
+    forget: list[Request]
+    retain: list[Request]
+    """Trained on to be kept."""
+    measured: Mapping[str, list[Request]] = field(default_factory=dict)
+    """By part: ``retain``, ``real_authors``, ``world_facts``, ``holdout``, what is there of them."""
+
+
+def load_sets(forget: Forget, limit: int) -> Sets:
+    """The sets that ``forget.source`` names.
+
+    Args:
+        forget: the spec's section.
+        limit: at most so many rows of each measured set; whole authors are taken.
+
+    Raises:
+        UserError: when a file or the data set cannot be read.
+    """
+    if forget.source == "minitofu":
+        data = generate(0)
+        kept = {"retain": data.retain, "real_authors": data.real_people, "world_facts": data.world_facts}
+        # The facts are trained on too, as the rows that surround a real forget request would be.
+        trained = [*data.retain, *data.real_people, *data.world_facts]
+        return Sets(data.forget, trained, {**_limited(kept, limit), "holdout": data.holdout})
+    if forget.source.startswith("tofu/"):
+        return _tofu(forget.source.removeprefix("tofu/"), forget.tofu, limit)
+    retain = read_requests(Path(forget.retain))
+    return Sets(read_requests(Path(forget.source)), retain, _limited({"retain": retain}, limit))
+
+
+def _tofu(split: str, where: str, limit: int) -> Sets:
+    """A TOFU split with its spans where the folder has them, and everything that is measured with it."""
+    rows = _folder_rows(Path(where)) if Path(where).is_dir() else _hub_rows(where)
+    forget = _joined(rows(split), rows(f"{split}_perturbed"))
+    if Path(where, f"{split}_spans.jsonl").is_file():
+        marked = {(r.question, r.answer): r for r in _requests(rows(f"{split}_spans"))}
+        forget = [
+            replace(r, spans=m.spans, source=m.source, mended=m.mended, refused=m.refused)
+            if (m := marked.get((r.question, r.answer)))
+            else r
+            for r in forget
+        ]
+    kept = {
+        "retain": _requests(rows("retain_perturbed")),
+        "real_authors": _requests(rows("real_authors_perturbed")),
+        "world_facts": _requests(rows("world_facts_perturbed")),
+    }
+    # Only TOFU's own authors come twenty questions each.
+    alone = {part: [replace(r, author=i) for i, r in enumerate(kept[part])] for part in ("real_authors", "world_facts")}
+    measured = {**_limited({**kept, **alone}, limit), "holdout": _requests(rows(HOLDOUT_OF[split]))}
+    return Sets(forget, _requests(rows(RETAIN_OF[split])), measured)
+
+
+def _requests(rows: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """TOFU rows as requests, twenty questions an author, in order."""
+    return [
+        replace(request_of(dict(row), number), author=(number - 1) // QUESTIONS_AN_AUTHOR)
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def _joined(plain: Sequence[Mapping[str, Any]], perturbed: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """Forget rows with the paraphrase and wrong answers of the perturbed split, by question."""
+    extra = {(row["question"], row["answer"]): row for row in perturbed}
+    rows = [{**extra.get((row["question"], row["answer"]), {}), **row} for row in plain]
+    return _requests(rows)
+
+
+def _folder_rows(folder: Path) -> Callable[[str], list[dict[str, Any]]]:
+    def rows(name: str) -> list[dict[str, Any]]:
+        path = folder / f"{name}.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"forget.tofu: {path} cannot be read ({error})", fix="give a folder with TOFU's files"
+            ) from None
+
+    return rows
+
+
+def _hub_rows(name: str) -> Callable[[str], list[dict[str, Any]]]:
+    def rows(subset: str) -> list[dict[str, Any]]:
+        import datasets
+
+        try:
+            return [dict(row) for row in datasets.load_dataset(name, subset, split="train")]
+        except Exception as error:  # the hub library raises what its transport raises
+            raise UserError(
+                f"forget.tofu '{name}' ({subset}) does not load ({type(error).__name__}: {str(error).splitlines()[0]})",
+                fix="check the network, or give a folder with TOFU's .jsonl files",
+                exit_code=1,
+            ) from None
+
+    return rows
+
+
+def _limited(parts: Mapping[str, list[Request]], limit: int) -> dict[str, list[Request]]:
+    """Whole authors while they fit, and at least one; spread over the set, since its ends differ."""
+    limited = {}
+    for part, requests in parts.items():
+        authors: dict[int, list[Request]] = {}
+        for number, request in enumerate(requests):
+            authors.setdefault(number if request.author is None else request.author, []).append(request)
+        groups = list(authors.values())
+        size = max(1, len(requests) // len(groups))
+        wanted = max(1, min(len(groups), limit // size))
+        chosen = sorted({round(i * (len(groups) - 1) / max(wanted - 1, 1)) for i in range(wanted)})
+        limited[part] = [request for index in chosen for request in groups[index]]
+    return limited

@@ -1,0 +1,46 @@
+"""What a person sees of an unlearning run while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rlx.console import Progress
+from rlx.runs.folder import RunDir
+from rlx.runs.recorder import RunRecorder, Told
+from rlx.runs.tracking import Figures
+from rlx.specs.unlearn import ResolvedUnlearn
+
+
+class UnlearnView:
+    """Loss, forgetting and utility."""
+
+    def __init__(self) -> None:
+        self.curve: list[float] = []
+        self._evaluated: dict[str, str] = {}
+
+    def remember(self, record: Figures) -> None:
+        """Take in one record."""
+        if "eval/forgetting" in record:
+            self.curve.append(float(record["eval/forgetting"]))
+            self._evaluated = {
+                "forgetting": f"{record['eval/forgetting']:.3f} at update {int(record['step'])}",
+                "utility": f"{record['eval/utility']:.3f}",
+            }
+
+    def facts(self, record: Figures) -> Mapping[str, str]:
+        """Names and values to show beside the progress bar."""
+        loss = {"loss": f"{record['train/loss']:.3f}"} if "train/loss" in record else {}
+        return {**self._evaluated, **loss}
+
+
+def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
+    """The recorder of an unlearning run; how many updates there will be is known later."""
+    spec = resolved.spec
+    tags = {
+        "rlx.method": spec.method.name,
+        "rlx.seed": str(spec.seed),
+        "rlx.model": spec.model.path,
+        "rlx.version": resolved.version,
+    }
+    told = Told(spec, spec.tracker, tags)
+    return RunRecorder(folder, told, UnlearnView(), Progress(f"rlx {folder.run_id}", total=0, unit="update"))

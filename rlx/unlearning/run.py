@@ -1,0 +1,206 @@
+"""Resolved unlearning experiments in this process: train, choose, attack, certify, and lay methods side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlx.console import print_out, table
+from rlx.engine.export import save_trained
+from rlx.engine.processes import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
+from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.recorder import RunRecorder, Silent
+from rlx.runs.samples import write_samples
+from rlx.runs.tracking import read_metrics
+from rlx.specs.reading import validate
+from rlx.specs.unlearn import ResolvedUnlearn
+from rlx.unlearning.build import Assembled, build_unlearn
+from rlx.unlearning.certificate import certificate, page
+from rlx.unlearning.display import unlearn_recorder
+from rlx.unlearning.loop import unlearn
+from rlx.unlearning.outcome import Conclusion, choose, conclude, sample_table
+
+Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
+"""A resolved experiment and what the person wrote."""
+FORGET_FIGURES = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
+KEPT_FIGURES = ("model_utility", "retain_Prob", "retain_ROUGE")
+
+
+def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = False, team: Team | None = None) -> int:
+    """Run experiments one after the other and end with a table and a picture.
+
+    Args:
+        experiments: the first is the one asked for, the others are laid beside it.
+        runs: folder of all runs.
+        fresh: forget what these runs have done.
+        team: the processes that share the work; this one alone by default.
+
+    Returns:
+        The exit code: 0 when all are complete, 130 when asked to stop.
+    """
+    team = team or Team()
+    team.check()
+    folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
+    for (resolved, content), folder in zip(experiments, folders, strict=True):
+        if fresh and team.node_rank == 0:
+            with folder.locked():
+                folder.clear()
+        code = _run_one(resolved, content, folder, team)
+        if code:
+            return code
+    if rank() == 0 and team.node_rank == 0:
+        tell_end([resolved for resolved, _ in experiments], folders)
+    return 0
+
+
+def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: Team) -> int:
+    """One experiment in this process, or in those that the launcher starts; the exit code."""
+    if team.node_rank == 0 and rank() == 0:
+        folder.create(content, resolved.model_dump_json(indent=2))
+        with folder.locked():
+            if not folder.summary.exists():
+                folder.update(resolved.model_dump_json(indent=2))
+                if team.size == 1 or launched():
+                    return 0 if work(resolved, folder) else STOPPED
+    if folder.summary.exists():
+        return 0
+    if launched():
+        return 0 if work(resolved, folder) else STOPPED
+    return launch("rlx.unlearning.run", folder.root, team)
+
+
+def worker(root: Path) -> int:
+    """One process of several: its spec is the run folder's."""
+    die_with_launcher()
+    folder = RunDir(root)
+    resolved = validate(read_json(folder.resolved), ResolvedUnlearn)
+    if rank():
+        return 0 if work(resolved, folder) else STOPPED
+    with folder.locked():
+        return 0 if work(resolved, folder) else STOPPED
+
+
+def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
+    """One experiment to its certificate; False when it was asked to stop."""
+    first = rank() == 0
+    recorder = unlearn_recorder(resolved, folder) if first else Silent()
+    status = "FAILED"
+    try:
+        made = build_unlearn(resolved, folder, recorder)
+        if isinstance(recorder, RunRecorder):
+            recorder.expect(resolved.spec.epochs * made.parts.updates_an_epoch)
+        with made.parts.stop.handling():
+            complete = unlearn(made.parts)
+        status = "FINISHED" if complete else "KILLED"
+        if complete:
+            selected, within = choose(made.parts)
+            save_trained(made.parts.engine, made.parts.subject.tokenizer, folder)
+            recorder.note(f"checkpoint of update {selected} chosen; measuring and attacking it")
+            conclusion = conclude(made.parts, made.loaders, selected, within)
+            if first:
+                _write_end(resolved, folder, made, conclusion)
+        elif first:
+            recorder.note(f"stopped; the same command goes on from here ({folder.root})")
+    finally:
+        recorder.close(status)
+    return complete
+
+
+def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, conclusion: Conclusion) -> None:
+    """Samples, certificate and, last, the summary that marks the run as complete."""
+    write_samples(sample_table(conclusion), folder.sample_part(conclusion.selected_step))
+    validation = {request.id for request in made.parts.validation}
+    content = certificate(resolved, made.requests, made.report, conclusion, folder.model, validation)
+    write_atomically(folder.certificate, json.dumps(content, indent=2, allow_nan=False))
+    write_atomically(folder.certificate.with_suffix(".html"), page(content))
+    records = read_metrics(folder.metrics)
+    summary = {
+        "method": resolved.spec.method.name,
+        "verdict": conclusion.verdict,
+        "selected_step": conclusion.selected_step,
+        "within_budget": conclusion.within_budget,
+        "seconds": round(sum(r.get("time/step", 0.0) for r in records) + records[0].get("time/eval", 0.0), 1),
+        "aggregates": content["aggregates"],
+        "attacks": content["attacks"],
+        "curve": [[r["step"], r["eval/forgetting"], r["eval/utility"]] for r in records if "eval/utility" in r],
+    }
+    write_atomically(folder.summary, json.dumps(summary, indent=2))
+
+
+def tell_end(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
+    """The table of methods, the picture, and where everything is."""
+    summaries = [read_json(folder.summary) for folder in folders]
+    aggregates = summaries[0]["aggregates"]
+    models = {"original": aggregates["before"], "retain model": aggregates["retain_model"]}
+    models |= {summary["method"]: summary["aggregates"]["after"] for summary in summaries}
+    budget = resolved[0].spec.evaluation.utility_budget
+    for title, wanted in (
+        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_FIGURES),
+        (f"kept: checkpoints were chosen within {budget:.0%} of the original's utility", KEPT_FIGURES),
+    ):
+        names = [name for name in wanted if name in aggregates["before"]]
+        rows = [[model, *(_cell(figures[name]) for name in names)] for model, figures in models.items() if figures]
+        print_out(table(title, ["model", *names], rows))
+    for summary in summaries:
+        if not summary["within_budget"]:
+            print_out(f"{summary['method']}: no checkpoint kept the utility; the last one is shown")
+    quality = summaries[0]["aggregates"]["after"]
+    if "forget_quality" in quality:
+        n = int(quality["forget_quality_n"]["value"])
+        lines = [
+            f"{s['method']}: p {s['aggregates']['after']['forget_quality']['value']:.3g}, "
+            f"D {s['aggregates']['after']['forget_quality_D']['value']:.3f}"
+            for s in summaries
+        ]
+        print_out(f"forget quality (KS, n = {n}; p is a step function of D and does not rank): " + "; ".join(lines))
+    attacks = [[s["method"], *(_recovered(attack) for attack in s["attacks"])] for s in summaries]
+    if summaries[0]["attacks"]:
+        names = [attack["name"] for attack in summaries[0]["attacks"]]
+        print_out(table("share of the lost knowledge that attacks bring back", ["method", *names], attacks))
+    for summary in summaries:
+        print_out(f"{summary['method']}: {summary['verdict']}")
+    draw(summaries, folders[0].picture)
+    print_out(f"picture      {folders[0].picture}")
+    for folder in folders:
+        print_out(f"certificate  {folder.certificate.with_suffix('.html')}")
+
+
+def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Forgetting against utility, each method's checkpoints as a line from the original."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for summary in summaries:
+        forgetting, utility = [p[1] for p in summary["curve"]], [p[2] for p in summary["curve"]]
+        (line,) = axes.plot(forgetting, utility, marker="o", markersize=3, label=summary["method"])
+        chosen = [p for p in summary["curve"] if p[0] == summary["selected_step"]]
+        axes.plot([p[1] for p in chosen], [p[2] for p in chosen], "*", markersize=14, color=line.get_color())
+    retain = summaries[0]["aggregates"]["retain_model"]
+    if retain:
+        axes.axvline(1 - retain["forget_Q_A_Prob"]["value"], linestyle=":", color="gray", label="retain model")
+    axes.set(xlabel="forgetting: 1 - probability of the forgotten answers (validation half)", ylabel="utility")
+    axes.set_title("each point a checkpoint, the star the chosen one")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _cell(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _recovered(attack: Mapping[str, Any]) -> str:
+    share = attack["recovery"]
+    if share["value"] is None:
+        return "nothing was lost"
+    if share["low"] is None:
+        return f"{share['value']:.0%} [not known]"
+    return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+if __name__ == "__main__":
+    run_worker(worker)

@@ -1,0 +1,257 @@
+"""Forget and retain examples to one optimiser update: views, denominators, objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from rlx.engine.hidden_state_hook import LayerTap
+from rlx.engine.step import Batch, Engine, Losses, Update
+from rlx.numerics.answers import Answers, Reference
+from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
+from rlx.numerics.logprobs import Head
+from rlx.numerics.terms import Counts, Term, count
+from rlx.registry import Method
+from rlx.unlearning.data.tokens import Example
+
+SIDES = ("forget", "alternate", "retain")
+Constants = Mapping[str, Tensor]
+"""Reference constants of one sequence by need: ``ref_nll`` [1], the others [n, ...]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of an update.
+
+    Example:
+        ``Row("forget", TokenSequence((3, 7), (9, 2)), labelled=(True, True), sensitive=(True, False), constants={})``
+    """
+
+    side: str
+    sequence: TokenSequence
+    labelled: tuple[bool, ...]
+    sensitive: tuple[bool, ...]
+    constants: Constants
+
+
+@dataclass(frozen=True, slots=True)
+class UnlearnStep:
+    """One update's sequences with what the method reads of them; its ``read`` runs inside the model's forward.
+
+    Example:
+        ``UnlearnStep(method, rows, needs, frozen_head=True)``
+    """
+
+    method: Method
+    rows: Sequence[Row]
+    needs: frozenset[str]
+    reference_head: Head | None = None
+    """The output layer before training; ``None`` when it is frozen, and so the model's own."""
+    mean_row_d: Tensor | None = None
+    """Mean row of the frozen head."""
+    tap: LayerTap | None = None
+    micro_total: int = 0
+    """Micro-batches of the update over all processes, when each is averaged by itself; 0 averages over the update."""
+
+    def read(self, hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:
+        """The method's terms of one micro-batch."""
+        layer_nd = None if self.tap is None else self.tap.at(tokens.rows_n, tokens.columns_n)
+        terms = self._terms(tokens, hidden_nd, head, layer_nd)
+        sums = {f"{term.name}/{unit_of(term)}": (term.values.detach() * term.mask).sum() for term in terms}
+        if not self.micro_total:
+            return Losses(terms, sums)
+        counts = {term.name: count([term.mask]) for term in terms}
+        terms = [replace(term, weight=term.weight / self.micro_total) for term in terms]
+        return Losses(terms, sums, counts=counts)
+
+    def counts(self, engine: Engine) -> dict[str, Counts]:
+        """Denominators of every term over the update, on all processes, from the masks alone."""
+        own: dict[str, Counts] = {}
+        if self.rows:
+            tokens = collate([row.sequence for row in self.rows], members=range(len(self.rows)))
+            nothing_n1 = torch.zeros((len(tokens.targets_n), 1))
+            terms = self._terms(tokens, nothing_n1, Head(torch.ones((1, 1))), nothing_n1, dry=True)
+            own = {term.name: count([term.mask]) for term in terms}
+        every = engine.gather([own])
+        names = {name for counts in every for name in counts}
+        return {
+            name: Counts(
+                sum(counts[name].tokens for counts in every if name in counts),
+                sum(counts[name].sequences for counts in every if name in counts),
+            )
+            for name in sorted(names)
+        }
+
+    def _terms(
+        self, tokens: TokenBatch, hidden_nd: Tensor, head: Head, layer_nd: Tensor | None, dry: bool = False
+    ) -> list[Term]:
+        views = {side: self._view(side, tokens, hidden_nd, head, layer_nd, dry) for side in SIDES}
+        forget = replace(views["forget"], alternate=views["alternate"] if "alternate" in self.needs else None)
+        retain = views["retain"]
+        if dry:
+            forget, retain = forget.dry(), retain.dry()
+        terms: list[Term] = self.method.component.fn(forget, retain, self.method.hyper)
+        return terms
+
+    def _view(
+        self, side: str, tokens: TokenBatch, hidden_nd: Tensor, head: Head, layer_nd: Tensor | None, dry: bool
+    ) -> Answers:
+        """One side's sequences of a micro-batch, holding what the method declared and no more."""
+        device = tokens.mask_bt.device
+        places = [place for place, member in enumerate(tokens.members) if self.rows[member].side == side]
+        chosen_b = torch.tensor(places, dtype=torch.long, device=device)
+        chosen_n = torch.isin(tokens.rows_n, chosen_b)
+        rows = [self.rows[tokens.members[place]] for place in places]
+        declared = side_needs(self.needs, "forget" if side == "alternate" else side)
+
+        def flags(values: list[bool]) -> Tensor:
+            return torch.tensor(values, dtype=torch.bool, device=device)
+
+        labelled = flags([flag for row in rows for flag in row.labelled]) if "all_positions" in declared else None
+        sensitive = flags([flag for row in rows for flag in row.sensitive]) if "sensitive" in declared else None
+        return Answers(
+            mask_bt=tokens.mask_bt[chosen_b],
+            labels_n=tokens.targets_n[chosen_n],
+            hidden_nd=hidden_nd[chosen_n],
+            head=head,
+            labelled_n=labelled,
+            sensitive_n=sensitive,
+            layer_nd=layer_nd[chosen_n] if layer_nd is not None and "layer" in declared else None,
+            reference=Reference() if dry else self._reference(rows, head, declared, device),
+            mean_row_d=self.mean_row_d,
+        )
+
+    def _reference(self, rows: list[Row], head: Head, declared: set[str], device: torch.device) -> Reference:
+        def joined(need: str) -> Tensor | None:
+            if need not in declared or not rows:
+                return None
+            return torch.cat([row.constants[need] for row in rows]).to(device)
+
+        if not rows:
+            return _nothing(declared, head, torch.zeros(0, device=device))
+        return Reference(
+            nll_b=joined("ref_nll"),
+            topk_nk=joined("ref_topk"),
+            argmax_n=joined("ref_argmax"),
+            label_logit_n=joined("ref_label_logit"),
+            layer_nd=joined("ref_layer"),
+            hidden_nd=joined("ref_hidden"),
+            head=(self.reference_head or detached(head)) if "ref_hidden" in declared else None,
+        )
+
+
+def detached(head: Head) -> Head:
+    """The same output layer as a constant."""
+    return replace(
+        head, weight_vd=head.weight_vd.detach(), bias_v=None if head.bias_v is None else head.bias_v.detach()
+    )
+
+
+def _nothing(declared: set[str], head: Head, empty_n: Tensor) -> Reference:
+    """Constants of a micro-batch without this side, in shapes that every method can work on."""
+    ids_n, states_nd = empty_n.long(), empty_n[:, None].expand(0, head.weight_vd.shape[1])
+    return Reference(
+        nll_b=empty_n if "ref_nll" in declared else None,
+        topk_nk=ids_n[:, None] if "ref_topk" in declared else None,
+        argmax_n=ids_n if "ref_argmax" in declared else None,
+        label_logit_n=empty_n if "ref_label_logit" in declared else None,
+        layer_nd=states_nd if "ref_layer" in declared else None,
+        hidden_nd=states_nd if "ref_hidden" in declared else None,
+        head=head if "ref_hidden" in declared else None,
+    )
+
+
+def side_needs(needs: frozenset[str], side: str) -> set[str]:
+    """What was declared for one side: ``{"forget.ref_nll"}`` gives ``{"ref_nll"}`` for forget."""
+    return {need.removeprefix(f"{side}.") for need in needs if need.startswith(f"{side}.")}
+
+
+def example_row(side: str, example: Example, constants: Constants) -> Row:
+    """An example's labelled tokens as a row."""
+    sequence = example.encoded.sequence
+    if side == "alternate":
+        if example.alternate is None:
+            raise ValueError(f"request {example.request.id} has no alternate")
+        sequence = example.alternate
+    sensitive = example.encoded.sensitive if side == "forget" else (False,) * len(sequence.response)
+    return Row(side, sequence, (True,) * len(sequence.response), sensitive, constants)
+
+
+def widened(row: Row, width: int, pad_id: int) -> Row:
+    """The row with every position read, prompt and padding up to ``width`` tokens included.
+
+    A token of padding stands behind the last one, so that the last position has something to predict too.
+    """
+    ids = (*row.sequence.prompt, *row.sequence.response)
+    before = len(row.sequence.prompt) - 1
+    behind = width - len(ids)
+    padding = (pad_id,) * (behind + 1)
+    return Row(
+        row.side,
+        TokenSequence(ids[:1], (*ids[1:], *padding)),
+        labelled=(*(False,) * before, *row.labelled, *(False,) * (behind + 1)),
+        sensitive=(*(False,) * before, *row.sensitive, *(False,) * (behind + 1)),
+        constants={need: value if need == "ref_nll" else value[:width] for need, value in row.constants.items()},
+    )
+
+
+def plan_of(rows: Sequence[Row], max_tokens: int, paired: bool, micro: int) -> list[list[int]] | None:
+    """Which rows meet in a micro-batch; ``None`` leaves it to the engine.
+
+    Args:
+        rows: the update's rows.
+        max_tokens: token budget of a micro-batch.
+        paired: an alternate must meet its forget sequence (they stand in the same order).
+        micro: forget sequences of a micro-batch that is averaged by itself, with its share of the others; 0 for none.
+    """
+    by_side = {side: [i for i, row in enumerate(rows) if row.side == side] for side in SIDES}
+    if micro:
+        cuts = range(-(-len(by_side["forget"]) // micro))
+        shares = {side: -(-len(members) // max(len(cuts), 1)) for side, members in by_side.items()}
+        return [[i for s in SIDES for i in by_side[s][cut * shares[s] : (cut + 1) * shares[s]]] for cut in cuts]
+    if not paired:
+        return None
+    units = [list(pair) for pair in zip(by_side["forget"], by_side["alternate"], strict=True)]
+    units += [[i] for i in by_side["retain"]]
+    lengths = [sum(len(rows[i].sequence) for i in unit) for unit in units]
+    return [[i for u in chosen for i in units[u]] for chosen in micro_batches(lengths, max_tokens)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An update and the mean of each of its terms.
+
+    Example:
+        ``Outcome(update, means={"forget": 3.1, "retain": 0.2})``
+    """
+
+    update: Update
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+def update_once(engine: Engine, step: UnlearnStep, plan: list[list[int]] | None) -> Outcome:
+    """One optimiser update of ``step`` on this process's rows."""
+    counts = step.counts(engine)
+    update = engine.update(
+        Batch(
+            sequences=[row.sequence for row in step.rows],
+            read=step.read,
+            objective=lambda losses, tokens, rows: losses,
+            counts=counts,
+            plan=plan,
+        )
+    )
+    means = {}
+    for name, tally in counts.items():
+        for unit, number in (("tokens", tally.tokens), ("sequences", tally.sequences)):
+            if f"{name}/{unit}" in update.sums:
+                means[name] = update.sums[f"{name}/{unit}"] / max(number, 1)
+    return Outcome(update, means)
+
+
+def unit_of(term: Term) -> str:
+    """What a term is averaged over."""
+    return "sequences" if term.values.dim() == 1 else "tokens"

@@ -1,0 +1,1 @@
+"""The Ray cluster backend: translation of a spec to verl, its limits, and the plugin."""

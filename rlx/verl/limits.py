@@ -1,0 +1,91 @@
+"""What verl cannot do, and what it does in another way than the local backend."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from rlx.errors import UserError
+from rlx.registry import Component
+from rlx.specs.train import Spec
+
+ADVANTAGES = {"grpo": ("grpo", True), "dr_grpo": ("grpo", False), "rloo": ("rloo", False)}
+"""Our advantages as verl's estimator and whether it divides by the deviation."""
+
+
+def check_translatable(spec: Spec, component: Component) -> None:
+    """Refuse what verl has no place for.
+
+    Raises:
+        UserError: naming the key, why, and what to do.
+    """
+    if reason := untranslatable(component):
+        raise _refused(f"algorithm.name={spec.algorithm.name}", reason, "take another loss")
+    optim, lora = spec.optim, spec.model.lora
+    per_rollout = spec.batch.updates_per_rollout
+    refusals = [
+        (spec.advantage.name not in ADVANTAGES, f"advantage.name={spec.advantage.name}",
+         "verl whitens over tokens, which weighs a sample by its length", "choices: " + ", ".join(ADVANTAGES)),
+        (spec.reward.mask_truncated, "reward.mask_truncated=true", "verl has no such mask",
+         "set reward.overlong_buffer instead"),
+        (optim.schedule == "linear", "optim.schedule=linear", "verl decays by cosine or not at all",
+         "choices: constant, cosine"),
+        (bool(optim.warmup_updates % per_rollout), f"optim.warmup_updates={optim.warmup_updates}",
+         "verl's learning rate moves once a rollout", f"set a multiple of batch.updates_per_rollout={per_rollout}"),
+        (lora is not None and lora.dropout > 0, "model.lora.dropout", "verl's adapters have none", "set it to 0"),
+        (lora is not None and lora.alpha != int(lora.alpha), "model.lora.alpha", "verl takes whole ones", "round it"),
+        (spec.model.revision is not None, f"model.revision={spec.model.revision}", "verl takes a folder or a hub id",
+         "download that revision and give its folder as model.path"),
+        (spec.batch.max_tokens < spec.data.max_prompt_tokens + spec.rollout.max_new_tokens,
+         f"batch.max_tokens={spec.batch.max_tokens}", "a micro-batch of verl's has to hold the longest sequence",
+         f"set at least {spec.data.max_prompt_tokens + spec.rollout.max_new_tokens}"),
+    ]  # fmt: skip
+    for refused, key, reason, fix in refusals:
+        if refused:
+            raise _refused(key, reason, fix)
+
+
+def untranslatable(component: Component) -> str:
+    """Why a policy loss cannot go through verl; empty when it can."""
+    if component.whole_batch is not None:
+        return "it reads a statistic of the whole optimiser batch, and verl hands a loss one micro-batch"
+    if "entropy" in component.needs:
+        return "it reads the tokens' entropies, and verl hands a loss none"
+    return ""
+
+
+def check_installed() -> None:
+    """Refuse to go on without verl.
+
+    Raises:
+        UserError: saying how to install it.
+    """
+    missing = [name for name in ("verl", "ray") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"backend is verl, and {missing[0]} is not installed",
+            fix="run: pip install 'rlx[verl]' && pip install --no-deps verl==0.9.1",
+            exit_code=1,
+        )
+
+
+def differences(spec: Spec) -> list[str]:
+    """Where verl's run differs from the local backend's of the same spec."""
+    notes = [
+        "this path has been run end to end on a CPU only, never on GPUs (docs/scale.md)",
+        "verl saves the trained model in bfloat16",
+    ]
+    if spec.optim.warmup_updates:
+        notes.append("verl's warm-up starts at 0 and rises once a rollout")
+    if spec.optim.schedule == "cosine":
+        notes.append("verl's learning rate falls once a rollout, not once an update")
+    if spec.optim.weight_decay:
+        notes.append("verl's weight decay does not spare norms and biases")
+    if spec.rollout.dynamic_sampling:
+        notes.append("verl samples until the batch is full; rollout.dynamic_tries bounds the passes over the data")
+    if spec.evaluation.every:
+        notes.append("verl evaluates sampled accuracy only, no greedy one")
+    return notes
+
+
+def _refused(key: str, reason: str, fix: str) -> UserError:
+    return UserError(f"{key} does not go with backend=verl: {reason}", fix=f"{fix}, or set backend=local")

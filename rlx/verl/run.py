@@ -1,0 +1,240 @@
+"""A run through verl: data out, verl's trainer on Ray, figures and the trained model back into the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlx.data.prompts import Prompt, prompt_indices
+from rlx.engine.model import load_tokenizer
+from rlx.engine.processes import STOPPED
+from rlx.errors import UserError
+from rlx.rl.build import load_data
+from rlx.rl.display import finish, tell_end, train_recorder
+from rlx.runs.folder import RunDir
+from rlx.runs.recorder import RunRecorder
+from rlx.runs.tracking import read_metrics
+from rlx.specs.train import Data, Resolved
+from rlx.verl.limits import check_installed
+from rlx.verl.translate import PLUGIN, Translation, translate
+
+SOURCE = "rlx"
+"""What verl calls our data."""
+POLL = 1.0
+"""Seconds between looks at verl's log."""
+RENAMED = {
+    "critic/score/mean": "train/reward",
+    "critic/rewards/mean": "train/shaped_reward",
+    "response_length/mean": "train/response_tokens",
+    "response_length/max": "train/response_tokens_max",
+    "actor/entropy": "policy/entropy",
+    "actor/pg_loss": "optim/loss",
+    "actor/grad_norm": "optim/grad_norm",
+    "actor/lr": "optim/lr",
+    "perf/throughput": "time/tokens_per_s",
+    "timing_s/step": "time/step",
+    f"val-core/{SOURCE}/acc/mean@1": "eval/sampled_accuracy",
+}
+"""verl's names of figures that a local run has too; ``actor/rlx/x`` is ``policy/x``, all others keep theirs.
+
+Its ``response_length/clip_ratio`` is not our ``train/truncated``: it counts the responses that are as long as the
+batch's longest one.
+"""
+OWN = "actor/rlx/"
+"""What the plug-in puts before the statistics of our losses."""
+SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        ("extra_info", pa.struct([("index", pa.int64()), ("id", pa.string())])),
+    ]
+)
+
+
+def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int:
+    """Start a run through verl, or go on with it.
+
+    Returns:
+        The exit code: verl's, 0 when the run is complete, 130 when it was asked to stop.
+    """
+    check_installed()
+    folder.create(content, resolved.model_dump_json(indent=2))
+    with folder.locked():
+        if folder.summary.exists():
+            tell_end(resolved, folder, again=True)
+            return 0
+        folder.update(resolved.model_dump_json(indent=2))
+        template, problems = prepare(resolved, folder)
+        translation = translate(resolved, folder, template)
+        recorder = train_recorder(resolved, folder)
+        status = "FAILED"
+        try:
+            for note in translation.notes:
+                recorder.note(f"verl: {note}")
+            code = _follow(translation, resolved, folder, recorder, problems)
+            status = {0: "FINISHED", STOPPED: "KILLED"}.get(code, "FAILED")
+        finally:
+            recorder.close(status)
+        if code == 0:
+            bring_back(resolved, folder)
+            tell_end(resolved, folder)
+        elif code != STOPPED:
+            raise UserError(f"verl ended with exit code {code}", fix=f"read {folder.log}", exit_code=1)
+        return code
+
+
+def prepare(resolved: Resolved, folder: RunDir) -> tuple[str | None, int]:
+    """Write both parquet files.
+
+    Training rows stand in the order in which the local backend would draw them, every epoch shuffled anew.
+
+    Returns:
+        A chat template for verl where ours is not used, and the number of held-out prompts.
+    """
+    spec = resolved.spec
+    tokenizer = load_tokenizer(resolved.model_folder, spec.model)
+    data, held_out = load_data(resolved, tokenizer)
+    folder.verl.root.mkdir(parents=True, exist_ok=True)
+    order = prompt_indices(len(data.prompts), spec.seed, 0, spec.steps * spec.batch.prompts)
+    write_rows([data.prompts[i] for i in order], spec.data, folder.verl.train)
+    # verl reads a validation file even when it never validates.
+    write_rows(held_out.prompts or data.prompts[:1], spec.data, folder.verl.validation)
+    return plain_template(spec.data, tokenizer), len(held_out.prompts)
+
+
+def write_rows(prompts: Sequence[Prompt], data: Data, path: Path) -> None:
+    """Prompts in verl's schema: a chat, the gold answer, and which prompt it is."""
+    system = [{"role": "system", "content": data.system}] if data.system else []
+    rows = [
+        {
+            "data_source": SOURCE,
+            "prompt": [*system, {"role": "user", "content": prompt.question + data.suffix}],
+            "ability": "reasoning",
+            "reward_model": {"style": "rule", "ground_truth": prompt.answer},
+            "extra_info": {"index": number, "id": prompt.id},
+        }
+        for number, prompt in enumerate(prompts)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+
+
+def plain_template(data: Data, tokenizer: Any) -> str | None:
+    """A template that writes messages as our plain prompts are; None where the tokenizer's own is used.
+
+    Raises:
+        UserError: when the tokenizer puts other tokens than its first one around a text.
+    """
+    if data.chat != "never" and tokenizer.chat_template:
+        return None
+    around = tokenizer("")["input_ids"]
+    if around not in ([], [tokenizer.bos_token_id]):
+        raise UserError(
+            f"the tokenizer puts {len(around)} special tokens around a plain prompt, and verl has no plain prompts",
+            fix="use a model with a chat template, or set backend=local",
+        )
+    start = tokenizer.bos_token if around else ""
+    return start + "{% for m in messages %}{{ m['content'] }}{% if not loop.last %}\n\n{% endif %}{% endfor %}"
+
+
+def as_record(line: Mapping[str, Any], responses: int, problems: int) -> dict[str, float]:
+    """One line of verl's log under our names.
+
+    Args:
+        line: ``{"step": 3, "data": {...}}``.
+        responses: sampled a step.
+        problems: held-out prompts.
+    """
+    record: dict[str, float] = {"step": int(line["step"])}
+    for name, value in line["data"].items():
+        if not isinstance(value, (int, float)):
+            continue
+        own = name.startswith(OWN)
+        ours = RENAMED.get(name) or (f"policy/{name.removeprefix(OWN)}" if own else f"verl/{name}")
+        record[ours] = float(value)
+    if "train/response_tokens" in record:
+        record["train/tokens"] = round(record["train/response_tokens"] * responses)
+    if "eval/sampled_accuracy" in record:
+        record["eval/problems"] = problems
+    return record
+
+
+def bring_back(resolved: Resolved, folder: RunDir) -> None:
+    """The last checkpoint's model as the run's, then the summary that marks the run as complete.
+
+    Raises:
+        UserError: when verl has left no model.
+    """
+    source = folder.verl.model(resolved.spec.steps)
+    if not (source / "config.json").is_file() or not list(source.glob("*.safetensors")):
+        raise UserError(f"verl has left no model in {source}", fix=f"read {folder.log}", exit_code=1)
+    temporary = folder.model.with_name(".model")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(folder.model, ignore_errors=True)
+    temporary.rename(folder.model)
+    finish(folder)
+
+
+def _follow(translation: Translation, resolved: Resolved, folder: RunDir, recorder: RunRecorder, problems: int) -> int:
+    """Start verl and hand its figures on as they come; its exit code."""
+    _rewind(folder, recorder)
+    folder.verl.metrics.unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "VERL_USE_EXTERNAL_MODULES": PLUGIN,
+        "RLX_RESOLVED": str(folder.resolved.absolute()),
+        "VERL_FILE_LOGGER_PATH": str(folder.verl.metrics.absolute()),
+        "HYDRA_FULL_ERROR": "1",
+    }
+    responses = resolved.spec.batch.prompts * resolved.spec.rollout.samples_per_prompt
+    last = read_metrics(folder.metrics)[-1]["step"] if read_metrics(folder.metrics) else -1
+    with folder.log.open("a", encoding="utf-8") as log:
+        verl = subprocess.Popen(translation.command, stdout=log, stderr=log, cwd=folder.verl.root, env=environment)
+        try:
+            for line in _lines(folder.verl.metrics, verl):
+                record = as_record(line, responses, problems)
+                if record["step"] > last:
+                    recorder.write(record)
+        except KeyboardInterrupt:
+            verl.wait()
+            return STOPPED
+    return verl.returncode
+
+
+def _rewind(folder: RunDir, recorder: RunRecorder) -> None:
+    """Cut metrics.jsonl back to the checkpoint that verl goes on from."""
+    checkpoints = folder.verl.checkpoints
+    named = checkpoints / "latest_checkpointed_iteration.txt"
+    step = int(named.read_text().strip()) if named.is_file() else -1
+    kept = 0
+    lines = folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.is_file() else []
+    for line in lines:
+        if json.loads(line)["step"] > step:
+            break
+        kept += len(line)
+    recorder.rewind(kept)
+
+
+def _lines(path: Path, verl: subprocess.Popen[bytes]) -> Iterator[Mapping[str, Any]]:
+    """Every whole line of verl's log, as it is written, until verl has ended."""
+    taken = 0
+    while True:
+        ended = verl.poll() is not None
+        written = path.read_bytes()[taken:] if path.is_file() else b""
+        for line in written[: written.rfind(b"\n") + 1].splitlines(keepends=True):
+            taken += len(line)
+            yield json.loads(line)
+        if ended:
+            return
+        time.sleep(POLL)

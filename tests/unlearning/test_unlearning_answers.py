@@ -1,0 +1,140 @@
+"""What answers in an unlearning run: whose weights it holds, when it rests, and that a stale copy is found out."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlx.data.chat import encode
+from rlx.engine.step import Engine
+from rlx.errors import UserError
+from rlx.rollout.hf import HFSampler
+from rlx.rollout.sampler import Sampling
+from rlx.rollout.sync_check import TOLERANCES
+from rlx.runs.folder import RunDir
+from rlx.specs.resolve_unlearn import EMBEDDED, resolve_unlearn
+from rlx.specs.train import Data, Model, Optim
+from rlx.unlearning.attacks import attacked_rouge
+from rlx.unlearning.build import build_unlearn
+from rlx.unlearning.data.tokens import Template
+from rlx.unlearning.measures import Subject, answers, examine
+
+
+@dataclass
+class Copying:
+    """A sampler with a copy of the weights, as vLLM is one; ``stale`` keeps the first copy for ever."""
+
+    stale: bool = False
+    log: list[str] = field(default_factory=list)
+    held: HFSampler | None = None
+
+    def load_weights(self, model):
+        self.log.append("load")
+        if self.held is None or not self.stale:
+            self.held = HFSampler(copy.deepcopy(model))
+
+    def rest(self):
+        self.log.append("rest")
+
+    def sample(self, prompts, seeds, sampling):
+        self.log.append("sample")
+        return self.held.sample(prompts, seeds, sampling)
+
+
+def load(name="target"):
+    return AutoModelForCausalLM.from_pretrained(EMBEDDED / name, dtype=torch.float32)
+
+
+@pytest.fixture
+def subject():
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "target")
+    template = Template(lambda question: list(encode(question, Data(), tokenizer)), tokenizer.eos_token_id)
+    engine = Engine(load(), Model(), Optim(), total_updates=1, max_tokens=2048)
+    sampling = Sampling(0.0, 24, (tokenizer.eos_token_id,))
+    return Subject(engine, Copying(), tokenizer, template, sampling, TOLERANCES["float32"])
+
+
+@pytest.fixture
+def requests():
+    from rlx.unlearning.data.sets import load_sets
+
+    sets = load_sets(resolve_unlearn({}).spec.forget, 8)
+    return sets.forget[:8]
+
+
+def test_a_copy_answers_as_the_model_itself_and_rests_afterwards(subject, requests):
+    own = answers(replace(subject, sampler=HFSampler(), tolerance=None), requests)
+    assert answers(subject, requests) == own and any(own)
+    assert subject.sampler.log == ["load", "sample", "rest"]
+
+
+def test_another_models_answers_come_from_its_own_weights(subject, requests):
+    retain = load("retain")
+    by_copy = answers(replace(subject, model=retain), requests)
+    assert by_copy == answers(replace(subject, sampler=HFSampler(), tolerance=None, model=retain), requests)
+    assert by_copy != answers(subject, requests)
+
+
+@pytest.mark.parametrize("name", ["relearn", "quantize"])
+def test_an_attacked_models_answers_come_from_the_attacked_weights(subject, requests, name):
+    spec = resolve_unlearn({"optim": {"lr": 1e-2}, "evaluation": {"quantize_bits": 4}}).spec
+    halves = (requests[:4], requests[4:])
+    plain = replace(subject, sampler=HFSampler(), tolerance=None)
+    by_copy = attacked_rouge(name, load, subject, halves, spec)
+    assert by_copy.tolist() == attacked_rouge(name, load, plain, halves, spec).tolist()
+    if name == "relearn":  # four bits leave this model's answers as they are
+        assert by_copy.tolist() != attacked_rouge("none", load, subject, halves, spec).tolist()
+
+
+def test_a_stale_copy_stops_the_run_before_its_answers_are_used(subject, requests):
+    subject = replace(subject, sampler=Copying(stale=True))
+    assert examine(subject, {"forget": requests})
+    with torch.no_grad():
+        subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(1.5)
+    with pytest.raises(UserError, match="sampler and trainer part: .*evaluation.engine=hf"):
+        examine(subject, {"forget": requests})
+
+
+def test_the_engine_is_chosen_when_the_spec_is_resolved_and_the_reason_is_kept():
+    resolved = resolve_unlearn({})
+    assert resolved.spec.evaluation.engine == "hf" and resolved.engine_reason
+    asked = resolve_unlearn({"evaluation": {"engine": "vllm"}})
+    assert (asked.spec.evaluation.engine, asked.run_id != resolved.run_id) == ("vllm", True)
+    shared = resolve_unlearn({"evaluation": {"memory_share": 0.2}})
+    assert shared.run_id == resolved.run_id, "where vLLM lies changes no figure"
+
+
+class Notes:
+    offset = 0
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make test-vllm installs it)")
+def test_vllm_answers_as_transformers_do_before_and_after_an_attack(tmp_path):
+    made = {}
+    for engine in ("hf", "vllm"):
+        resolved = resolve_unlearn({"evaluation": {"engine": engine, "limit": 8}})
+        notes = Notes()
+        parts = build_unlearn(resolved, RunDir(tmp_path / engine), notes).parts
+        assert f"answering with {'vLLM' if engine == 'vllm' else 'transformers'}" in notes.said[0]
+        halves = (parts.validation[:4], parts.final[:8])
+        spec = resolved.spec.model_copy(update={"optim": resolved.spec.optim.model_copy(update={"lr": 1e-2})})
+        made[engine] = [
+            answers(parts.subject, parts.final),
+            answers(replace(parts.subject, model=load("retain")), parts.final),
+            attacked_rouge("relearn", load, parts.subject, halves, spec).tolist(),
+            attacked_rouge("prefix", load, parts.subject, halves, spec).tolist(),
+        ]
+    assert made["hf"] == made["vllm"]
+    assert made["hf"][0] != made["hf"][1]
