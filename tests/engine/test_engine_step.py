@@ -243,3 +243,16 @@ def test_adapters_train_alone_and_switch_off_to_the_initial_model(tmp_path):
     other = engine(lora=Lora(rank=4))
     load_weights(tmp_path / "step_000003", other)
     assert all(torch.equal(value, weights(other)[name]) for name, value in weights(made).items())
+
+
+def test_the_optimizer_step_counter_is_restored_on_its_parameters_device(tmp_path):
+    """Fused AdamW stops on CUDA when the counter stays on the CPU; the meta device takes CUDA's place here."""
+    saved = engine()
+    saved.update(batch())
+    save_checkpoint(tmp_path / "step_000001", saved, Position(1, 1, 0, 0), keep=2)
+    elsewhere = engine()
+    elsewhere.raw.to("meta").tie_weights()
+    load_checkpoint(tmp_path / "step_000001", elsewhere)
+    counters = [(parameter, state["step"]) for parameter, state in elsewhere.optimizer.state.items()]
+    assert counters and all(step.device == parameter.device for parameter, step in counters)
+    assert {parameter.device.type for parameter, _ in counters} == {"meta"}

@@ -1,0 +1,74 @@
+"""Decoding of grouped-query models: the same result as transformers' attention, without a copied cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from rlx.rollout.grouped_attention import NAME, grouped_decode, grouped_decoding
+from rlx.rollout.hf import HFSampler
+from rlx.rollout.sampler import Sampling
+
+
+class Layer(torch.nn.Module):
+    num_key_value_groups = 4
+    is_causal = True
+
+
+@pytest.mark.parametrize("new", [1, 5])
+@pytest.mark.parametrize("masked", ["none", "shared", "per head"])
+def test_grouped_decoding_equals_transformers_attention(new, masked):
+    torch.manual_seed(0)
+    query_bhtd = torch.randn(3, 8, new, 16, dtype=torch.float64)
+    key_bksd, value_bksd = (torch.randn(3, 2, 9, 16, dtype=torch.float64) for _ in range(2))
+    heads = {"none": 0, "shared": 1, "per head": 8}[masked]
+    mask = None if not heads else torch.rand(3, heads, new, 9) > 0.4
+    if mask is not None:
+        mask[..., 0] = True
+    options = {"dropout": 0.0, "scaling": 0.3}
+    ours, _ = grouped_decode(Layer(), query_bhtd, key_bksd, value_bksd, mask, **options)
+    theirs, _ = sdpa_attention_forward(Layer(), query_bhtd, key_bksd, value_bksd, mask, **options)
+    assert ours.shape == theirs.shape == (3, new, 8, 16)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def grouped_lm(implementation):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM._from_config(config, attn_implementation=implementation).eval()
+
+
+def test_a_masked_decode_step_copies_no_keys_per_query_head(monkeypatch):
+    """transformers' attention is entered for the prefill only; every decode step is grouped."""
+    lengths = []
+
+    def counted(module, query, *others, **options):
+        lengths.append(query.shape[2])
+        return sdpa_attention_forward(module, query, *others, **options)
+
+    monkeypatch.setattr("rlx.rollout.grouped_attention.sdpa_attention_forward", counted)
+    HFSampler(grouped_lm("sdpa")).sample([[5, 6, 7], [8, 9]], [[1, 2], [3]], Sampling(1.0, 6, ()))
+    assert lengths and all(length > 1 for length in lengths)
+
+
+def test_the_models_own_attention_returns_after_sampling_and_after_an_error():
+    lm = grouped_lm("sdpa")
+    with pytest.raises(RuntimeError), grouped_decoding(lm):
+        assert lm.config._attn_implementation == NAME
+        raise RuntimeError
+    assert lm.config._attn_implementation == "sdpa"
+
+
+def test_eager_attention_is_left_alone():
+    lm = grouped_lm("eager")
+    with grouped_decoding(lm):
+        assert lm.config._attn_implementation == "eager"
