@@ -29,7 +29,7 @@ def findings(tmp_path, program="", **environment):
 import json, pathlib, sys
 import rlx.cli.doctor
 {program}
-found = rlx.doctor.diagnose(pathlib.Path({str(tmp_path / "runs")!r}))
+found = rlx.cli.doctor.diagnose(pathlib.Path({str(tmp_path / "runs")!r}))
 print(json.dumps([[f.name, f.status, f.detail, f.fix] for f in found]))
 """
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
@@ -64,7 +64,7 @@ def test_a_hub_out_of_reach_is_a_warning_that_says_what_still_works(tmp_path):
 
 def test_what_is_missing_too_old_or_broken_is_named_with_its_fix_and_hides_nothing_else(tmp_path):
     program = """
-rlx.doctor.requires = lambda name: ["torch>=99", "nosuchpackage>=2", "pytest; extra == 'dev'"]
+rlx.cli.doctor.requires = lambda name: ["torch>=99", "nosuchpackage>=2", "pytest; extra == 'dev'"]
 sys.modules["torch"] = None
 """
     found = findings(tmp_path, program, HF_HUB_OFFLINE="1")
