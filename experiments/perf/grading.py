@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlx.registry import get
 from rlx.rewards.grade import grade
-from rlx.rewards.symbolic_pool import Court
+from rlx.rewards.symbolic_pool import SymbolicPool
 
 
 def pair(kind: str, draw: random.Random) -> tuple[str, str]:
@@ -33,12 +33,12 @@ def pair(kind: str, draw: random.Random) -> tuple[str, str]:
     return forms[kind]
 
 
-def rate(pairs: list[tuple[str, str]], court: Court, repeats: int) -> float:
+def rate(pairs: list[tuple[str, str]], pool: SymbolicPool, repeats: int) -> float:
     """Median of pairs a second; each repeat takes its own share of the pairs."""
     reward, share, rates = get("reward", "rlx").fn, len(pairs) // repeats, []
     for start in range(0, share * repeats, share):
         began = time.perf_counter()
-        grade(reward, pairs[start : start + share], court)
+        grade(reward, pairs[start : start + share], pool)
         rates.append(share / (time.perf_counter() - began))
     return statistics.median(rates)
 
@@ -50,15 +50,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="the table")
     arguments = parser.parse_args()
     draw = random.Random(0)
-    court = Court(workers=1)
+    pool = SymbolicPool(workers=1)
     try:
-        grade(get("reward", "rlx").fn, [pair("root", draw)], court)  # starts the worker
+        grade(get("reward", "rlx").fn, [pair("root", draw)], pool)  # starts the worker
         rates = {
-            kind: rate([pair(kind, draw) for _ in range(arguments.pairs * times)], court, 5)
+            kind: rate([pair(kind, draw) for _ in range(arguments.pairs * times)], pool, 5)
             for kind, times in (("fraction", 1), ("root", 1), ("half-open interval", 1), ("text", 50))
         }
     finally:
-        court.close()
+        pool.close()
     text = (
         "# Grading\n\n"
         f"`python experiments/perf/grading.py --pairs {arguments.pairs}`, {datetime.date.today()}, CPU "

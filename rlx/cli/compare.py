@@ -30,7 +30,7 @@ def compare(
 
     A study's missing runs are trained and evaluated first; killed, the same command goes on.
     """
-    from rlx.compare.run import Places, Request, compare_runs, compare_study, run_study, tell_plan
+    from rlx.compare.run import Places, Request, compare_runs, compare_study, print_plan, run_study
 
     places = Places(runs_dir, out)
     studies = [name for name in targets or [] if name.endswith((".yaml", ".yml"))]
@@ -39,7 +39,7 @@ def compare(
             raise UserError(f"{studies[0]} is a study, and more is named beside it", fix="give the study alone")
         study = _study(Path(studies[0]), baseline)
         if plan:
-            tell_plan(study, places, jobs)
+            print_plan(study, places, jobs)
             return
         failed = run_study(study, places, jobs, launcher=launcher)
         compare_study(study, failed, places, force)

@@ -29,7 +29,7 @@ from rlx.cli.options import (
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
-    from rlx.engine.processes import Team
+    from rlx.engine.processes import ProcessLayout
     from rlx.specs.train import Resolved
 
 
@@ -100,10 +100,10 @@ def train(
 
     resolved = resolve(content)
     if dry_run or plan:
-        _tell_resolved(resolved, runs_dir)
+        _print_resolved(resolved, runs_dir)
         return
 
-    from rlx.engine.processes import Team
+    from rlx.engine.processes import ProcessLayout
 
     if profile and resolved.spec.backend == "verl":
         raise UserError(
@@ -111,10 +111,14 @@ def train(
         )
     if profile and resolved.spec.steps < 2:
         raise UserError("--profile needs a step to warm up and one to look at, and steps is 1", fix="give --steps 3")
-    raise typer.Exit(_run(resolved, content, runs_dir, Team(processes, nodes, node_rank, master), fresh, profile))
+    raise typer.Exit(
+        _run(resolved, content, runs_dir, ProcessLayout(processes, nodes, node_rank, master), fresh, profile)
+    )
 
 
-def _run(resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: Team, fresh: bool, profile: bool) -> int:
+def _run(
+    resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: ProcessLayout, fresh: bool, profile: bool
+) -> int:
     """Hand the experiment to its backend; the exit code."""
     from rlx.engine.processes import launched
     from rlx.runs.folder import RunDir
@@ -144,7 +148,7 @@ def _refuse(given: dict[str, bool], backend: str) -> None:
         )
 
 
-def _tell_resolved(resolved: Resolved, runs_dir: Path) -> None:
+def _print_resolved(resolved: Resolved, runs_dir: Path) -> None:
     """The resolved experiment, and with verl its command, which holds the whole configuration."""
     import yaml
 

@@ -104,9 +104,9 @@ def unlearn(
             typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
         return
 
-    from rlx.engine.processes import Team, launched
+    from rlx.engine.processes import ProcessLayout, launched
     from rlx.unlearning.run import run_unlearn
 
     if fresh and launched():
         raise UserError("--fresh would be done by every process of the launcher", fix="remove the run's folder first")
-    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, Team(processes, nodes, node_rank, master)))
+    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, ProcessLayout(processes, nodes, node_rank, master)))

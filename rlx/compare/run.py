@@ -90,12 +90,12 @@ def run_only(content: Mapping[str, Any], command: str, places: Places, jobs: int
             f"study {study.name} has command: {study.command}", fix=f"start it with rlx {study.command} or rlx compare"
         )
     if plan:
-        tell_plan(study, places, jobs)
+        print_plan(study, places, jobs)
         return 0
     return 1 if run_study(study, places, jobs, measure=False, launcher=launcher) else 0
 
 
-def tell_plan(study: StudySpec, places: Places, jobs: int) -> None:
+def print_plan(study: StudySpec, places: Places, jobs: int) -> None:
     """What would be done, and about how long it would take."""
     runs = planned(study, places.runs)
     rows = [[run.folder.run_id, run.state, f"{run.progress:.0%}"] for run in runs]

@@ -19,12 +19,12 @@ STOPPED = 130
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessLayout:
     """The processes that share a run.
 
     Example:
         two machines with eight GPUs each, as the second sees it:
-        ``Team(processes=8, nodes=2, node_rank=1, master="10.0.0.1:29500")``
+        ``ProcessLayout(processes=8, nodes=2, node_rank=1, master="10.0.0.1:29500")``
     """
 
     processes: int = 1
@@ -74,7 +74,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def launch(module: str, folder: Path, team: Team) -> int:
+def launch(module: str, folder: Path, team: ProcessLayout) -> int:
     """Start this machine's processes, each running ``python -m module folder``, and wait for them.
 
     torch's elastic launcher is the one that accelerate's own calls for several GPUs; accelerate's has no path to
@@ -125,7 +125,7 @@ def launch(module: str, folder: Path, team: Team) -> int:
     return 0
 
 
-def die_with_launcher() -> None:
+def exit_with_launcher() -> None:
     """Watch for the launcher's death and die too: a process that has lost its peers would wait for them for ever."""
     launcher = os.getppid()
 

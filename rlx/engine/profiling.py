@@ -96,7 +96,7 @@ def profiled(inner: RunRecorder, folder: RunDir) -> RunRecorder | ProfiledRecord
     return ProfiledRecorder(inner, folder)
 
 
-def tell_profile(folder: RunDir) -> None:
+def print_profile(folder: RunDir) -> None:
     """The table, and how to open the trace."""
     if folder.profile_table.exists():
         lines = [line.split("\t") for line in folder.profile_table.read_text(encoding="utf-8").splitlines()]

@@ -54,7 +54,7 @@ def reshard(model: ReadableModel) -> None:
     model.reshard()
 
 
-class WholeCopy:
+class GatheredModel:
     """A copy of the model with whole weights on this process, brought up to date on demand.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlx.engine.model import LM, ReadableModel, Reader, causal_lm
 from rlx.engine.optim import learning_rate, make_optimizer
-from rlx.engine.shard import WholeCopy, clip_shards, is_sharded, reshard, shard
+from rlx.engine.shard import GatheredModel, clip_shards, is_sharded, reshard, shard
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
 from rlx.numerics.logprobs import Head
@@ -135,10 +135,10 @@ class Engine:
         self.share_prompts = False
         """Put the responses of one prompt into one row where that saves enough tokens."""
         self.readable = ReadableModel(self.lm)
-        self._whole: WholeCopy | None = None
+        self._whole: GatheredModel | None = None
         device = self.accelerator.device
         if sharding is not None and is_sharded(sharding, self.world, device):
-            self._whole = WholeCopy(model)
+            self._whole = GatheredModel(model)
             shard(self.readable, self.world, device, sharding.offload)
         self.optimizer = make_optimizer(self.readable, optim)
         self.model: nn.Module = self.readable

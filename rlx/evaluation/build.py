@@ -19,7 +19,7 @@ from rlx.engine.checkpoint import put_weights
 from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, save_model, stop_ids
 from rlx.engine.step import make_accelerator
 from rlx.errors import UserError, reason
-from rlx.evaluation.loop import Exam
+from rlx.evaluation.loop import EvalTask
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
@@ -114,7 +114,7 @@ class Candidate:
         return lm
 
 
-def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candidate, stop: Stop) -> Exam:
+def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candidate, stop: Stop) -> EvalTask:
     """A benchmark's problems rendered for the model, and the protocol that follows."""
     resolved, tokenizer = candidate.resolved, candidate.tokenizer
     spec, benchmark = resolved.spec, get("benchmark", name).fn()
@@ -146,7 +146,7 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
     folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{name}-{protocol.digest}")
     keep(folder.protocol, protocol.model_dump_json(indent=2))
     keep(folder.first_prompt, tokenizer.decode(prompts[0]))
-    return Exam(
+    return EvalTask(
         protocol=protocol,
         problems=problems,
         prompts=prompts,

@@ -10,7 +10,7 @@ from rlx.errors import UserError
 from rlx.evaluation.problems import load_problems
 from rlx.registry import get
 from rlx.rewards.by_text import as_integer, cleaned
-from rlx.rewards.grade import shared_court
+from rlx.rewards.grade import shared_symbolic_pool
 from rlx.rewards.rlx import in_boxes
 
 
@@ -50,5 +50,5 @@ def check_benchmarks(names: Sequence[str], data_dir: str | None, unpinned: bool)
 def unfit_golds(problems: Sequence[Problem]) -> list[Problem]:
     """Problems whose gold, as an answer, is not judged right by mathematics; integers are right as text."""
     asked = [problem for problem in problems if as_integer(cleaned(problem.gold)) is None]
-    verdicts = shared_court().settle([in_boxes(problem.gold, problem.gold) for problem in asked])
+    verdicts = shared_symbolic_pool().compare([in_boxes(problem.gold, problem.gold) for problem in asked])
     return [problem for problem, verdict in zip(asked, verdicts, strict=True) if verdict.score != 1.0]

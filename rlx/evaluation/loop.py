@@ -19,11 +19,11 @@ from rlx.specs.evaluate import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvalTask:
     """Everything that one benchmark's evaluation needs.
 
     Example:
-        ``Exam(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=lambda: sampler, ...)``
+        ``EvalTask(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=lambda: sampler, ...)``
     """
 
     protocol: Protocol
@@ -41,7 +41,7 @@ class Exam:
     """Responses sampled at once and written together."""
 
 
-def evaluate(exam: Exam, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
+def evaluate(exam: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
     """Every sample's row; those that stand on disk are read, the others sampled, graded and written, part by part.
 
     Args:
@@ -113,7 +113,7 @@ def stored_rows(folder: EvalDir) -> list[Row]:
     return rows
 
 
-def _sampled(exam: Exam, chosen: Sequence[tuple[int, int]]) -> list[Row]:
+def _sampled(exam: EvalTask, chosen: Sequence[tuple[int, int]]) -> list[Row]:
     """Rows of (problem, sample) pairs, a problem's samples side by side."""
     by_problem: dict[int, list[int]] = {}
     for q, g in chosen:

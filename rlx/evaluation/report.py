@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from rlx.benchmarks.summary import Figure, averages
 from rlx.console import print_out, table
-from rlx.evaluation.run import Examined
+from rlx.evaluation.run import EvalOutcome
 from rlx.specs.evaluate import ResolvedEval
 
 FORMATS = ("table", "markdown", "csv", "json")
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def tell(resolved: ResolvedEval, outcomes: Sequence[Examined], form: str) -> None:
+def tell(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome], form: str) -> None:
     """Print the outcomes.
 
     Args:
@@ -40,7 +40,7 @@ def tell(resolved: ResolvedEval, outcomes: Sequence[Examined], form: str) -> Non
         _terminal(resolved, outcomes)
 
 
-def markdown(outcomes: Sequence[Examined]) -> str:
+def markdown(outcomes: Sequence[EvalOutcome]) -> str:
     """A Markdown table with its note."""
     heads = [*COLUMNS, *REST]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
@@ -48,7 +48,7 @@ def markdown(outcomes: Sequence[Examined]) -> str:
     return "\n".join([*lines, "", NOTE])
 
 
-def as_record(resolved: ResolvedEval, outcomes: Sequence[Examined]) -> dict[str, object]:
+def as_record(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome]) -> dict[str, object]:
     """Everything but the samples."""
     return {
         "model": resolved.spec.model,
@@ -66,7 +66,7 @@ def as_record(resolved: ResolvedEval, outcomes: Sequence[Examined]) -> dict[str,
     }
 
 
-def _terminal(resolved: ResolvedEval, outcomes: Sequence[Examined]) -> None:
+def _terminal(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome]) -> None:
     first = outcomes[0].protocol
     how = f"T {first.temperature:g}, top-p {first.top_p:g}, {first.engine_version}, {first.dtype}, seed {first.seed}"
     print_out(
@@ -87,7 +87,7 @@ def _terminal(resolved: ResolvedEval, outcomes: Sequence[Examined]) -> None:
         print_out(f"{summary.benchmark}: {outcome.folder.root}")
 
 
-def _rows(outcomes: Sequence[Examined]) -> list[list[str]]:
+def _rows(outcomes: Sequence[EvalOutcome]) -> list[list[str]]:
     rows = []
     for outcome in outcomes:
         s = outcome.summary
@@ -115,7 +115,7 @@ def _rows(outcomes: Sequence[Examined]) -> list[list[str]]:
     return rows
 
 
-def _csv(outcomes: Sequence[Examined]) -> str:
+def _csv(outcomes: Sequence[EvalOutcome]) -> str:
     """Tidy: one line a benchmark and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

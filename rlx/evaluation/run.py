@@ -14,7 +14,7 @@ from rlx.console import Progress, warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble, keep
-from rlx.evaluation.loop import Exam, evaluate, regrade
+from rlx.evaluation.loop import EvalTask, evaluate, regrade
 from rlx.evaluation.problems import load_problems
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.folder_parts import EvalDir
@@ -30,11 +30,11 @@ EXPERIMENT = "rlx"
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class EvalOutcome:
     """One benchmark's outcome.
 
     Example:
-        ``Examined(summary, scores, protocol, EvalDir(...), seconds=12.5)``
+        ``EvalOutcome(summary, scores, protocol, EvalDir(...), seconds=12.5)``
     """
 
     summary: Summary
@@ -44,7 +44,7 @@ class Examined:
     seconds: float
 
 
-def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[Examined] | None:
+def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[EvalOutcome] | None:
     """Evaluate a model on every benchmark of the spec, going on where an earlier call was cut off.
 
     Args:
@@ -75,7 +75,7 @@ def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[Examined] | Non
     return outcomes
 
 
-def _sampled(exam: Exam) -> Callable[[], list[Row] | None]:
+def _sampled(exam: EvalTask) -> Callable[[], list[Row] | None]:
     """The evaluation of what is not on disk yet, with progress."""
 
     def work() -> list[Row] | None:
@@ -98,7 +98,7 @@ def _sampled(exam: Exam) -> Callable[[], list[Row] | None]:
     return work
 
 
-def _regraded(exam: Exam, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
+def _regraded(exam: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
     """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
     for folder in [exam.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
@@ -110,7 +110,7 @@ def _regraded(exam: Exam, run: RunDir, checkpoint: str) -> Callable[[], list[Row
     )
 
 
-def _outcome(exam: Exam, work: Callable[[], list[Row] | None]) -> Examined | None:
+def _outcome(exam: EvalTask, work: Callable[[], list[Row] | None]) -> EvalOutcome | None:
     """The benchmark's figures, kept in result.json."""
     start = time.perf_counter()
     rows = work()
@@ -125,7 +125,7 @@ def _outcome(exam: Exam, work: Callable[[], list[Row] | None]) -> Examined | Non
         )
     summary, scores = summarised(exam.protocol.benchmark, rows), problem_scores(rows)
     keep(exam.folder.result, json.dumps(as_json(summary, scores), indent=1))
-    return Examined(summary, scores, exam.protocol, exam.folder, seconds)
+    return EvalOutcome(summary, scores, exam.protocol, exam.folder, seconds)
 
 
 def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:
@@ -155,7 +155,7 @@ def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
         warn(sentence)
 
 
-def _log(run: RunDir, resolved: ResolvedEval, outcome: Examined) -> None:
+def _log(run: RunDir, resolved: ResolvedEval, outcome: EvalOutcome) -> None:
     """One MLflow run an evaluation, tagged with the run that it belongs to; logged once."""
     protocol = outcome.protocol
     sink = MlflowSink(

@@ -8,13 +8,13 @@ from rlx.registry import register
 from rlx.rewards.by_text import by_text
 from rlx.rewards.extract import after_thinking, last_boxed
 from rlx.rewards.rlx import in_boxes
-from rlx.rewards.verdict import Unsettled, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 _LINE = re.compile(r"^[\s*#]*answer\s*:\s*(.*?)[\s*]*$", re.IGNORECASE | re.MULTILINE)
 
 
 @register("reward", paper="2503.14476 (DAPO), the answer format of its prompt")
-def answer_line(response: str, gold: str) -> Verdict | Unsettled:
+def answer_line(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
     """1 if what stands behind the last line's ``Answer:`` equals the gold as text, as an integer or as mathematics.
 
     Args:

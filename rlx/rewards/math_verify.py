@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rlx.registry import register
 from rlx.rewards.extract import after_thinking, last_boxed
-from rlx.rewards.verdict import Unsettled, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 
 @register("reward", paper="no paper: huggingface/Math-Verify 0.9.0, LaTeX extraction")
-def math_verify(response: str, gold: str) -> Verdict | Unsettled:
+def math_verify(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
     """1 if math-verify finds the gold in the response, with or without a box.
 
     Its extraction of plain expressions is left out: it hands text to Python's ``eval``. So an answer outside of LaTeX
@@ -21,4 +21,4 @@ def math_verify(response: str, gold: str) -> Verdict | Unsettled:
     text = after_thinking(response).strip()
     if not text:
         return Verdict(0.0, "empty", "")
-    return Unsettled(f"\\boxed{{{last_boxed(gold) or gold}}}", text, last_boxed(response), bare=True)
+    return NeedsSymbolicCheck(f"\\boxed{{{last_boxed(gold) or gold}}}", text, last_boxed(response), bare=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from rlx.registry import register
 from rlx.rewards.by_text import by_text
 from rlx.rewards.extract import last_boxed
-from rlx.rewards.verdict import Unsettled, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 
 @register("reward", paper="no paper: text and integers first, then math-verify 0.9.0 (huggingface/Math-Verify)")
-def rlx(response: str, gold: str) -> Verdict | Unsettled:
+def rlx(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
     r"""1 if the last ``\boxed{}`` after the last ``</think>`` equals the gold; without a box 0.
 
     Args:
@@ -22,10 +22,10 @@ def rlx(response: str, gold: str) -> Verdict | Unsettled:
     return by_text(extracted, gold) or in_boxes(extracted, gold)
 
 
-def in_boxes(extracted: str, gold: str) -> Unsettled:
+def in_boxes(extracted: str, gold: str) -> NeedsSymbolicCheck:
     r"""The question whether two answers are the same mathematics.
 
     Both stand in boxes, since math-verify reads a bare ``\$5`` or a set in other ways than the boxed one.
     """
     gold = last_boxed(gold) or gold
-    return Unsettled(f"\\boxed{{{gold}}}", f"\\boxed{{{extracted}}}", extracted)
+    return NeedsSymbolicCheck(f"\\boxed{{{gold}}}", f"\\boxed{{{extracted}}}", extracted)

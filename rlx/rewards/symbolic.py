@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlx.rewards.verdict import Unsettled, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 RELATIVE = 1e-6
 """Two numbers that part by more than this share of the larger are different, however small both are."""
@@ -19,7 +19,7 @@ _ABOUT = re.compile(r"^\\boxed\{\s*\\(?:approx|simeq|sim)(?![a-zA-Z])")
 _ZERO_FRACTION = re.compile(r"(?<![\d.])(\d+)\.0+(?![\d.])")
 
 
-def compared(question: Unsettled) -> Verdict:
+def compared(question: NeedsSymbolicCheck) -> Verdict:
     """The verdict on one question: ``math_verify`` with a score, ``gold_unparseable`` or ``error``.
 
     Both directions count, since ``1<x<2`` and ``(1,2)`` are one answer whichever of them is the gold.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.rewards.verdict import Unsettled, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 REMEMBERED = 200_000
 """Verdicts kept by gold and answer before all are forgotten."""
@@ -32,11 +32,11 @@ GRACE = 2.0
 
 
 @dataclass(slots=True)
-class Court:
+class SymbolicPool:
     r"""Settles questions in worker processes, which are started for the first one.
 
     Example:
-        ``Court(seconds=5.0).settle([Unsettled("\\boxed{1/2}", "\\boxed{0.5}", "0.5")])[0].score == 1.0``
+        ``SymbolicPool(seconds=5.0).compare([NeedsSymbolicCheck(gold, answer, "0.5")])[0].score == 1.0``
     """
 
     seconds: float = 5.0
@@ -45,9 +45,9 @@ class Court:
     """Address space that a worker may take beyond what it starts with (bytes)."""
     workers: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     _pool: Any = None
-    _known: dict[Unsettled, Verdict] = field(default_factory=dict)
+    _known: dict[NeedsSymbolicCheck, Verdict] = field(default_factory=dict)
 
-    def settle(self, questions: Sequence[Unsettled]) -> list[Verdict]:
+    def compare(self, questions: Sequence[NeedsSymbolicCheck]) -> list[Verdict]:
         """A verdict for every question; what takes too long is ``timeout``, what breaks its worker is ``error``."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
@@ -83,7 +83,7 @@ class Court:
         return self._pool
 
 
-def _awaited(question: Unsettled, future: Any) -> Verdict:
+def _awaited(question: NeedsSymbolicCheck, future: Any) -> Verdict:
     from pebble import ProcessExpired
 
     try:
@@ -95,7 +95,7 @@ def _awaited(question: Unsettled, future: Any) -> Verdict:
     return verdict
 
 
-def _judged(question: Unsettled, seconds: float) -> Verdict:
+def _judged(question: NeedsSymbolicCheck, seconds: float) -> Verdict:
     """In a worker: the verdict, or ``error`` for whatever the comparison raises."""
     from rlx.rewards.symbolic import compared
 
@@ -112,7 +112,7 @@ def _judged(question: Unsettled, seconds: float) -> Verdict:
 
 def _confined(memory: int) -> None:
     """In a worker: at most ``memory`` more bytes, no terminal signals, no words."""
-    # math-verify warns that it has no timeout; here the court has one.
+    # math-verify warns that it has no timeout; here the pool has one.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

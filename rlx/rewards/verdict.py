@@ -23,11 +23,11 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class NeedsSymbolicCheck:
     r"""What a reward says when text alone does not decide: ``grade`` has the two compared as mathematics.
 
     Example:
-        ``Unsettled(gold=r"\boxed{\frac{1}{2}}", answer=r"\boxed{0.5}", extracted="0.5")``
+        ``NeedsSymbolicCheck(gold=r"\boxed{\frac{1}{2}}", answer=r"\boxed{0.5}", extracted="0.5")``
     """
 
     gold: str

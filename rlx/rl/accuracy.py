@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rlx.engine.model import causal_lm
-from rlx.rl.components import Parts
+from rlx.rl.components import TrainComponents
 from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
 
 
-def accuracy(parts: Parts) -> dict[str, float]:
+def accuracy(parts: TrainComponents) -> dict[str, float]:
     """Share of held-out prompts answered rightly, sampled at the evaluation's temperature and greedily.
 
     The seeds do not change from one evaluation to the next, so that differences between them are paired.

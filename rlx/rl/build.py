@@ -14,7 +14,7 @@ from rlx.engine.step import Engine, make_accelerator
 from rlx.registry import Method, get
 from rlx.rewards.grade import grade
 from rlx.rewards.verdict import Reward
-from rlx.rl.components import Parts
+from rlx.rl.components import TrainComponents
 from rlx.rollout.build import make_sampler
 from rlx.rollout.sampler import Sampling
 from rlx.runs.folder import RunDir
@@ -24,7 +24,7 @@ from rlx.specs.resolve_train import EMBEDDED_DATA, policy_method
 from rlx.specs.train import Resolved
 
 
-def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
+def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainComponents:
     """Every name of the experiment as the thing it names."""
     spec = resolved.spec
     torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
@@ -46,7 +46,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> Parts:
     component = policy_method(spec)
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
     sampler, watch = make_sampler(resolved, engine, recorder, longest_prompt)
-    return Parts(
+    return TrainComponents(
         resolved=resolved,
         run=folder,
         engine=engine,

@@ -11,7 +11,7 @@ from rlx.engine.step import Engine
 from rlx.registry import Method
 from rlx.rewards.verdict import Decode, Reward
 from rlx.rollout.sampler import Sampler, Sampling
-from rlx.rollout.sync_check import Watch
+from rlx.rollout.sync_check import SyncSchedule
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import Recorder
 from rlx.runs.stop import Stop
@@ -19,14 +19,14 @@ from rlx.specs.train import Resolved
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class TrainComponents:
     """Everything a run is made of."""
 
     resolved: Resolved
     run: RunDir
     engine: Engine
     sampler: Sampler
-    watch: Watch | None
+    watch: SyncSchedule | None
     """How the sampler's copy of the weights is watched; None where it has none."""
     tokenizer: Any
     method: Method

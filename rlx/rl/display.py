@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rlx.console import Progress, print_out, table
 from rlx.numerics.intervals import wilson
 from rlx.runs.folder import RunDir, read_json, write_atomically
-from rlx.runs.recorder import RunRecorder, Told
+from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Figures, public_uri, read_metrics, tracking_uri
 from rlx.specs.train import Resolved
 
@@ -56,7 +56,7 @@ def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    told = Told(spec, spec.tracker, tags)
+    told = RunDescription(spec, spec.tracker, tags)
     return RunRecorder(folder, told, TrainView(), Progress(f"rlx {folder.run_id}", spec.steps))
 
 
@@ -75,7 +75,7 @@ def finish(folder: RunDir) -> None:
     write_atomically(folder.summary, json.dumps(summary, indent=2))
 
 
-def tell_end(resolved: Resolved, folder: RunDir, again: bool = False) -> None:
+def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> None:
     """The table of a complete run: accuracy before and after, where everything is, and what to do next."""
     summary = read_json(folder.summary)
     state = "was already complete; nothing was done (--fresh starts it anew)" if again else "is complete"

@@ -1,4 +1,4 @@
-"""Reinforcement learning with verifiable rewards: the whole story, top to bottom."""
+"""The reinforcement-learning loop: sample, grade, compute advantages, update, evaluate, log, checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlx.engine.profiling import PHASE
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.rl.accuracy import accuracy
-from rlx.rl.components import Parts
+from rlx.rl.components import TrainComponents
 from rlx.rl.metrics import Rollout, step_metrics
 from rlx.rl.rollouts import (
     Graded,
@@ -28,13 +28,13 @@ from rlx.rl.rollouts import (
     with_signal,
 )
 from rlx.rl.samples import sample_rows
-from rlx.rl.update import less_kl, update_policy
+from rlx.rl.update import subtract_kl, update_policy
 from rlx.rollout.sync_check import check_sync
 from rlx.runs.samples import Row, write_samples
 from rlx.runs.stop import Interrupted
 
 
-def train(parts: Parts) -> bool:
+def train(parts: TrainComponents) -> bool:
     """Train until the last step; goes on from the newest checkpoint.
 
     sample prompts -> responses -> rewards -> group advantages -> optimiser updates -> evaluate -> log -> checkpoint
@@ -43,43 +43,43 @@ def train(parts: Parts) -> bool:
         True when the run is complete, False when it was asked to stop and has written a checkpoint.
     """
     spec, engine = parts.resolved.spec, parts.engine
-    story = _start(parts)
-    began = story.position.step
+    train_state = _start(parts)
+    began = train_state.position.step
     if began == 0:
-        parts.recorder.write({"step": 0, **_evaluated(parts, 0, story)})
-    while story.position.step < spec.steps and not engine.agree(parts.stop.requested):
-        step = story.position.step + 1
+        parts.recorder.write({"step": 0, **_evaluated(parts, 0, train_state)})
+    while train_state.position.step < spec.steps and not engine.agree(parts.stop.requested):
+        step = train_state.position.step + 1
         clock = Clock()
         try:
             with parts.stop.interruptible(alone=engine.world == 1):
-                rollout = _rollout(parts, story.position.drawn, clock)
+                rollout = _rollout(parts, train_state.position.drawn, clock)
                 synced = _synced(parts, rollout, step, began, clock)
         except Interrupted:
             break
         except UserError:
-            _saved_at_least(parts, story)
+            _saved_at_least(parts, train_state)
             raise
         refuse_broken(rollout.sampled.responses, step)
         with clock.measure("update"):
             adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
             updates = update_policy(rollout.graded, adv_b, parts)
         record = {"step": step, **step_metrics(rollout, updates, engine), **synced}
-        story.rows += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
-        story.position = replace(
-            story.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
+        train_state.rows += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
+        train_state.position = replace(
+            train_state.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
         )
-        record |= _evaluated(parts, step, story)
+        record |= _evaluated(parts, step, train_state)
         record |= clock.record(tokens=record["train/tokens"])
         parts.recorder.write(record)
-        if step % spec.checkpoint.every == 0 or step in (story.position.best_step, spec.steps):
-            _checkpoint(parts, story)
-    if story.saved_step < story.position.step:
-        _checkpoint(parts, story)
-    return story.position.step == spec.steps
+        if step % spec.checkpoint.every == 0 or step in (train_state.position.best_step, spec.steps):
+            _checkpoint(parts, train_state)
+    if train_state.saved_step < train_state.position.step:
+        _checkpoint(parts, train_state)
+    return train_state.position.step == spec.steps
 
 
 @dataclass(slots=True)
-class _Story:
+class _TrainState:
     """Where the run stands and what has not been written yet."""
 
     position: Position
@@ -109,19 +109,19 @@ class Clock:
         return phases | {"time/step": round(whole, 4), "time/tokens_per_s": round(tokens / whole, 1)}
 
 
-def _start(parts: Parts) -> _Story:
+def _start(parts: TrainComponents) -> _TrainState:
     """The newest checkpoint's state, or the beginning's."""
     newest = latest_checkpoint(parts.run.checkpoints)
     if newest is None:
         parts.recorder.rewind(0)
-        return _Story(Position(step=0, updates=0, skipped=0, metrics_bytes=0), saved_step=0)
+        return _TrainState(Position(step=0, updates=0, skipped=0, metrics_bytes=0), saved_step=0)
     position = load_checkpoint(newest, parts.engine)
     parts.recorder.rewind(position.metrics_bytes)
     parts.recorder.note(f"going on from step {position.step} of {parts.resolved.spec.steps} ({newest})")
-    return _Story(position, saved_step=position.step)
+    return _TrainState(position, saved_step=position.step)
 
 
-def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
+def _rollout(parts: TrainComponents, drawn: int, clock: Clock) -> Rollout:
     """Sample and grade the prompts of one step; with dynamic sampling, until enough groups carry a signal."""
     spec = parts.resolved.spec
     wanted = spec.batch.prompts
@@ -139,9 +139,9 @@ def _rollout(parts: Parts, drawn: int, clock: Clock) -> Rollout:
     return Rollout(kept, every, drawn + tries * wanted, tries)
 
 
-def _synced(parts: Parts, rollout: Rollout, step: int, began: int, clock: Clock) -> dict[str, float]:
+def _synced(parts: TrainComponents, rollout: Rollout, step: int, began: int, clock: Clock) -> dict[str, float]:
     """Let the sampler rest, and compare its log-probs with the trainer's when that is due."""
-    parts.sampler.rest()
+    parts.sampler.sleep()
     if parts.watch is None or not parts.watch.due(step, began):
         return {}
     with clock.measure("sync"):
@@ -150,7 +150,7 @@ def _synced(parts: Parts, rollout: Rollout, step: int, began: int, clock: Clock)
         return check_sync(sequences, responses, parts.engine, temperature, parts.watch.tolerance)
 
 
-def _groups(parts: Parts, drawn: int, first: int, clock: Clock) -> Graded:
+def _groups(parts: TrainComponents, drawn: int, first: int, clock: Clock) -> Graded:
     """This process's graded groups of the prompts drawn next, numbered from ``first``."""
     spec = parts.resolved.spec
     wanted = spec.batch.prompts
@@ -161,11 +161,11 @@ def _groups(parts: Parts, drawn: int, first: int, clock: Clock) -> Graded:
     with clock.measure("reward"):
         graded = grade(prompts, numbers, groups, parts.reward, parts.decode, spec)
         if spec.algorithm.kl_in == "reward" and spec.algorithm.kl_coef > 0:
-            graded = less_kl(graded, parts)
+            graded = subtract_kl(graded, parts)
     return graded.chosen(range(len(numbers)), [first + number for number in numbers])
 
 
-def _evaluated(parts: Parts, step: int, story: _Story) -> dict[str, float]:
+def _evaluated(parts: TrainComponents, step: int, train_state: _TrainState) -> dict[str, float]:
     """Accuracy when it is due, and the best so far."""
     spec = parts.resolved.spec
     every = spec.evaluation.every
@@ -174,26 +174,26 @@ def _evaluated(parts: Parts, step: int, story: _Story) -> dict[str, float]:
     start = time.perf_counter()
     with record_function(f"{PHASE}eval"):
         result = accuracy(parts)
-        parts.sampler.rest()
+        parts.sampler.sleep()
     score = result.get("eval/sampled_accuracy", -1.0)
-    if step and score > story.position.best_score:
-        story.position = replace(story.position, best_step=step, best_score=score)
+    if step and score > train_state.position.best_score:
+        train_state.position = replace(train_state.position, best_step=step, best_score=score)
     return result | {"time/eval": round(time.perf_counter() - start, 4)}
 
 
-def _saved_at_least(parts: Parts, story: _Story) -> None:
+def _saved_at_least(parts: TrainComponents, train_state: _TrainState) -> None:
     """Before a failed rollout ends the run: keep the steps done. Several processes may not all have failed."""
-    if parts.engine.world == 1 and story.saved_step < story.position.step:
-        _checkpoint(parts, story)
+    if parts.engine.world == 1 and train_state.saved_step < train_state.position.step:
+        _checkpoint(parts, train_state)
 
 
 @record_function(f"{PHASE}checkpoint")
-def _checkpoint(parts: Parts, story: _Story) -> None:
+def _checkpoint(parts: TrainComponents, train_state: _TrainState) -> None:
     """Samples first, then the checkpoint that counts them as written."""
     if parts.engine.rank == 0:
-        write_samples(story.rows, parts.run.sample_part(story.position.step))
-    story.rows = []
-    story.position = replace(story.position, metrics_bytes=parts.recorder.offset)
+        write_samples(train_state.rows, parts.run.sample_part(train_state.position.step))
+    train_state.rows = []
+    train_state.position = replace(train_state.position, metrics_bytes=parts.recorder.offset)
     keep = parts.resolved.spec.checkpoint.keep
-    save_checkpoint(parts.run.checkpoint(story.position.step), parts.engine, story.position, keep)
-    story.saved_step = story.position.step
+    save_checkpoint(parts.run.checkpoint(train_state.position.step), parts.engine, train_state.position, keep)
+    train_state.saved_step = train_state.position.step

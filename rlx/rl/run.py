@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
-from rlx.engine.profiling import ProfiledRecorder, ask_profile, profiled, tell_profile
+from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
+from rlx.engine.profiling import ProfiledRecorder, ask_profile, print_profile, profiled
 from rlx.errors import UserError
 from rlx.rl.build import build
-from rlx.rl.display import finish, tell_end, train_recorder
+from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.rl.loop import train
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.recorder import Silent
+from rlx.runs.recorder import NullRecorder
 from rlx.specs.reading import validate
 from rlx.specs.train import Resolved
 
 
 def run(
-    resolved: Resolved, content: dict[str, Any], folder: RunDir, team: Team | None = None, profile: bool = False
+    resolved: Resolved,
+    content: dict[str, Any],
+    folder: RunDir,
+    team: ProcessLayout | None = None,
+    profile: bool = False,
 ) -> int:
     """Start the run of a resolved experiment, go on with it, or say that it is done.
 
@@ -33,7 +37,7 @@ def run(
     Returns:
         The exit code: 0 when the run is complete, 130 when it was asked to stop.
     """
-    team = team or Team()
+    team = team or ProcessLayout()
     team.check()
     _check_share(resolved, team)
     if launched():
@@ -41,7 +45,7 @@ def run(
     if team.node_rank == 0:
         folder.create(content, resolved.model_dump_json(indent=2))
         with folder.locked():
-            if _told_complete(resolved, folder, profile):
+            if _already_complete(resolved, folder, profile):
                 return 0
             folder.update(resolved.model_dump_json(indent=2))
             if team.size == 1:
@@ -49,7 +53,7 @@ def run(
     return 0 if folder.summary.exists() else launch("rlx.rl.run", folder.root, team)
 
 
-def _check_share(resolved: Resolved, team: Team) -> None:
+def _check_share(resolved: Resolved, team: ProcessLayout) -> None:
     """Refuse a number of processes that an update's prompts, or vLLM's copies, cannot be dealt to evenly."""
     share = resolved.spec.batch.prompts // resolved.spec.batch.updates_per_rollout
     if share % team.size:
@@ -68,7 +72,7 @@ def _check_share(resolved: Resolved, team: Team) -> None:
         )
 
 
-def _told_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
+def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
     """Whether the run is complete, which is then said; a wish for a profile is left for the first process.
 
     Raises:
@@ -80,7 +84,7 @@ def _told_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
             f"run {folder.run_id} is complete: there is no step left to profile", fix="add --fresh or another --seed"
         )
     if complete:
-        tell_end(resolved, folder, again=True)
+        print_summary(resolved, folder, again=True)
     elif profile:
         ask_profile(folder)
     return complete
@@ -88,12 +92,12 @@ def _told_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
 
 def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
     """This process's part of a run whose processes torchrun or accelerate launch has started."""
-    die_with_launcher()
+    exit_with_launcher()
     if rank():
         return 0 if folder.summary.exists() else work(resolved, folder)
     folder.create(content, resolved.model_dump_json(indent=2))
     with folder.locked():
-        if _told_complete(resolved, folder, profile):
+        if _already_complete(resolved, folder, profile):
             return 0
         return work(resolved, folder)
 
@@ -105,7 +109,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         The exit code.
     """
     first = rank() == 0
-    recorder = profiled(train_recorder(resolved, folder), folder) if first else Silent()
+    recorder = profiled(train_recorder(resolved, folder), folder) if first else NullRecorder()
     status = "FAILED"
     try:
         parts = build(resolved, folder, recorder)
@@ -118,17 +122,17 @@ def work(resolved: Resolved, folder: RunDir) -> int:
         recorder.close(status)
     if first and complete:
         finish(folder)
-        tell_end(resolved, folder)
+        print_summary(resolved, folder)
     elif first:
         recorder.note(f"stopped; the same command goes on from here ({folder.root})")
     if isinstance(recorder, ProfiledRecorder):
-        tell_profile(folder)
+        print_profile(folder)
     return 0 if complete else STOPPED
 
 
 def worker(root: Path) -> int:
     """One process of several: its spec is the run folder's."""
-    die_with_launcher()
+    exit_with_launcher()
     folder = RunDir(root)
     resolved = validate(read_json(folder.resolved), Resolved)
     if rank():

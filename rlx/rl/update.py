@@ -16,12 +16,12 @@ from rlx.numerics.kl import KL_FORMS
 from rlx.numerics.logprob_reader import Read, logprob_reader
 from rlx.numerics.terms import Counts
 from rlx.registry import Method
-from rlx.rl.components import Parts
+from rlx.rl.components import TrainComponents
 from rlx.rl.objective import MiniBatch, PolicyObjective
 from rlx.rl.rollouts import Graded
 
 
-def update_policy(graded: Graded, adv_b: Tensor, parts: Parts) -> list[Update]:
+def update_policy(graded: Graded, adv_b: Tensor, parts: TrainComponents) -> list[Update]:
     """The rollout's ``updates_per_rollout`` optimiser updates, each on its own mini-batch of prompts.
 
     Samples whose advantage is 0 are neither scored nor trained on when nothing else in the loss needs them; the
@@ -59,7 +59,7 @@ def update_policy(graded: Graded, adv_b: Tensor, parts: Parts) -> list[Update]:
     return updates
 
 
-def less_kl(graded: Graded, parts: Parts) -> Graded:
+def subtract_kl(graded: Graded, parts: TrainComponents) -> Graded:
     """Rewards less ``kl_coef`` times each response's summed KL to the initial model (``kl_in: reward``)."""
     algorithm, read = parts.resolved.spec.algorithm, logprob_reader(parts.resolved.spec.rollout.temperature)
     rows = [list(range(len(graded.responses)))]
@@ -69,7 +69,7 @@ def less_kl(graded: Graded, parts: Parts) -> Graded:
     return replace(graded, rewards_b=graded.rewards_b - algorithm.kl_coef * kl_b)
 
 
-def _rows_of_update(graded: Graded, parts: Parts, number: int) -> list[int]:
+def _rows_of_update(graded: Graded, parts: TrainComponents, number: int) -> list[int]:
     """Samples of the update with this number: a contiguous share of the rollout's prompts, without masked ones."""
     spec = parts.resolved.spec
     share = spec.batch.prompts // spec.batch.updates_per_rollout
@@ -82,7 +82,7 @@ def _rows_of_update(graded: Graded, parts: Parts, number: int) -> list[int]:
 
 
 def _reference(
-    rows: Iterable[Sequence[int]], sequences: Sequence[TokenSequence], parts: Parts, read: Read
+    rows: Iterable[Sequence[int]], sequences: Sequence[TokenSequence], parts: TrainComponents, read: Read
 ) -> dict[int, Tensor]:
     """Log-probs under the initial model: the frozen copy, or the adapters switched off."""
     with without_adapters(parts.engine.raw):

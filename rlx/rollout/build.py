@@ -8,7 +8,7 @@ from rlx.engine.model import describe
 from rlx.engine.step import Engine
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, within
-from rlx.rollout.sync_check import TOLERANCES, Tolerance, Watch
+from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, Tolerance
 from rlx.rollout.vllm import EngineOptions, VLLMSampler
 from rlx.runs.recorder import Recorder
 from rlx.specs.train import Resolved
@@ -19,7 +19,7 @@ NAMES = {"hf": "transformers", "vllm": "vLLM"}
 
 def make_sampler(
     resolved: Resolved, engine: Engine, recorder: Recorder, longest_prompt: int
-) -> tuple[Sampler, Watch | None]:
+) -> tuple[Sampler, SyncSchedule | None]:
     """The sampler that the experiment names, and how its copy of the weights is watched (None: it has none).
 
     Args:
@@ -43,7 +43,7 @@ def make_sampler(
         memory_share=spec.cluster.memory_share,
         sequences=min(256, -(-spec.batch.prompts // engine.world) * spec.rollout.samples_per_prompt),
     )
-    return VLLMSampler(options), Watch(TOLERANCES[dtype], spec.rollout.check_every)
+    return VLLMSampler(options), SyncSchedule(TOLERANCES[dtype], spec.rollout.check_every)
 
 
 def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder) -> tuple[Sampler, Tolerance | None]:
@@ -60,7 +60,7 @@ def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder)
     longest = spec.forget.max_tokens + spec.evaluation.max_new_tokens
     options = _options(resolved, engine, longest, dtype)
     sampler = VLLMSampler(replace(options, memory_share=spec.evaluation.memory_share))
-    sampler.rest()
+    sampler.sleep()
     return sampler, TOLERANCES[dtype]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from rlx.engine.cpu.kv_cache import roomy_cache
-from rlx.engine.cpu.small_batch_linear import quick_on_few_rows
+from rlx.engine.cpu.kv_cache import preallocated_cache
+from rlx.engine.cpu.small_batch_linear import small_batch_linears
 from rlx.rollout.grouped_attention import grouped_decoding
 from rlx.rollout.sampler import Response, Sampling
 
@@ -41,8 +41,8 @@ class HFSampler:
         """Nothing to copy: the sampler reads the module itself."""
         self.lm = model
 
-    def rest(self) -> None:
-        """Let go of the model, which may be one that nothing else holds."""
+    def sleep(self) -> None:
+        """Drop the reference to the model so that its memory can be freed."""
         self.lm = None
 
     def sample(
@@ -56,9 +56,9 @@ class HFSampler:
         lm.eval()
         try:
             for rows in self._batches(prompts, seeds):
-                with torch.no_grad(), self.autocast(), quick_on_few_rows(lm), grouped_decoding(lm):
+                with torch.no_grad(), self.autocast(), small_batch_linears(lm), grouped_decoding(lm):
                     asked, drawn = [prompts[q] for q, _ in rows], [seeds[q][g] for q, g in rows]
-                    responses = _decode(_Growing(lm, asked, drawn, sampling))
+                    responses = _decode(_DecodeState(lm, asked, drawn, sampling))
                 for (q, _), response in zip(rows, responses, strict=True):
                     results[q].append(response)
         finally:
@@ -72,7 +72,7 @@ class HFSampler:
         return [pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size)]
 
 
-def _decode(state: _Growing) -> list[Response]:
+def _decode(state: _DecodeState) -> list[Response]:
     """One response a row."""
     for _ in range(state.sampling.max_new_tokens):
         state.draw()
@@ -83,7 +83,7 @@ def _decode(state: _Growing) -> list[Response]:
 
 
 @dataclass(slots=True)
-class _Growing:
+class _DecodeState:
     """A batch of growing responses: the cache, the rows still growing and what they have drawn."""
 
     lm: nn.Module
@@ -116,7 +116,7 @@ class _Growing:
         width = max(len(prompt) for prompt in distinct)
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in distinct], device=device)
         attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=device)
-        self.cache = roomy_cache(self.lm.config)
+        self.cache = preallocated_cache(self.lm.config)
         output = self.lm(
             input_ids=ids,
             attention_mask=None if bool(attention.all()) else attention,

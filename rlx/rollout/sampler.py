@@ -74,7 +74,7 @@ class Sampler(Protocol):
         """Take over the weights of the trainer's causal language model."""
         ...
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give back what is not needed until weights are loaded again."""
         ...
 

@@ -38,11 +38,11 @@ stale output layer by .28. Rounding of bfloat16 hides a weight that is stale by 
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class SyncSchedule:
     """When to compare, and what is allowed.
 
     Example:
-        ``Watch(TOLERANCES["float32"], every=25)``
+        ``SyncSchedule(TOLERANCES["float32"], every=25)``
     """
 
     tolerance: Tolerance

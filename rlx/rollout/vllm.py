@@ -103,7 +103,7 @@ class VLLMSampler:
             self._llm.reset_prefix_cache()
         self._asleep = False
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give weights and cache back to the GPU; a CPU has no such mode."""
         if self._on_gpu and not self._asleep:
             self._llm.sleep(level=2)

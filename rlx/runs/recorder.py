@@ -33,7 +33,7 @@ class Recorder(Protocol):
         ...
 
 
-class Silent:
+class NullRecorder:
     """The recorder of every process but the first."""
 
     offset = 0
@@ -66,11 +66,11 @@ class View(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RunDescription:
     """What MLflow is told of a run at its start.
 
     Example:
-        ``Told(spec, spec.tracker, {"rlx.algorithm": "dgpo"})``
+        ``RunDescription(spec, spec.tracker, {"rlx.algorithm": "dgpo"})``
     """
 
     spec: Section
@@ -81,7 +81,7 @@ class Told:
 class RunRecorder:
     """Writes metrics.jsonl, feeds MLflow and shows progress."""
 
-    def __init__(self, folder: RunDir, told: Told, view: View, progress: Progress) -> None:
+    def __init__(self, folder: RunDir, told: RunDescription, view: View, progress: Progress) -> None:
         self._folder, self._told, self._view, self._progress = folder, told, view, progress
         self._log = JsonlLog(folder.metrics, progress.warn)
         self._mlflow: MlflowSink | None = None

@@ -27,7 +27,7 @@ from rlx.runs.stop import Stop
 from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Data, Model
 from rlx.specs.unlearn import ResolvedUnlearn
-from rlx.unlearning.components import Knowledge, UnlearnParts, split_by_author, updates_an_epoch
+from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_an_epoch
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
 from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.spans import surprising_spans
@@ -41,7 +41,7 @@ from rlx.unlearning.update import Constants, example_row, side_needs, widened
 class Assembled:
     """A run's parts, and what its end needs beside them."""
 
-    parts: UnlearnParts
+    parts: UnlearnComponents
     requests: Sequence[Request]
     """Forget requests with the spans that are used."""
     report: Coverage
@@ -88,7 +88,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     tap = LayerTap(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
     references = References(resolved, folder, engine, needs, settings.get("top_k", 1), tap, pad_id)
     validation, final = split_by_author(requests)
-    parts = UnlearnParts(
+    parts = UnlearnComponents(
         resolved=resolved,
         run=folder,
         subject=subject,

@@ -40,7 +40,7 @@ class Knowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class UnlearnParts:
+class UnlearnComponents:
     """Everything an unlearning run is made of."""
 
     resolved: ResolvedUnlearn
@@ -98,7 +98,7 @@ def split_by_author(requests: Sequence[Request]) -> tuple[list[Request], list[Re
     return halves
 
 
-def rows_of(parts: UnlearnParts, update: int) -> list[Row]:
+def rows_of(parts: UnlearnComponents, update: int) -> list[Row]:
     """This process's rows of the update with this number: a pure function of the seed.
 
     The forget set is shuffled anew each epoch; retain rows are taken from their own shuffles, one after the other.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rlx.console import Progress
 from rlx.runs.folder import RunDir
-from rlx.runs.recorder import RunRecorder, Told
+from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Figures
 from rlx.specs.unlearn import ResolvedUnlearn
 
@@ -42,5 +42,5 @@ def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    told = Told(spec, spec.tracker, tags)
+    told = RunDescription(spec, spec.tracker, tags)
     return RunRecorder(folder, told, UnlearnView(), Progress(f"rlx {folder.run_id}", total=0, unit="update"))

@@ -1,4 +1,4 @@
-"""Unlearning: the whole story, top to bottom."""
+"""The unlearning loop: update, log, evaluate, checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rlx.benchmarks.tofu.scores import Sample, aggregates, kept_utility
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.registry import Hyper, Method
 from rlx.runs.tracking import read_metrics
-from rlx.unlearning.components import UnlearnParts, rows_of
+from rlx.unlearning.components import UnlearnComponents, rows_of
 from rlx.unlearning.measures import examine
 from rlx.unlearning.update import Outcome, UnlearnStep, plan_of, update_once
 
 
 @dataclass(slots=True)
-class _Story:
+class _TrainState:
     """Where the run stands."""
 
     position: Position
@@ -27,7 +27,7 @@ class _Story:
     """The original model's."""
 
 
-def unlearn(parts: UnlearnParts) -> bool:
+def unlearn(parts: UnlearnComponents) -> bool:
     """Train until the last update; goes on from the newest checkpoint.
 
     forget and retain rows -> terms -> optimiser update -> (each epoch) evaluate -> log -> checkpoint
@@ -37,32 +37,32 @@ def unlearn(parts: UnlearnParts) -> bool:
     """
     spec, engine = parts.resolved.spec, parts.engine
     total, an_epoch = spec.epochs * parts.updates_an_epoch, parts.updates_an_epoch
-    story = _start(parts)
-    if story.position.step == 0:
-        parts.recorder.write({"step": 0, **_evaluated(parts, story)})
-    while story.position.step < total and not engine.agree(parts.stop.requested):
+    train_state = _start(parts)
+    if train_state.position.step == 0:
+        parts.recorder.write({"step": 0, **_evaluated(parts, train_state)})
+    while train_state.position.step < total and not engine.agree(parts.stop.requested):
         began = time.perf_counter()
-        outcome = _update(parts, story)
-        step = story.position.step + 1
-        story.position = replace(story.position, step=step, updates=engine.updates, skipped=engine.skipped)
-        record = {"step": step, **_figures(parts, outcome, story)}
+        outcome = _update(parts, train_state)
+        step = train_state.position.step + 1
+        train_state.position = replace(train_state.position, step=step, updates=engine.updates, skipped=engine.skipped)
+        record = {"step": step, **_figures(parts, outcome, train_state)}
         due = step % (an_epoch * spec.evaluation.every) == 0 or step == total
-        record |= _evaluated(parts, story) if due else {}
+        record |= _evaluated(parts, train_state) if due else {}
         parts.recorder.write(record | {"time/step": round(time.perf_counter() - began, 4)})
-        if step % spec.checkpoint.every == 0 or step in (story.position.best_step, total):
-            _checkpoint(parts, story)
-    if story.saved_step < story.position.step:
-        _checkpoint(parts, story)
-    return story.position.step == total
+        if step % spec.checkpoint.every == 0 or step in (train_state.position.best_step, total):
+            _checkpoint(parts, train_state)
+    if train_state.saved_step < train_state.position.step:
+        _checkpoint(parts, train_state)
+    return train_state.position.step == total
 
 
-def _start(parts: UnlearnParts) -> _Story:
+def _start(parts: UnlearnComponents) -> _TrainState:
     """The newest checkpoint's state, or the beginning's."""
     newest = latest_checkpoint(parts.run.checkpoints)
     if newest is None:
         parts.recorder.rewind(0)
         position = Position(step=0, updates=0, skipped=0, metrics_bytes=0)
-        return _Story(position, saved_step=0, hyper=parts.method.hyper)
+        return _TrainState(position, saved_step=0, hyper=parts.method.hyper)
     position = load_checkpoint(newest, parts.engine)
     parts.recorder.rewind(position.metrics_bytes)
     parts.recorder.note(f"going on from update {position.step} ({newest})")
@@ -71,17 +71,17 @@ def _start(parts: UnlearnParts) -> _Story:
     hyper = parts.method.hyper
     if parts.method.component.after_update is not None and "unlearn/alpha" in records[-1]:
         hyper = hyper.model_copy(update={"alpha": records[-1]["unlearn/alpha"]})
-    return _Story(position, saved_step=position.step, hyper=hyper, utility=records[0]["eval/utility"])
+    return _TrainState(position, saved_step=position.step, hyper=hyper, utility=records[0]["eval/utility"])
 
 
-def _update(parts: UnlearnParts, story: _Story) -> Outcome:
+def _update(parts: UnlearnComponents, train_state: _TrainState) -> Outcome:
     """One optimiser update, and what it makes of a dual variable."""
     spec, engine = parts.resolved.spec, parts.engine
-    rows = rows_of(parts, story.position.step)
+    rows = rows_of(parts, train_state.position.step)
     micro = spec.method.microbatch if spec.method.reduction == "microbatch" else 0
     plan = plan_of(rows, spec.batch.max_tokens, "alternate" in parts.needs, micro)
     step = UnlearnStep(
-        method=Method(parts.method.component, story.hyper),
+        method=Method(parts.method.component, train_state.hyper),
         rows=rows,
         needs=parts.needs,
         reference_head=parts.reference_head,
@@ -92,22 +92,22 @@ def _update(parts: UnlearnParts, story: _Story) -> Outcome:
     outcome = update_once(engine, step, plan)
     after = parts.method.component.after_update
     if after is not None:
-        story.hyper = after(story.hyper, outcome.means, story.position.step + 1)
+        train_state.hyper = after(train_state.hyper, outcome.means, train_state.position.step + 1)
     return outcome
 
 
-def _figures(parts: UnlearnParts, outcome: Outcome, story: _Story) -> dict[str, float]:
+def _figures(parts: UnlearnComponents, outcome: Outcome, train_state: _TrainState) -> dict[str, float]:
     """One update's record."""
     update = outcome.update
     record = {"train/loss": update.loss, "train/grad_norm": update.grad_norm, "train/lr": update.lr}
     record["train/applied"] = float(update.applied)
     record |= {f"unlearn/{name}": mean for name, mean in outcome.means.items()}
     if parts.method.component.after_update is not None:
-        record["unlearn/alpha"] = story.hyper.model_dump()["alpha"]
+        record["unlearn/alpha"] = train_state.hyper.model_dump()["alpha"]
     return record
 
 
-def _evaluated(parts: UnlearnParts, story: _Story) -> dict[str, float]:
+def _evaluated(parts: UnlearnComponents, train_state: _TrainState) -> dict[str, float]:
     """Figures on the validation half and the kept sets, and whether this is the best checkpoint so far.
 
     The best is the one that has forgotten most among those within the utility budget.
@@ -116,12 +116,18 @@ def _evaluated(parts: UnlearnParts, story: _Story) -> dict[str, float]:
     kept = {part: requests for part, requests in parts.measured.items() if part != "holdout"}
     scored = examine(parts.subject, {"forget": parts.validation, **kept})
     figures = validation_figures([one.sample for one in scored])
-    step, budget = story.position.step, parts.resolved.spec.evaluation.utility_budget
+    step, budget = train_state.position.step, parts.resolved.spec.evaluation.utility_budget
     if step == 0:
-        story.utility = figures["eval/utility"]
-    elif figures["eval/utility"] >= budget * story.utility and figures["eval/forgetting"] > story.position.best_score:
-        story.position = replace(story.position, best_step=step, best_score=figures["eval/forgetting"])
-    return figures | {"eval/best_step": story.position.best_step, "time/eval": round(time.perf_counter() - start, 4)}
+        train_state.utility = figures["eval/utility"]
+    elif (
+        figures["eval/utility"] >= budget * train_state.utility
+        and figures["eval/forgetting"] > train_state.position.best_score
+    ):
+        train_state.position = replace(train_state.position, best_step=step, best_score=figures["eval/forgetting"])
+    return figures | {
+        "eval/best_step": train_state.position.best_step,
+        "time/eval": round(time.perf_counter() - start, 4),
+    }
 
 
 def validation_figures(samples: list[Sample]) -> dict[str, float]:
@@ -133,8 +139,8 @@ def validation_figures(samples: list[Sample]) -> dict[str, float]:
     return figures
 
 
-def _checkpoint(parts: UnlearnParts, story: _Story) -> None:
-    story.position = replace(story.position, metrics_bytes=parts.recorder.offset)
+def _checkpoint(parts: UnlearnComponents, train_state: _TrainState) -> None:
+    train_state.position = replace(train_state.position, metrics_bytes=parts.recorder.offset)
     keep = parts.resolved.spec.checkpoint.keep
-    save_checkpoint(parts.run.checkpoint(story.position.step), parts.engine, story.position, keep)
-    story.saved_step = story.position.step
+    save_checkpoint(parts.run.checkpoint(train_state.position.step), parts.engine, train_state.position, keep)
+    train_state.saved_step = train_state.position.step

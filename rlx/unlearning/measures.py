@@ -99,7 +99,7 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
     prompts = [[*s.prompt, *prefix] for s, prefix in zip(sequences, prefixes, strict=True)]
     subject.sampler.load_weights(causal_lm(subject.engine.whole()) if subject.model is None else subject.model)
     responses = [group[0] for group in subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)]
-    subject.sampler.rest()
+    subject.sampler.sleep()
     if subject.tolerance is not None:
         sampled = [TokenSequence(tuple(p), r.tokens) for p, r in zip(prompts, responses, strict=True)]
         check_sync(sampled, responses, subject.engine, 1.0, subject.tolerance, _readable(subject))

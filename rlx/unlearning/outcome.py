@@ -13,7 +13,7 @@ from rlx.engine.checkpoint import latest_checkpoint, load_checkpoint, load_weigh
 from rlx.engine.model import LM
 from rlx.runs.samples import Row
 from rlx.unlearning.attacks import Attack, attack_all
-from rlx.unlearning.components import UnlearnParts
+from rlx.unlearning.components import UnlearnComponents
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.measures import Scored, examine
 
@@ -61,7 +61,7 @@ class Conclusion:
         return "supported by these measurements" if not failed else "NOT supported; what fails: " + "; ".join(failed)
 
 
-def choose(parts: UnlearnParts) -> tuple[int, bool]:
+def choose(parts: UnlearnComponents) -> tuple[int, bool]:
     """Put the weights of the chosen checkpoint in place.
 
     The choice is the one made on the validation half during training: most forgetting within the utility budget.
@@ -80,7 +80,7 @@ def choose(parts: UnlearnParts) -> tuple[int, bool]:
 
 
 def conclude(
-    parts: UnlearnParts, loaders: Mapping[str, Callable[[], LM]], selected: int, within_budget: bool
+    parts: UnlearnComponents, loaders: Mapping[str, Callable[[], LM]], selected: int, within_budget: bool
 ) -> Conclusion:
     """Measure the saved model against the original and the yardstick, and attack it.
 
@@ -169,17 +169,17 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
     ]
 
 
-def _examined(parts: UnlearnParts, load: Callable[[], LM]) -> list[Scored]:
+def _examined(parts: UnlearnComponents, load: Callable[[], LM]) -> list[Scored]:
     """A model's scores on everything; the forget set in its own order."""
     return examine(replace(parts.subject, model=load()), {"forget": _ordered(parts), **parts.measured})
 
 
-def _ordered(parts: UnlearnParts) -> list[Request]:
+def _ordered(parts: UnlearnComponents) -> list[Request]:
     """Validation and final requests in the order of the request file."""
     return [example.request for example in parts.forget.examples]
 
 
-def _final(parts: UnlearnParts, scored: Sequence[Scored]) -> list[Sample]:
+def _final(parts: UnlearnComponents, scored: Sequence[Scored]) -> list[Sample]:
     """Samples without the validation half, by which the checkpoint was chosen."""
     chosen_by = {request.id for request in parts.validation}
     return [one.sample for one in scored if one.sample.part != "forget" or one.id not in chosen_by]

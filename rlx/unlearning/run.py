@@ -9,9 +9,9 @@ from typing import Any
 
 from rlx.console import print_out, table
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, Team, die_with_launcher, launch, launched, rank, run_worker
+from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
 from rlx.runs.folder import RunDir, read_json, write_atomically
-from rlx.runs.recorder import RunRecorder, Silent
+from rlx.runs.recorder import NullRecorder, RunRecorder
 from rlx.runs.samples import write_samples
 from rlx.runs.tracking import read_metrics
 from rlx.specs.reading import validate
@@ -28,7 +28,9 @@ FORGET_FIGURES = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", 
 KEPT_FIGURES = ("model_utility", "retain_Prob", "retain_ROUGE")
 
 
-def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = False, team: Team | None = None) -> int:
+def run_unlearn(
+    experiments: Sequence[Experiment], runs: Path, fresh: bool = False, team: ProcessLayout | None = None
+) -> int:
     """Run experiments one after the other and end with a table and a picture.
 
     Args:
@@ -40,7 +42,7 @@ def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = Fal
     Returns:
         The exit code: 0 when all are complete, 130 when asked to stop.
     """
-    team = team or Team()
+    team = team or ProcessLayout()
     team.check()
     folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
     for (resolved, content), folder in zip(experiments, folders, strict=True):
@@ -51,11 +53,11 @@ def run_unlearn(experiments: Sequence[Experiment], runs: Path, fresh: bool = Fal
         if code:
             return code
     if rank() == 0 and team.node_rank == 0:
-        tell_end([resolved for resolved, _ in experiments], folders)
+        print_summary([resolved for resolved, _ in experiments], folders)
     return 0
 
 
-def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: Team) -> int:
+def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: ProcessLayout) -> int:
     """One experiment in this process, or in those that the launcher starts; the exit code."""
     if team.node_rank == 0 and rank() == 0:
         folder.create(content, resolved.model_dump_json(indent=2))
@@ -73,7 +75,7 @@ def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir,
 
 def worker(root: Path) -> int:
     """One process of several: its spec is the run folder's."""
-    die_with_launcher()
+    exit_with_launcher()
     folder = RunDir(root)
     resolved = validate(read_json(folder.resolved), ResolvedUnlearn)
     if rank():
@@ -85,7 +87,7 @@ def worker(root: Path) -> int:
 def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
     """One experiment to its certificate; False when it was asked to stop."""
     first = rank() == 0
-    recorder = unlearn_recorder(resolved, folder) if first else Silent()
+    recorder = unlearn_recorder(resolved, folder) if first else NullRecorder()
     status = "FAILED"
     try:
         made = build_unlearn(resolved, folder, recorder)
@@ -129,7 +131,7 @@ def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, concl
     write_atomically(folder.summary, json.dumps(summary, indent=2))
 
 
-def tell_end(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
+def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
     """The table of methods, the picture, and where everything is."""
     summaries = [read_json(folder.summary) for folder in folders]
     aggregates = summaries[0]["aggregates"]

@@ -30,7 +30,7 @@ from rlx.verl.translate import PREFIX
 RESOLVED = "RLX_RESOLVED"
 """Environment variable with the path of the run's ``resolved.json``."""
 _grading = threading.Lock()
-"""verl grades in threads; the court that settles doubtful answers serves one at a time."""
+"""verl grades in threads; the pool that settles doubtful answers serves one at a time."""
 
 
 @cache

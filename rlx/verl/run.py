@@ -19,7 +19,7 @@ from rlx.engine.model import load_tokenizer
 from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
 from rlx.rl.build import load_data
-from rlx.rl.display import finish, tell_end, train_recorder
+from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import RunRecorder
 from rlx.runs.tracking import read_metrics
@@ -72,7 +72,7 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
     folder.create(content, resolved.model_dump_json(indent=2))
     with folder.locked():
         if folder.summary.exists():
-            tell_end(resolved, folder, again=True)
+            print_summary(resolved, folder, again=True)
             return 0
         folder.update(resolved.model_dump_json(indent=2))
         template, problems = prepare(resolved, folder)
@@ -88,7 +88,7 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
             recorder.close(status)
         if code == 0:
             bring_back(resolved, folder)
-            tell_end(resolved, folder)
+            print_summary(resolved, folder)
         elif code != STOPPED:
             raise UserError(f"verl ended with exit code {code}", fix=f"read {folder.log}", exit_code=1)
         return code

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlx.engine.processes import Team
+from rlx.engine.processes import ProcessLayout
 from rlx.errors import UserError
 
 SMALL = [
@@ -175,8 +175,8 @@ def test_processes_that_torchrun_starts_are_one_run(alone, tmp_path):
 @pytest.mark.parametrize(
     ("team", "words"),
     [
-        (Team(2, 2, 2, "a:1"), "--node-rank is 2, but there are 2 nodes"),
-        (Team(2, 2, 0, "elsewhere"), "give node 0's address and a free port"),
+        (ProcessLayout(2, 2, 2, "a:1"), "--node-rank is 2, but there are 2 nodes"),
+        (ProcessLayout(2, 2, 0, "elsewhere"), "give node 0's address and a free port"),
     ],
 )
 def test_nodes_that_do_not_fit_are_refused_in_one_sentence(team, words):

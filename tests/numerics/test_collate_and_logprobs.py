@@ -115,14 +115,14 @@ def test_logits_are_kept_for_a_backward_pass_and_not_when_there_is_none(monkeypa
     hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
     targets, products = torch.randint(0, 40, (6,)), []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class SyncSchedule(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             products.append("mm" in str(func))
             return func(*args, **(kwargs or {}))
 
     def count(backward):
         products.clear()
-        with Watch(), torch.set_grad_enabled(backward):
+        with SyncSchedule(), torch.set_grad_enabled(backward):
             logprobs, _ = token_logprobs(hidden, targets, Head(weight))
             if backward:
                 logprobs.sum().backward()
@@ -140,7 +140,7 @@ def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
     hidden, weight = torch.randn(64, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
     largest = 0
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class SyncSchedule(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             out = func(*args, **(kwargs or {}))
@@ -149,7 +149,7 @@ def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
                     largest = max(largest, tensor.numel())
             return out
 
-    with Watch():
+    with SyncSchedule():
         logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight))
         logprobs.sum().backward()
     assert largest <= max(64 * 32, weight.numel())

@@ -17,8 +17,8 @@ from rlx.registry import get, names
 from rlx.rewards.by_text import canonical
 from rlx.rewards.grade import grade
 from rlx.rewards.rlx import rlx
-from rlx.rewards.symbolic_pool import Court
-from rlx.rewards.verdict import Unsettled
+from rlx.rewards.symbolic_pool import SymbolicPool
+from rlx.rewards.verdict import NeedsSymbolicCheck
 
 DATA = Path("../shared/data/grading")
 TABLE = Path(__file__).parent / "verdicts_pairs.json"
@@ -55,15 +55,15 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def court():
-    court = Court(seconds=20.0, workers=1)
-    yield court
-    court.close()
+def pool():
+    pool = SymbolicPool(seconds=20.0, workers=1)
+    yield pool
+    pool.close()
 
 
 @pytest.mark.parametrize(("name", "response", "gold", "score", "reason"), CASES)
-def test_a_grader_says_what_was_judged_by_hand(name, response, gold, score, reason, court):
-    (verdict,) = grade(get("reward", name).fn, [(response, gold)], court)
+def test_a_grader_says_what_was_judged_by_hand(name, response, gold, score, reason, pool):
+    (verdict,) = grade(get("reward", name).fn, [(response, gold)], pool)
     assert (verdict.score, verdict.reason) == (score, reason)
 
 
@@ -81,12 +81,12 @@ def test_answers_that_mean_the_same_vote_together():
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not on this machine")
-def test_the_verdict_table_of_the_judged_pairs_stands_and_agrees_with_92_percent_of_the_judgements(court):
+def test_the_verdict_table_of_the_judged_pairs_stands_and_agrees_with_92_percent_of_the_judgements(pool):
     lines = (DATA / "pairs.jsonl").read_text().splitlines()
     table = json.loads(TABLE.read_text())["rows"]
     assert [row["sha256"] for row in table] == [hashlib.sha256(line.encode()).hexdigest()[:16] for line in lines]
     pairs = [json.loads(line) for line in lines]
-    verdicts = grade(rlx, [(pair["response"], pair["gold"]) for pair in pairs], court)
+    verdicts = grade(rlx, [(pair["response"], pair["gold"]) for pair in pairs], pool)
     assert [(v.score, v.reason) for v in verdicts] == [(row["score"], row["reason"]) for row in table]
     agrees = [bool(v.score) == pair["expected"] for v, pair in zip(verdicts, pairs, strict=True)]
     assert agrees == [row["agrees"] for row in table]
@@ -120,19 +120,19 @@ def attacks():
 
 def test_hostile_answers_are_settled_in_time_and_ordinary_ones_around_them_are_unaffected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    court = Court(seconds=LIMIT, memory=512 << 20, workers=2)
+    pool = SymbolicPool(seconds=LIMIT, memory=512 << 20, workers=2)
     ordinary = [
         (f"\\boxed{{\\frac{{{n}}}{{7}}+\\sqrt{{2}}}}", f"\\sqrt{{2}}+\\frac{{{2 * n}}}{{14}}") for n in range(200)
     ]
-    grade(rlx, [("\\boxed{x+1}", "1+x")], court)  # the first question starts the workers
+    grade(rlx, [("\\boxed{x+1}", "1+x")], pool)  # the first question starts the workers
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     hostile = [(f"\\boxed{{{attack}}}", "16") for attack in attacks()]
     mixed = ordinary[:100] + hostile + ordinary[100:]
     start = time.monotonic()
-    verdicts = grade(rlx, mixed, court)
+    verdicts = grade(rlx, mixed, pool)
     seconds = time.monotonic() - start
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    court.close()
+    pool.close()
     fair = verdicts[:100] + verdicts[100 + len(hostile) :]
     assert all(v.score == 1.0 and v.reason in ("math_verify", "timeout") for v in fair if v.reason != "timeout")
     # A loaded machine may cost an honest answer its second; more than that would be the hostile ones' doing.
@@ -149,22 +149,22 @@ def test_hostile_answers_are_settled_in_time_and_ordinary_ones_around_them_are_u
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not on this machine")
 def test_each_known_hostile_answer_is_settled_within_its_limit_and_a_second():
-    court = Court(seconds=LIMIT, workers=1)
-    grade(rlx, [("\\boxed{x+1}", "1+x")], court)
+    pool = SymbolicPool(seconds=LIMIT, workers=1)
+    grade(rlx, [("\\boxed{x+1}", "1+x")], pool)
     for line in (DATA / "hostile.jsonl").read_text().splitlines():
         row = json.loads(line)
         start = time.monotonic()
-        (verdict,) = grade(rlx, [(row["response"], row["gold"])], court)
+        (verdict,) = grade(rlx, [(row["response"], row["gold"])], pool)
         assert time.monotonic() - start < LIMIT + 1, row["name"]
         assert verdict.score == 0.0, row["name"]
-    court.close()
+    pool.close()
 
 
-def test_a_question_is_asked_once(court):
-    question = Unsettled("\\boxed{2^{9999999}}", "\\boxed{2^{9999998}}", "2^{9999998}")
-    first = court.settle([question, question])
+def test_a_question_is_asked_once(pool):
+    question = NeedsSymbolicCheck("\\boxed{2^{9999999}}", "\\boxed{2^{9999998}}", "2^{9999998}")
+    first = pool.compare([question, question])
     start = time.monotonic()
-    assert court.settle([question] * 1000)[999] is first[1]
+    assert pool.compare([question] * 1000)[999] is first[1]
     assert time.monotonic() - start < 0.1
 
 
@@ -178,13 +178,13 @@ def test_text_decides_twenty_thousand_answers_a_second():
 
 CHILD = """
 import os, sys
-from rlx.rewards.symbolic_pool import Court
-from rlx.rewards.verdict import Unsettled
+from rlx.rewards.symbolic_pool import SymbolicPool
+from rlx.rewards.verdict import NeedsSymbolicCheck
 if __name__ == "__main__":
-    court = Court(seconds=2.0, workers=1)
-    court.settle([Unsettled("\\\\boxed{x+1}", "\\\\boxed{1+x}", "")])
-    print(*court._pool._pool_manager.worker_manager.workers, flush=True)
-    court.settle([Unsettled("\\\\boxed{1}", "\\\\boxed{9^{9^{9^9}}}", "")])
+    pool = SymbolicPool(seconds=2.0, workers=1)
+    pool.compare([NeedsSymbolicCheck("\\\\boxed{x+1}", "\\\\boxed{1+x}", "")])
+    print(*pool._pool._pool_manager.worker_manager.workers, flush=True)
+    pool.compare([NeedsSymbolicCheck("\\\\boxed{1}", "\\\\boxed{9^{9^{9^9}}}", "")])
 """
 
 

@@ -10,14 +10,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlx.engine.cpu import kv_cache
 from rlx.engine.cpu import small_batch_linear as few_rows
-from rlx.engine.cpu.kv_cache import RoomyLayer, roomy_cache
-from rlx.engine.cpu.small_batch_linear import quick_on_few_rows
+from rlx.engine.cpu.kv_cache import PreallocatedLayer, preallocated_cache
+from rlx.engine.cpu.small_batch_linear import small_batch_linears
 
 
 def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_selection(monkeypatch):
     monkeypatch.setattr(kv_cache, "ROOM", 3)
     draw = torch.Generator().manual_seed(0)
-    ours, theirs = RoomyLayer(), DynamicLayer()
+    ours, theirs = PreallocatedLayer(), DynamicLayer()
     kept = {1: torch.tensor([0, 0, 1]), 6: torch.tensor([2, 0])}  # repeated for its samples, then two are left
     rows, made = 2, 0
     for step in range(12):
@@ -38,7 +38,10 @@ def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_
 def test_only_layers_that_see_every_token_get_room():
     config = LlamaConfig(num_hidden_layers=2)
     config.layer_types, config.sliding_window = ["full_attention", "sliding_attention"], 8
-    assert [type(layer) for layer in roomy_cache(config).layers] == [RoomyLayer, DynamicSlidingWindowLayer]
+    assert [type(layer) for layer in preallocated_cache(config).layers] == [
+        PreallocatedLayer,
+        DynamicSlidingWindowLayer,
+    ]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -48,7 +51,7 @@ def test_few_rows_give_what_the_linear_layer_gives_in_its_layout(shape, bias):
     lm = nn.Sequential(nn.Linear(20, 30, bias=bias))
     x = torch.randn(shape)
     plain = lm(x)
-    with torch.no_grad(), quick_on_few_rows(lm):
+    with torch.no_grad(), small_batch_linears(lm):
         quick = lm(x)
     assert quick.is_contiguous() and quick.shape == plain.shape
     assert torch.allclose(quick, plain, atol=1e-6)
@@ -56,7 +59,7 @@ def test_few_rows_give_what_the_linear_layer_gives_in_its_layout(shape, bias):
 
 def test_layers_are_as_they_were_afterwards_even_after_an_error():
     lm = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).to(torch.bfloat16))
-    with pytest.raises(KeyError), quick_on_few_rows(lm):
+    with pytest.raises(KeyError), small_batch_linears(lm):
         assert "forward" in vars(lm[0])
         assert "forward" not in vars(lm[1]), "bfloat16 has kernels of its own"
         raise KeyError
@@ -65,5 +68,5 @@ def test_layers_are_as_they_were_afterwards_even_after_an_error():
 
 def test_under_autocast_products_stay_in_its_type():
     lm = nn.Sequential(nn.Linear(4, 4))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), quick_on_few_rows(lm):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), small_batch_linears(lm):
         assert lm(torch.randn(2, 4)).dtype == torch.bfloat16

@@ -206,7 +206,7 @@ def test_two_processes_that_share_one_copy_take_the_steps_of_one_process(tmp_pat
         assert two.get("sync/logprob_diff_max", 0.0) < 1e-4
 
 
-class Silent:
+class NullRecorder:
     """A recorder that is only told things."""
 
     def note(self, text: str) -> None:
@@ -215,7 +215,7 @@ class Silent:
 
 def test_the_cache_is_made_for_the_longest_prompt_of_the_data_and_not_for_the_longest_allowed(tmp_path):
     resolved, _, folder = started(tmp_path)
-    parts = build(resolved, folder, Silent())
+    parts = build(resolved, folder, NullRecorder())
     longest = max(len(prompt.tokens) for prompt in [*parts.prompts, *parts.held_out])
     assert parts.sampler.options.longest == longest + resolved.spec.rollout.max_new_tokens
     assert longest < 10 < resolved.spec.data.max_prompt_tokens

@@ -17,7 +17,7 @@ from rlx.rewards.verdict import Verdict
 from rlx.rl.rollouts import Graded
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
-from rlx.rollout.sync_check import TOLERANCES, Watch, check_sync
+from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, check_sync
 from rlx.rollout.vllm import merged_weights
 from rlx.specs.resolve_train import EMBEDDED_MODEL
 from rlx.specs.train import Model, Optim
@@ -73,9 +73,13 @@ def test_log_probs_that_are_not_numbers_stop_the_run(lm):
 
 
 def test_the_first_three_steps_of_a_process_and_every_nth_are_compared():
-    watch = Watch(TOLERANCES["float32"], every=5)
+    watch = SyncSchedule(TOLERANCES["float32"], every=5)
     assert [step for step in range(8, 21) if watch.due(step, began=7)] == [8, 9, 10, 15, 20]
-    assert [step for step in range(1, 9) if Watch(TOLERANCES["float32"], every=0).due(step, began=0)] == [1, 2, 3]
+    assert [step for step in range(1, 9) if SyncSchedule(TOLERANCES["float32"], every=0).due(step, began=0)] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_merged_weights_are_those_of_the_saved_model(lm, tmp_path):

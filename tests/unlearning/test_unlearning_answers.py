@@ -38,7 +38,7 @@ class Copying:
         if self.held is None or not self.stale:
             self.held = HFSampler(copy.deepcopy(model))
 
-    def rest(self):
+    def sleep(self):
         self.log.append("rest")
 
     def sample(self, prompts, seeds, sampling):

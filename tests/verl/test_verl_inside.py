@@ -256,7 +256,7 @@ def test_verls_own_reward_loader_finds_our_grader_and_it_grades_inside_a_ray_act
         "}" * 5000,
     ]
     if (shared / "hostile.jsonl").is_file():
-        # The others take the court's whole patience each; these are of every kind.
+        # The others take the pool's whole patience each; these are of every kind.
         lines = (shared / "hostile.jsonl").read_text().splitlines()[:12]
         hostile += [json.loads(line)["response"] for line in lines]
     settings = translate(resolve(yaml.safe_load(cluster.spec.read_text())), cluster).settings

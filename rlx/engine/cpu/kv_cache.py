@@ -12,13 +12,13 @@ ROOM = 64
 """Tokens that a layer's tensors grow by."""
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values [b, heads, s, d], which are the first s tokens of tensors that have room for more.
 
     transformers' own layer copies all that it holds at each new token, this one at every ``ROOM``-th.
     """
 
-    _rooms: tuple[Tensor, ...] = ()
+    _buffers: tuple[Tensor, ...] = ()
     """Of keys and of values [b, heads, tokens, d]."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
@@ -27,16 +27,16 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         new = old + key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if not self._rooms or self._rooms[0].shape[2] < new:
+        if not self._buffers or self._buffers[0].shape[2] < new:
             held = (self.keys, self.values)
-            self._rooms = tuple(
+            self._buffers = tuple(
                 states.new_empty((*states.shape[:2], new + ROOM, states.shape[3]))
                 for states in (key_states, value_states)
             )
-            for room, tokens in zip(self._rooms, held, strict=True):
+            for room, tokens in zip(self._buffers, held, strict=True):
                 if old:
                     room[:, :, :old] = tokens
-        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
+        for room, states in zip(self._buffers, (key_states, value_states), strict=True):
             room[:, :, old:new] = states
         self._point(new)
         return self.keys, self.values
@@ -44,16 +44,16 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         length = self.get_seq_length()
-        self._rooms = tuple(room[indices, :, :length] for room in self._rooms)  # the next token makes room again
+        self._buffers = tuple(room[indices, :, :length] for room in self._buffers)  # the next token makes room again
         if length:
             self._point(length)
 
     def _point(self, length: int) -> None:
-        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
+        self.keys, self.values = (room[:, :, :length] for room in self._buffers)
 
 
-def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
+def preallocated_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache for a model of this configuration; layers that attend to all tokens have room."""
     cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -16,7 +16,7 @@ AVX-512: 64 rows take 107 ms instead of 161, 32 take 67 instead of 100, 512 take
 
 
 @contextmanager
-def quick_on_few_rows(lm: nn.Module) -> Iterator[None]:
+def small_batch_linears(lm: nn.Module) -> Iterator[None]:
     """Within this context the model's float32 linear layers compute few rows as (W x^T)^T: the same to rounding.
 
     Intel's library, which torch's CPU build calls, is tuned for left factors that have many rows.
