@@ -14,7 +14,11 @@ from rlx.runs.folder import RunDir
 
 
 def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
-    """The trained model for ``from_pretrained``, whole or not at all."""
+    """Write the trained model to the run's model folder, complete or not at all.
+
+    Raises:
+        UserError: when the disk refuses.
+    """
     whole = engine.whole()
     if engine.rank == 0:
         temporary = folder.model.with_name(".model")

@@ -1,4 +1,4 @@
-"""An evaluation's names to things: the candidate model, and each benchmark's exam."""
+"""An evaluation's names to things: the candidate model, and each benchmark's task."""
 
 from __future__ import annotations
 

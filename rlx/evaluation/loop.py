@@ -41,11 +41,11 @@ class EvalTask:
     """Responses sampled at once and written together."""
 
 
-def evaluate(exam: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
+def evaluate(task: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
     """Every sample's row; those that stand on disk are read, the others sampled, graded and written, part by part.
 
     Args:
-        exam: what to sample and how.
+        task: what to sample and how.
         progress: told the rows written so far and how many there will be.
 
     Returns:
@@ -54,24 +54,24 @@ def evaluate(exam: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> 
     Raises:
         UserError: when the disk refuses; what was written stands.
     """
-    rows = stored_rows(exam.folder)
+    rows = stored_rows(task.folder)
     known = {(row["problem_id"], row["sample"]) for row in rows}
-    n = exam.protocol.n
-    wanted = [(q, g) for q in range(len(exam.problems)) for g in range(n)]
-    todo = [(q, g) for q, g in wanted if (exam.problems[q].id, g) not in known]
+    n = task.protocol.n
+    wanted = [(q, g) for q in range(len(task.problems)) for g in range(n)]
+    todo = [(q, g) for q, g in wanted if (task.problems[q].id, g) not in known]
     progress(rows, len(wanted))
-    number = 1 + max((int(part.stem.removeprefix("part_")) for part in exam.folder.parts()), default=-1)
-    for start in range(0, len(todo), exam.batch):
+    number = 1 + max((int(part.stem.removeprefix("part_")) for part in task.folder.parts()), default=-1)
+    for start in range(0, len(todo), task.batch):
         try:
-            with exam.stop.interruptible(alone=True):
-                fresh = _sampled(exam, todo[start : start + exam.batch])
+            with task.stop.interruptible(alone=True):
+                fresh = _sampled(task, todo[start : start + task.batch])
         except Interrupted:
             return None
-        _written(fresh, exam.folder, number)
+        _written(fresh, task.folder, number)
         number += 1
         rows += fresh
         progress(rows, len(wanted))
-    place = {problem.id: q for q, problem in enumerate(exam.problems)}
+    place = {problem.id: q for q, problem in enumerate(task.problems)}
     return sorted(rows, key=lambda row: (place[str(row["problem_id"])], int(row["sample"] or 0)))
 
 
@@ -113,27 +113,27 @@ def stored_rows(folder: EvalDir) -> list[Row]:
     return rows
 
 
-def _sampled(exam: EvalTask, chosen: Sequence[tuple[int, int]]) -> list[Row]:
+def _sampled(task: EvalTask, chosen: Sequence[tuple[int, int]]) -> list[Row]:
     """Rows of (problem, sample) pairs, a problem's samples side by side."""
     by_problem: dict[int, list[int]] = {}
     for q, g in chosen:
         by_problem.setdefault(q, []).append(g)
-    name, seed = exam.protocol.benchmark, exam.protocol.seed
-    seeds = [[sample_seed(seed, "eval", name, exam.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
-    groups = exam.sampler().sample([exam.prompts[q] for q in by_problem], seeds, exam.sampling)
+    name, seed = task.protocol.benchmark, task.protocol.seed
+    seeds = [[sample_seed(seed, "eval", name, task.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
+    groups = task.sampler().sample([task.prompts[q] for q in by_problem], seeds, task.sampling)
     responses = [response for group in groups for response in group]
-    texts = [exam.decode(response.tokens) for response in responses]
-    verdicts = exam.reward([(text, exam.problems[q].gold) for text, (q, _) in zip(texts, chosen, strict=True)])
+    texts = [task.decode(response.tokens) for response in responses]
+    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _) in zip(texts, chosen, strict=True)])
     drawn: list[Any] = [seed for group in seeds for seed in group]
     return [
         {
             "benchmark": name,
-            "problem_id": exam.problems[q].id,
+            "problem_id": task.problems[q].id,
             "sample": g,
             "seed": drawn[i],
-            "subject": exam.problems[q].subject,
-            "level": exam.problems[q].level,
-            "gold": exam.problems[q].gold,
+            "subject": task.problems[q].subject,
+            "level": task.problems[q].level,
+            "gold": task.problems[q].gold,
             "response": texts[i],
             "extracted": verdicts[i].extracted,
             "score": verdicts[i].score,

@@ -64,9 +64,9 @@ def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[EvalOutcome] | 
     outcomes = []
     for name, (problems, mark) in sets.items():
         stop = Stop()
-        exam = assemble(name, problems[: spec.limit], mark, candidate, stop)
-        with RunDir(exam.folder.root).locked(), stop.handling():
-            outcome = _outcome(exam, _regraded(exam, run, resolved.checkpoint) if anew else _sampled(exam))
+        task = assemble(name, problems[: spec.limit], mark, candidate, stop)
+        with RunDir(task.folder.root).locked(), stop.handling():
+            outcome = _outcome(task, _regraded(task, run, resolved.checkpoint) if anew else _sampled(task))
         if outcome is None:
             return None
         outcomes.append(outcome)
@@ -75,11 +75,11 @@ def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[EvalOutcome] | 
     return outcomes
 
 
-def _sampled(exam: EvalTask) -> Callable[[], list[Row] | None]:
+def _sampled(task: EvalTask) -> Callable[[], list[Row] | None]:
     """The evaluation of what is not on disk yet, with progress."""
 
     def work() -> list[Row] | None:
-        protocol = exam.protocol
+        protocol = task.protocol
         view = Progress(f"rlx eval {protocol.benchmark}", protocol.problems * protocol.n, unit="sample")
 
         def show(rows: Sequence[Row], total: int) -> None:
@@ -91,41 +91,41 @@ def _sampled(exam: EvalTask) -> Callable[[], list[Row] | None]:
             view.show(len(rows), facts)
 
         try:
-            return evaluate(exam, show)
+            return evaluate(task, show)
         finally:
             view.stop()
 
     return work
 
 
-def _regraded(exam: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
+def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
     """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
-    for folder in [exam.folder, *run.evaluations(checkpoint)]:
+    for folder in [task.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
-        if folder.parts() and stored.sampled_as(exam.protocol):
-            return lambda: regrade(folder, exam.folder, exam.reward)
+        if folder.parts() and stored.sampled_as(task.protocol):
+            return lambda: regrade(folder, task.folder, task.reward)
     raise UserError(
-        f"benchmark {exam.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",
+        f"benchmark {task.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",
         fix="sample them first, without --regrade",
     )
 
 
-def _outcome(exam: EvalTask, work: Callable[[], list[Row] | None]) -> EvalOutcome | None:
+def _outcome(task: EvalTask, work: Callable[[], list[Row] | None]) -> EvalOutcome | None:
     """The benchmark's figures, kept in result.json."""
     start = time.perf_counter()
     rows = work()
     if rows is None:
         return None
     seconds = time.perf_counter() - start
-    wanted = exam.protocol.problems * exam.protocol.n
+    wanted = task.protocol.problems * task.protocol.n
     if len(rows) != wanted:
         raise UserError(
-            f"{exam.folder.samples} holds {len(rows)} samples of {wanted}",
+            f"{task.folder.samples} holds {len(rows)} samples of {wanted}",
             fix="run it without --regrade to the end first",
         )
-    summary, scores = summarised(exam.protocol.benchmark, rows), problem_scores(rows)
-    keep(exam.folder.result, json.dumps(as_json(summary, scores), indent=1))
-    return EvalOutcome(summary, scores, exam.protocol, exam.folder, seconds)
+    summary, scores = summarised(task.protocol.benchmark, rows), problem_scores(rows)
+    keep(task.folder.result, json.dumps(as_json(summary, scores), indent=1))
+    return EvalOutcome(summary, scores, task.protocol, task.folder, seconds)
 
 
 def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:

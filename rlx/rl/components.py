@@ -1,4 +1,4 @@
-"""What a training loop is handed: every name resolved to the thing it names."""
+"""The objects that the reinforcement-learning loop works with."""
 
 from __future__ import annotations
 

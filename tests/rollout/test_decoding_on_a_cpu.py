@@ -15,7 +15,7 @@ from rlx.engine.cpu.small_batch_linear import small_batch_linears
 
 
 def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_selection(monkeypatch):
-    monkeypatch.setattr(kv_cache, "ROOM", 3)
+    monkeypatch.setattr(kv_cache, "GROWTH", 3)
     draw = torch.Generator().manual_seed(0)
     ours, theirs = PreallocatedLayer(), DynamicLayer()
     kept = {1: torch.tensor([0, 0, 1]), 6: torch.tensor([2, 0])}  # repeated for its samples, then two are left

@@ -1,4 +1,4 @@
-"""A key-value cache with room for tokens to come."""
+"""A key-value cache that allocates memory for future tokens in advance."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64
+GROWTH = 64
 """Tokens that a layer's tensors grow by."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values [b, heads, s, d], which are the first s tokens of tensors that have room for more.
+    """One layer's keys and values [b, heads, s, d], which are the first s tokens of larger preallocated tensors.
 
-    transformers' own layer copies all that it holds at each new token, this one at every ``ROOM``-th.
+    transformers' own layer copies its whole content at each new token, this one only at every ``GROWTH``-th.
     """
 
     _buffers: tuple[Tensor, ...] = ()
@@ -28,32 +28,32 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if not self._buffers or self._buffers[0].shape[2] < new:
-            held = (self.keys, self.values)
+            previous = (self.keys, self.values)
             self._buffers = tuple(
-                states.new_empty((*states.shape[:2], new + ROOM, states.shape[3]))
+                states.new_empty((*states.shape[:2], new + GROWTH, states.shape[3]))
                 for states in (key_states, value_states)
             )
-            for room, tokens in zip(self._buffers, held, strict=True):
+            for buffer, tokens in zip(self._buffers, previous, strict=True):
                 if old:
-                    room[:, :, :old] = tokens
-        for room, states in zip(self._buffers, (key_states, value_states), strict=True):
-            room[:, :, old:new] = states
+                    buffer[:, :, :old] = tokens
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, old:new] = states
         self._point(new)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         length = self.get_seq_length()
-        self._buffers = tuple(room[indices, :, :length] for room in self._buffers)  # the next token makes room again
+        self._buffers = tuple(buffer[indices, :, :length] for buffer in self._buffers)  # the next token allocates again
         if length:
             self._point(length)
 
     def _point(self, length: int) -> None:
-        self.keys, self.values = (room[:, :, :length] for room in self._buffers)
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
 def preallocated_cache(config: PreTrainedConfig) -> DynamicCache:
-    """A cache for a model of this configuration; layers that attend to all tokens have room."""
+    """A cache for a model of this configuration; layers that attend to all tokens are preallocated."""
     cache = DynamicCache(config=config)
     cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
