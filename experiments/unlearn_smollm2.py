@@ -24,11 +24,12 @@ from torch import Tensor
 
 from rlx.data.chat import encode as encode_prompt
 from rlx.data.chat import end_of_turn
-from rlx.engine.model import load_model, load_tokenizer, save_model
+from rlx.engine.export import save_model
+from rlx.engine.load import load_model, load_tokenizer
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.numerics.collate import TokenBatch, TokenSequence
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.runs.folder import RunDir, read_json
 from rlx.specs.resolve_unlearn import resolve_unlearn

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -38,6 +39,12 @@ def print_out(renderable: RenderableType) -> None:
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {text}", style="yellow"))
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a warning to stderr unless this process has printed it before."""
+    warn(text)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:

@@ -291,7 +291,7 @@ def update():
 
     from rlx.engine.step import Batch, Engine
     from rlx.numerics.collate import TokenSequence
-    from rlx.numerics.logprob_reader import logprob_reader
+    from rlx.numerics.output_layer.response_reader import logprob_reader
     from rlx.numerics.terms import Counts
     from rlx.registry import Method, get
     from rlx.rl.objective import MiniBatch, PolicyObjective
@@ -528,8 +528,8 @@ def head():
     """Log-probs with gradients, 13,200 tokens x 151,936: rlx's tiles by width, and cut-cross-entropy."""
     import torch
 
-    import rlx.numerics.linear_logprobs as ours
-    from rlx.numerics.logprobs import Head, token_logprobs
+    import rlx.numerics.output_layer.tiled as ours
+    from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"

@@ -27,9 +27,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
 from rlx.methods.unlearning.palu import PALU, first_of_runs, palu
-from rlx.numerics.answers import Answers, Reference
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Term, count, total
+from rlx.numerics.unlearn_batch import Answers, Reference
 
 SHAPES = {
     "SmolLM2-135M": LlamaConfig(

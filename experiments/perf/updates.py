@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
-from rlx.engine import model
-from rlx.engine.cpu import attention
-from rlx.engine.model import can_share_prompts, load_model
+from rlx.engine import attention, model
+from rlx.engine.load import load_model
+from rlx.engine.model import can_share_prompts
 from rlx.engine.step import Batch, Engine
-from rlx.numerics import logprobs
 from rlx.numerics.collate import TokenSequence
-from rlx.numerics.logprob_reader import logprob_reader
+from rlx.numerics.output_layer import logprobs
+from rlx.numerics.output_layer.response_reader import logprob_reader
 from rlx.numerics.terms import Counts
 from rlx.registry import Method, get
 from rlx.rl.objective import MiniBatch, PolicyObjective
@@ -52,7 +52,7 @@ def updates(asked: argparse.Namespace) -> None:
     """One process: prints its seconds and its peak memory (GiB) as JSON."""
     torch.set_num_threads(asked.threads)
     if asked.lever == "torch-attention":
-        attention.NAME = "sdpa"
+        attention.SHARED_PROMPTS = attention.GROUPED
     if asked.lever == "recomputed":
         logprobs.KEPT_ELEMENTS = 0
     if asked.lever == "given-back":

@@ -1,40 +1,69 @@
-"""Questions to token ids; the only caller of ``apply_chat_template``."""
+"""Questions to prompt token ids, and the token ids that end an answer; the only caller of ``apply_chat_template``."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
+from rlx.console import warn_once
 from rlx.errors import UserError
-from rlx.specs.train import Data
 
 _PROBE = "Q7Z"
-"""An answer that no template's own text holds."""
+"""An answer that does not occur in any template's own text."""
 
 
-def encode(question: str, data: Data, tokenizer: Any) -> tuple[int, ...]:
-    """Token ids of a prompt that a response follows: system prompt, question and suffix in the chat template.
+class ChatSettings(Protocol):
+    """The keys of a spec that decide how a question becomes a prompt (``data`` or ``forget``)."""
 
-    A tokenizer without a template, or ``data.chat: never``, gets the plain text with its own special tokens.
+    @property
+    def system(self) -> str | None:
+        """System prompt."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """Text appended to each question."""
+        ...
+
+    @property
+    def chat(self) -> str:
+        """``auto`` or ``never``."""
+        ...
+
+    @property
+    def chat_kwargs(self) -> dict[str, Any]:
+        """Further arguments of the template."""
+        ...
+
+
+def encode(question: str, data: ChatSettings, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids of the prompt before a response: system prompt, question and suffix in the chat template.
+
+    A tokenizer without a template, or ``chat: never``, gets the plain text with the tokenizer's own special tokens,
+    except an end of sequence that the tokenizer appends. A template that does not accept a system message gets the
+    system prompt before the question in the user message.
 
     Args:
         question: the question's text.
         data: system prompt, suffix and whether to use the template.
         tokenizer: a transformers tokenizer.
+
+    Raises:
+        UserError: when the template refuses the prompt, or the tokenizer cannot encode one of its characters.
     """
     content = question + data.suffix
     if _is_plain(data, tokenizer):
         text = f"{data.system}\n\n{content}" if data.system else content
-        return tuple(tokenizer(text, verbose=False)["input_ids"])
-    text = _rendered(_messages(content, data), tokenizer, continued=True)
-    if data.system and data.system.strip() not in text:
-        raise UserError(
-            "the tokenizer's chat template leaves out the system prompt", fix="drop data.system, or set data.chat=never"
-        )
-    return _ids(text, tokenizer)
+        ids = _without_appended_end(list(tokenizer(text, verbose=False)["input_ids"]), text, tokenizer)
+    else:
+        text = _prompt_text(content, data, tokenizer)
+        ids = _ids(text, tokenizer)
+    _check_encodable(text, ids, tokenizer)
+    return tuple(ids)
 
 
-def end_of_turn(data: Data, tokenizer: Any) -> int:
-    """The special token that the template writes behind an answer, else the end of sequence: in some they differ.
+def end_of_turn(data: ChatSettings, tokenizer: Any) -> int:
+    """The special token that the template writes after an answer; the end of sequence if it writes none.
 
     Args:
         data: see ``encode``.
@@ -45,36 +74,129 @@ def end_of_turn(data: Data, tokenizer: Any) -> int:
     """
     end: int | None = tokenizer.eos_token_id
     if not _is_plain(data, tokenizer):
-        messages = [*_messages(_PROBE, data), {"role": "assistant", "content": _PROBE}]
-        behind = _ids(_rendered(messages, tokenizer, continued=False).rpartition(_PROBE)[2], tokenizer)
-        end = behind[0] if behind and behind[0] in tokenizer.added_tokens_decoder else end
+        messages = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+        after = _ids(_rendered(messages, data, tokenizer, continued=False).rpartition(_PROBE)[2], tokenizer)
+        end = after[0] if after and after[0] in tokenizer.added_tokens_decoder else end
     if end is None:
         raise UserError("the tokenizer has no end-of-sequence token", fix="set eos_token in its tokenizer_config.json")
     return end
 
 
-def _is_plain(data: Data, tokenizer: Any) -> bool:
+def stop_ids(generation_config: Any, data: ChatSettings, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids that end a response, sorted: the generation config's, the tokenizer's and the template's end of turn.
+
+    Training, unlearning, evaluation and every sampler use this set.
+
+    Args:
+        generation_config: transformers' GenerationConfig of the model, or None.
+        data: see ``encode``.
+        tokenizer: a transformers tokenizer.
+
+    Raises:
+        UserError: when there is none.
+    """
+    configured = generation_config.eos_token_id if generation_config else None
+    ids = set(configured if isinstance(configured, list) else [] if configured is None else [configured])
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    if not ids or not _is_plain(data, tokenizer):
+        ids.add(end_of_turn(data, tokenizer))
+    return tuple(sorted(ids))
+
+
+def check_prompts(prompts: Iterable[Sequence[int]], stops: Sequence[int], vocabulary: int, tokenizer: Any) -> None:
+    """Refuse prompts that end with a stop token, or contain a token that the model has no embedding for.
+
+    Args:
+        prompts: token ids of each prompt.
+        stops: see ``stop_ids``.
+        vocabulary: rows of the model's embedding.
+        tokenizer: for the message.
+
+    Raises:
+        UserError: naming the token.
+    """
+    for prompt in prompts:
+        if prompt and prompt[-1] in stops:
+            raise UserError(
+                f"the prompt {tokenizer.decode(list(prompt))[-60:]!r} ends with {tokenizer.decode([prompt[-1]])!r}, "
+                "which ends a response, so the model would answer with nothing",
+                fix="remove it from the data, or from the chat template's generation prompt",
+            )
+        if max(prompt, default=0) >= vocabulary:
+            raise UserError(
+                f"the tokenizer gives token {max(prompt)} ({tokenizer.decode([max(prompt)])!r}), and the model has "
+                f"embeddings for {vocabulary} tokens",
+                fix="give the model that belongs to the tokenizer, or resize its embeddings",
+            )
+
+
+def _is_plain(data: ChatSettings, tokenizer: Any) -> bool:
     return data.chat == "never" or not tokenizer.chat_template
 
 
-def _messages(content: str, data: Data) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": data.system}] if data.system else []
-    return [*system, {"role": "user", "content": content}]
-
-
-def _rendered(messages: list[dict[str, str]], tokenizer: Any, continued: bool) -> str:
-    """Messages in the template."""
+def _prompt_text(content: str, data: ChatSettings, tokenizer: Any) -> str:
+    """The rendered messages; a system prompt that the template refuses or leaves out goes into the user message."""
+    user = {"role": "user", "content": content}
+    if not data.system:
+        return _rendered([user], data, tokenizer, continued=True)
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=continued)
-    except Exception as error:  # templates are programs of their own and raise what they like
+        text = _rendered([{"role": "system", "content": data.system}, user], data, tokenizer, continued=True)
+        if data.system.strip() in text:
+            return text
+    except UserError:
+        pass
+    text = _rendered([{"role": "user", "content": f"{data.system}\n\n{content}"}], data, tokenizer, continued=True)
+    warn_once("the chat template has no system role: the system prompt is written before the first user message")
+    return text
+
+
+def _rendered(messages: list[dict[str, str]], data: ChatSettings, tokenizer: Any, continued: bool) -> str:
+    """Messages in the template.
+
+    Raises:
+        UserError: with the template's own message.
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=continued, **data.chat_kwargs
+        )
+    except Exception as error:  # templates are programs of their own and raise exceptions of any type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"the tokenizer's chat template refuses the prompt ({reason})",
-            fix="drop data.system, or set data.chat=never",
+            fix="change data.system or data.chat_kwargs, or set data.chat=never",
         ) from None
     return text
 
 
-def _ids(text: str, tokenizer: Any) -> tuple[int, ...]:
+def _ids(text: str, tokenizer: Any) -> list[int]:
     """Rendered text as ids; the template has written its special tokens, so none are added (no second BOS)."""
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _without_appended_end(ids: list[int], text: str, tokenizer: Any) -> list[int]:
+    """The ids without an end of sequence that the tokenizer appends to plain text."""
+    end = tokenizer.eos_token_id
+    if end is None or not ids or ids[-1] != end or text.endswith(tokenizer.eos_token):
+        return ids
+    warn_once("the tokenizer appends its end-of-sequence token to plain text; prompts are given without it")
+    return ids[:-1]
+
+
+def _check_encodable(text: str, ids: Sequence[int], tokenizer: Any) -> None:
+    """Refuse text whose tokens contain the unknown token, unless the text itself writes it.
+
+    Raises:
+        UserError: naming the first character that cannot be encoded.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown not in ids or unknown == tokenizer.eos_token_id or tokenizer.unk_token in text:
+        return
+    letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
+    first = next((letter for letter in letters if unknown in _ids(letter, tokenizer)), "")
+    what = f"character {first!r}" if first else "text"
+    raise UserError(
+        f"the tokenizer cannot encode the {what} in {text[:60]!r}",
+        fix="remove it from the data or use another tokenizer; the model would read an unknown token in its place",
+    )

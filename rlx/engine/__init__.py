@@ -1,1 +1,1 @@
-"""Values to gradients to weights; the only room that knows accelerate."""
+"""From loss values to gradients to new weights; the only package that uses accelerate."""

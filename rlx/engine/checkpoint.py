@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlx.engine.shard import placed, whole
+from rlx.engine.shard import full_tensor, shard_like
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 
@@ -28,7 +28,7 @@ TRASH = ".old-"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in the run a checkpoint stands; every sampling seed follows from ``step`` and the place in the rollout.
+    """The position in the run of a checkpoint; every sampling seed follows from ``step`` and the index in the rollout.
 
     Example:
         ``Position(step=25, updates=100, skipped=0, metrics_bytes=20311, drawn=800, best_step=25, best_score=0.61)``
@@ -37,9 +37,9 @@ class Position:
     step: int
     updates: int
     skipped: int
-    """Non-finite updates in a row so far."""
+    """Number of non-finite updates in a row so far."""
     metrics_bytes: int
-    """Length of metrics.jsonl at this point."""
+    """Length of metrics.jsonl at this step."""
     drawn: int = 0
     """Prompts drawn from the data so far, over all epochs."""
     best_step: int = -1
@@ -47,12 +47,12 @@ class Position:
 
 
 def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int) -> None:
-    """Write ``folder`` so that it stands complete or not at all, then remove those beyond ``keep`` and the best.
+    """Write ``folder`` completely or not at all, then remove checkpoints other than the ``keep`` newest and the best.
 
-    Called on every process; the first one writes.
+    Called on every process; rank 0 writes.
 
     Raises:
-        UserError: when the disk refuses; what stood before still stands.
+        UserError: when it cannot be written; earlier checkpoints are unchanged.
     """
     tensors = _tensors(engine)
     if engine.rank == 0:
@@ -69,11 +69,11 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
             _remove(folder)
             temporary.rename(folder)
             _sync(folder.parent)
-        except (OSError, SafetensorError) as error:  # safetensors gives a full disk a name of its own
+        except (OSError, SafetensorError) as error:  # safetensors raises an error of its own when the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
                 f"checkpoint {folder} cannot be written ({reason(error)})",
-                fix="free some space and run the same command again: it goes on from the checkpoint before",
+                fix="free some space and run the same command again: it continues from the previous checkpoint",
                 exit_code=1,
             ) from None
         _prune(folder.parent, keep, position.best_step)
@@ -81,7 +81,7 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; what a kill left half-done is swept away."""
+    """The newest complete checkpoint; incomplete files left by a killed process are removed."""
     for leftover in (*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"{TRASH}*")):
         shutil.rmtree(leftover, ignore_errors=True)
     complete = sorted(path for path in folder.glob("step_*") if (path / "state.json").is_file())
@@ -89,20 +89,20 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(folder: Path, engine: Engine) -> Position:
-    """Put weights, optimiser and random states back.
+    """Restore weights, optimiser and random states.
 
     Raises:
-        UserError: when a file is missing, broken or of another model.
+        UserError: when a file is missing, damaged or from another model.
     """
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         model, optimizer = (load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
         position = Position(**state["position"])
-        _put_back(engine, model, optimizer)
+        _restore(engine, model, optimizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
-            fix="remove that folder to go on from the one before, or start anew with --fresh",
+            fix="remove that folder to continue from the previous one, or start again with --fresh",
             exit_code=1,
         ) from None
     engine.updates, engine.skipped = position.updates, position.skipped
@@ -114,25 +114,25 @@ def load_checkpoint(folder: Path, engine: Engine) -> Position:
 
 
 def load_weights(folder: Path, engine: Engine) -> None:
-    """Put back the weights of a checkpoint and nothing else."""
-    _put_back(engine, load_file(folder / "model.safetensors"), {})
+    """Restore the weights of a checkpoint and nothing else."""
+    _restore(engine, load_file(folder / "model.safetensors"), {})
 
 
 def put_weights(folder: Path, model: nn.Module) -> None:
-    """Put a checkpoint's weights into a model that nothing trains.
+    """Copy a checkpoint's weights into a model that is not being trained.
 
     Raises:
-        UserError: when they are missing, broken or of another model.
+        UserError: when they are missing, damaged or from another model.
     """
     try:
         saved = load_file(folder / "model.safetensors")
-        there = model.state_dict()
-        strangers = sorted(set(saved) - set(there))
-        if strangers:
-            raise ValueError(f"the model has no weight {strangers[0]}")
+        own = model.state_dict()
+        unexpected = sorted(set(saved) - set(own))
+        if unexpected:
+            raise ValueError(f"the model has no weight {unexpected[0]}")
         with torch.no_grad():
             for name, tensor in saved.items():
-                there[name].copy_(tensor)
+                own[name].copy_(tensor)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
@@ -142,7 +142,7 @@ def put_weights(folder: Path, model: nn.Module) -> None:
 
 
 def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
-    """Whole tensors of weights and optimiser by parameter name, on the first process."""
+    """Unsharded tensors of weights and optimiser by parameter name, on rank 0."""
     named = _named(engine)
     pieces = [("model", name, tensor) for name, tensor in named.items()]
     for name, parameter in named.items():
@@ -150,32 +150,32 @@ def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
             pieces.append(("optimizer", f"{name}/{key}", torch.as_tensor(value)))
     tensors: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for part, name, tensor in pieces:
-        gathered = whole(tensor, engine.accelerator.device)  # every process takes part, and only the first keeps it
+        gathered = full_tensor(tensor, engine.accelerator.device)  # collective; only rank 0 keeps the result
         if engine.rank == 0:
             tensors[part][name] = gathered.cpu().contiguous().clone()
     return tensors
 
 
 def _named(engine: Engine) -> dict[str, Tensor]:
-    """What training changes: trainable parameters (tied ones once) and buffers that are saved with the model."""
+    """The tensors that training changes: trainable parameters (tied ones once) and persistent buffers."""
     named: dict[str, Tensor] = {name: p for name, p in engine.raw.named_parameters() if p.requires_grad}
     saved = engine.raw.state_dict().keys()
     named.update({name: buffer for name, buffer in engine.raw.named_buffers() if name in saved})
     return named
 
 
-def _put_back(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+def _restore(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
     named = _named(engine)
     if set(model) != set(named):
         raise ValueError(f"it holds {len(model)} weights, the model has {len(named)}")
     with torch.no_grad():
         for name, tensor in named.items():
-            tensor.copy_(placed(model[name], tensor))
+            tensor.copy_(shard_like(model[name], tensor))
     for key, value in optimizer.items():
         name, _, slot = key.rpartition("/")
         parameter = named[name]
         # Fused AdamW reads its step counter on the parameter's own device; a CUDA run stops if it is left on the CPU.
-        restored = value.to(parameter.device, copy=True) if slot == "step" else placed(value, parameter)
+        restored = value.to(parameter.device, copy=True) if slot == "step" else shard_like(value, parameter)
         engine.optimizer.state[parameter][slot] = restored
 
 
@@ -215,7 +215,7 @@ def _prune(folder: Path, keep: int, best_step: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder so that a kill half-way leaves nothing that looks like a checkpoint."""
+    """Remove a folder so that a process killed half-way leaves nothing that looks like a checkpoint."""
     if path.exists():
         trash = path.with_name(TRASH + path.name)
         shutil.rmtree(trash, ignore_errors=True)

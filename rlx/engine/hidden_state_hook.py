@@ -1,4 +1,4 @@
-"""Hidden states in the middle of the model, read as they pass."""
+"""Hidden states of an inner layer, recorded by a forward hook."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rlx.engine.model import decoder_layers
 
-class LayerTap:
-    """Keeps the output of one decoder layer of the latest forward, with its graph.
+
+class HiddenStateHook:
+    """Records the output of one layer in the latest forward pass, with its graph.
 
     Args:
         lm: a transformers causal language model.
-        layer: number of the layer, from 0; the last one when the model has fewer.
+        layer: index of the layer, from 0; the last layer if the model has fewer.
     """
 
     def __init__(self, lm: Any, layer: int) -> None:
-        layers: nn.ModuleList = lm.get_decoder().layers
+        layers = decoder_layers(lm)
         self.hidden_bsd: Tensor | None = None
-        self._handle = layers[min(layer, len(layers) - 1)].register_forward_hook(self._keep)
+        self._handle = layers[min(layer, len(layers) - 1)].register_forward_hook(self._record)
 
     def at(self, rows_n: Tensor, columns_n: Tensor) -> Tensor:
-        """Hidden states [n, d] at the given positions of the latest forward."""
+        """Hidden states [n, d] at the given positions of the latest forward pass."""
         if self.hidden_bsd is None:
-            raise ValueError("no forward has passed the tapped layer yet")
+            raise ValueError("the hooked layer has not run a forward pass yet")
         return self.hidden_bsd[rows_n, columns_n]
 
     def close(self) -> None:
-        """Stop listening."""
+        """Remove the hook."""
         self._handle.remove()
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _record(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self.hidden_bsd = output[0] if isinstance(output, tuple) else output

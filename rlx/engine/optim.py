@@ -1,4 +1,4 @@
-"""AdamW over float32 master weights, and a learning rate that is a pure function of the update's number."""
+"""AdamW over float32 master weights, and the learning rate as a pure function of the update's index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlx.specs.train import Optim
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay spares vectors (norms and biases)."""
+    """AdamW over the trainable parameters, without weight decay on vectors (norms and biases)."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": optim.weight_decay},
@@ -23,9 +23,10 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
 
 
 def learning_rate(optim: Optim, update: int, total: int) -> float:
-    """Learning rate of the optimiser update with number ``update`` (from 0) of ``total``.
+    """Learning rate of the optimiser update with index ``update`` (from 0) of ``total``.
 
-    Linear from lr / warm-up to lr over the warm-up, then constant, linear or half a cosine down to 0 at ``total``.
+    It rises linearly from lr / warm-up to lr during the warm-up, then stays constant or falls to 0 at ``total``,
+    linearly or along half a cosine.
     """
     if update < optim.warmup_updates:
         return optim.lr * (update + 1) / optim.warmup_updates

@@ -1,4 +1,4 @@
-"""Several processes on one run: torch's elastic launcher, on this machine or one of several."""
+"""Starting the processes of one run with torch's elastic launcher, on one machine or several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from rlx.errors import UserError
 
 STOPPED = 130
-"""Exit code of a run that was asked to stop, as shells count SIGINT."""
+"""Exit code of a run that was stopped, as shells report SIGINT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +23,25 @@ class ProcessLayout:
     """The processes that share a run.
 
     Example:
-        two machines with eight GPUs each, as the second sees it:
+        the second of two machines with eight GPUs each:
         ``ProcessLayout(processes=8, nodes=2, node_rank=1, master="10.0.0.1:29500")``
     """
 
     processes: int = 1
-    """On each machine."""
+    """Number of processes on each machine."""
     nodes: int = 1
     node_rank: int = 0
-    """This machine's number."""
+    """Index of this machine."""
     master: str = ""
-    """Address and free port of machine 0, as all machines reach it."""
+    """Address and free port of machine 0, reachable from all machines."""
 
     @property
     def size(self) -> int:
-        """Processes on all machines, or of the launcher that started this one."""
+        """Number of processes on all machines, or that of the launcher that started this process."""
         return world_size() if launched() else self.processes * self.nodes
 
     def check(self) -> None:
-        """Refuse what does not fit together.
+        """Refuse options that contradict each other.
 
         Raises:
             UserError: naming the option.
@@ -54,31 +54,31 @@ class ProcessLayout:
             )
         if self.nodes > 1 and not (host and port.isdigit()):
             raise UserError(
-                f"--master is '{self.master}', but {self.nodes} nodes have to find each other",
+                f"--master is '{self.master}', but {self.nodes} nodes must be able to find each other",
                 fix="give node 0's address and a free port there, such as 10.0.0.1:29500",
             )
 
 
 def world_size() -> int:
-    """Processes of the launcher that started this one (torchrun, accelerate launch, ours); 1 without any."""
+    """Number of processes of the launcher (torchrun, accelerate launch, ours) that started this one; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def launched() -> bool:
-    """Whether this process is one of several that a launcher started."""
+    """Whether a launcher started this process as one of several."""
     return world_size() > 1
 
 
 def rank() -> int:
-    """This process's number among all."""
+    """Index of this process among all."""
     return int(os.environ.get("RANK", "0"))
 
 
-def launch(module: str, folder: Path, team: ProcessLayout) -> int:
+def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
     """Start this machine's processes, each running ``python -m module folder``, and wait for them.
 
-    torch's elastic launcher is the one that accelerate's own calls for several GPUs; accelerate's has no path to
-    several CPU processes without MPI.
+    accelerate's launcher calls torch's elastic launcher for several GPUs too, but it cannot start several CPU processes
+    without MPI.
 
     Returns:
         The exit code: 0, or that of the first process that failed.
@@ -89,17 +89,17 @@ def launch(module: str, folder: Path, team: ProcessLayout) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // team.processes)))
-    alone = team.nodes == 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // layout.processes)))
+    single_node = layout.nodes == 1
     config = LaunchConfig(
-        min_nodes=team.nodes,
-        max_nodes=team.nodes,
-        nproc_per_node=team.processes,
+        min_nodes=layout.nodes,
+        max_nodes=layout.nodes,
+        nproc_per_node=layout.processes,
         run_id=folder.name,
-        # The static rendezvous keeps the numbers that the nodes were given.
-        rdzv_backend="c10d" if alone else "static",
-        rdzv_endpoint="localhost:0" if alone else team.master,
-        rdzv_configs={} if alone else {"rank": team.node_rank},
+        # The static rendezvous keeps the node ranks that the user gave.
+        rdzv_backend="c10d" if single_node else "static",
+        rdzv_endpoint="localhost:0" if single_node else layout.master,
+        rdzv_configs={} if single_node else {"rank": layout.node_rank},
         max_restarts=0,
         monitor_interval=0.2,
     )
@@ -109,16 +109,16 @@ def launch(module: str, folder: Path, team: ProcessLayout) -> int:
         return STOPPED
     except DistError as error:
         raise UserError(
-            f"the processes cannot meet at {team.master or 'localhost'} ({str(error).splitlines()[0]})",
+            f"the processes cannot connect at {layout.master or 'localhost'} ({str(error).splitlines()[0]})",
             fix="give node 0's address and a port there that is free and that every node reaches, with --master",
             exit_code=1,
         ) from None
     except ChildFailedError as error:
-        number, failure = error.get_first_failure()
+        failed_rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             raise UserError(
-                f"process {number} was ended by signal {-failure.exitcode}",
-                fix="the same command goes on from the last checkpoint; signal 9 is mostly a lack of memory",
+                f"process {failed_rank} was ended by signal {-failure.exitcode}",
+                fix="the same command continues from the last checkpoint; signal 9 mostly means that memory ran out",
                 exit_code=1,
             ) from None
         return int(failure.exitcode)
@@ -126,7 +126,7 @@ def launch(module: str, folder: Path, team: ProcessLayout) -> int:
 
 
 def exit_with_launcher() -> None:
-    """Watch for the launcher's death and die too: a process that has lost its peers would wait for them for ever."""
+    """End this process when its launcher has ended: a process without its peers would wait for them for ever."""
     launcher = os.getppid()
 
     def watch() -> None:
@@ -138,7 +138,7 @@ def exit_with_launcher() -> None:
 
 
 def run_worker(worker: Callable[[Path], int]) -> None:
-    """The main function of a launched process: a person's mistake is told once."""
+    """The main function of a launched process; rank 0 prints a user error."""
     try:
         sys.exit(worker(Path(sys.argv[1])))
     except UserError as error:

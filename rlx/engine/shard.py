@@ -1,7 +1,7 @@
-"""Weights, gradients and optimiser cut over processes (FSDP2), and their whole copy for whoever samples.
+"""Weights, gradients and optimiser state sharded over processes (FSDP2), and an unsharded copy for the sampler.
 
-torch's own ``fully_shard`` is called, as accelerate's FSDP2 plug-in calls it: accelerate leaves CPU processes out, and
-this way the path of GPU nodes is the one that is tested on two CPU processes.
+torch's own ``fully_shard`` is called, as accelerate's FSDP2 plug-in does: accelerate's does not support CPU processes,
+and this way the code path of GPU nodes is the one that the tests run on two CPU processes.
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from rlx.engine.model import LM, ReadableModel, causal_lm
+from rlx.engine.lora import LM, causal_lm
+from rlx.engine.model import ReadableModel, decoder_layers
 from rlx.specs.train import Sharding
 
 
 def is_sharded(sharding: Sharding, world: int, device: torch.device) -> bool:
-    """Whether to shard: never alone, and by default on GPUs only, where memory is what runs out."""
+    """Whether to shard: never with one process, and by default on GPUs only, where memory is the limit."""
     if world == 1 or sharding.mode == "none":
         return False
     return sharding.mode == "fsdp2" or device.type == "cuda"
 
 
 def shard(model: ReadableModel, world: int, device: torch.device, offload: bool) -> None:
-    """Cut every parameter over the processes, in place; a decoder layer's are gathered while it works.
+    """Shard every parameter over the processes, in place; a layer's parameters are gathered while it computes.
 
-    No mixed-precision policy: autocast computes as it does without sharding, so that trainer and sampler, which holds a
-    whole copy, still agree. The price is that weights travel as float32.
+    There is no mixed-precision policy: autocast computes as it does without sharding, so that the trainer agrees with
+    the sampler, which has an unsharded copy. The cost is that weights are communicated as float32.
 
     Args:
-        model: the whole model, the same on all processes.
-        world: how many processes there are.
-        device: this process's.
-        offload: keep shards, gradients and optimiser in main memory between uses.
+        model: the unsharded model, the same on all processes.
+        world: number of processes.
+        device: the device of this process.
+        offload: keep shards, gradients and optimiser state in main memory between uses.
     """
     mesh = init_device_mesh(device.type, (world,))
     policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
-    for layer in causal_lm(model.lm).get_decoder().layers:
+    for layer in decoder_layers(causal_lm(model.lm)):
         fully_shard(layer, mesh=mesh, offload_policy=policy)
-    # The head's rows are read again when chunks of logits are recomputed in the backward pass.
+    # The output layer is read again when chunks of logits are recomputed in the backward pass.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
 
 
 def reshard(model: ReadableModel) -> None:
-    """Give back the head's gathered weights, which only a backward pass does by itself."""
+    """Free the gathered weights of the output layer; only a backward pass does that by itself."""
     assert isinstance(model, FSDPModule)
     model.reshard()
 
 
 class GatheredModel:
-    """A copy of the model with whole weights on this process, brought up to date on demand.
+    """A copy of the model with unsharded weights on this process, updated on demand.
 
     Args:
-        model: the whole model, before it is sharded; with adapters or not.
+        model: the model before it is sharded, with adapters or without.
     """
 
     def __init__(self, model: LM) -> None:
@@ -68,45 +69,43 @@ class GatheredModel:
         self._copy.eval()
 
     @torch.no_grad()
-    def of(self, sharded: LM) -> LM:
-        """The copy with the sharded model's present weights; every process takes part."""
+    def updated_from(self, sharded: LM) -> LM:
+        """The copy with the sharded model's current weights; a collective operation."""
         own = dict(self._copy.named_parameters())
         for name, parameter in sharded.named_parameters():
             if name in self._trained:
-                own[name].copy_(whole(parameter, own[name].device))
+                own[name].copy_(full_tensor(parameter, own[name].device))
         buffers = dict(self._copy.named_buffers())
         for name, buffer in sharded.named_buffers():
             buffers[name].copy_(buffer)
         return self._copy
 
 
-def whole(tensor: Tensor, device: torch.device) -> Tensor:
-    """The unsharded tensor on ``device``; every process takes part when it is sharded."""
+def full_tensor(tensor: Tensor, device: torch.device) -> Tensor:
+    """The unsharded tensor on ``device``; a collective operation if it is sharded."""
     tensor = tensor.detach()
-    # A shard in main memory has to come to the device first: that is where the processes' messages pass.
+    # A shard in main memory must be moved to the device first: the processes communicate from there.
     moved = tensor.to(device)
     return moved.full_tensor() if isinstance(moved, DTensor) else moved
 
 
-def placed(whole_tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which every process holds, on the device, and in the shards, of ``like``."""
+def shard_like(full: Tensor, like: Tensor) -> Tensor:
+    """An unsharded tensor, the same on every process, moved to the device and sharded as ``like`` is."""
     if isinstance(like, DTensor):
         mesh = like.device_mesh
-        cut = distribute_tensor(
-            whole_tensor.to(mesh.device_type, like.dtype), mesh, like.placements, src_data_rank=None
-        )
-        return cut.to(like.device)
-    return whole_tensor.to(like.device, like.dtype)
+        sharded = distribute_tensor(full.to(mesh.device_type, like.dtype), mesh, like.placements, src_data_rank=None)
+        return sharded.to(like.device)
+    return full.to(like.device, like.dtype)
 
 
 @torch.no_grad()
 def clip_shards(parameters: Iterable[Tensor], max_norm: float, device: torch.device) -> float:
-    """Scale the gradients of sharded parameters down to ``max_norm`` over all processes; their norm before.
+    """Scale the gradients of sharded parameters down to ``max_norm`` over all processes; return their norm before.
 
     Args:
-        parameters: sharded, with or without a gradient.
-        max_norm: largest norm that is left as it is.
-        device: where the processes' messages pass.
+        parameters: sharded parameters, with or without a gradient.
+        max_norm: largest norm that is left unchanged.
+        device: the device from which the processes communicate.
     """
     shards = [p.grad.to_local() for p in parameters if isinstance(p.grad, DTensor)]
     squares = [shard.double().square().sum().to(device) for shard in shards]

@@ -1,4 +1,4 @@
-"""Per-token values to a gradient to new weights, over micro-batches and processes. accelerate lives here."""
+"""From per-token loss values to a gradient and new weights, over micro-batches and processes (accelerate)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rlx.engine.model import LM, ReadableModel, Reader, causal_lm
+from rlx.engine.lora import LM, causal_lm
+from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
 from rlx.engine.shard import GatheredModel, clip_shards, is_sharded, reshard, shard
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Counts, Term, total
 from rlx.specs.train import Model, Optim, Sharding
 
 T = TypeVar("T")
 MAX_SKIPPED = 5
-"""So many non-finite updates in a row end the run."""
+"""Number of non-finite updates in a row that ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What an objective makes of one micro-batch.
+    """The loss terms and statistics of one micro-batch.
 
     Example:
         ``Losses([Term("policy", loss_bt, mask_bt)], sums={"entropy": entropy_bt.sum()}, peaks={"ratio_max": r.max()})``
@@ -37,16 +38,16 @@ class Losses:
 
     terms: list[Term]
     sums: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars that are added up over micro-batches and processes."""
+    """Scalars that are summed over micro-batches and processes."""
     peaks: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars of which the largest over micro-batches and processes is kept."""
+    """Scalars whose maximum over micro-batches and processes is reported."""
     counts: Mapping[str, Counts] | None = None
-    """Denominators of this micro-batch alone, instead of the update's (released codes that average micro-batches)."""
+    """Denominators of this micro-batch alone, not the update's: some official codes average micro-batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
-    """One optimiser update's work on this process.
+    """The work of one optimiser update on this process.
 
     Example:
         ``Batch(sequences, read=read_logprobs, objective=objective, counts={"policy": Counts(812, 64)})``
@@ -55,16 +56,16 @@ class Batch(Generic[T]):
     sequences: Sequence[TokenSequence]
     read: Reader[T]
     objective: Callable[[T, TokenBatch, list[int]], Losses]
-    """Of the reader's output, the micro-batch and the indices of its sequences."""
+    """Losses from the reader's output, the micro-batch and the indices of its sequences."""
     counts: Mapping[str, Counts]
     """Denominators of each term over all micro-batches and processes."""
     plan: list[list[int]] | None = None
-    """Micro-batches chosen by the caller (sequences that must meet in one); by default they are cut by length."""
+    """Micro-batches chosen by the caller, for losses that pair sequences; None lets the engine cut them by length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one optimiser update did.
+    """The result of one optimiser update.
 
     Example:
         ``Update(loss=0.02, grad_norm=0.4, lr=1e-4, applied=True, sums={"entropy": 31.0}, peaks={"ratio_max": 1.3})``
@@ -72,10 +73,10 @@ class Update:
 
     loss: float
     grad_norm: float
-    """Before clipping."""
+    """L2 norm before clipping."""
     lr: float
     applied: bool
-    """False when loss or gradient was not finite and the update was skipped."""
+    """False if the loss or gradient was not finite and the update was skipped."""
     sums: Mapping[str, float]
     peaks: Mapping[str, float]
 
@@ -89,7 +90,7 @@ class Tally:
     peaks: dict[str, float] = field(default_factory=dict)
 
     def add(self, loss: float, sums: Mapping[str, Any], peaks: Mapping[str, Any]) -> None:
-        """Take in one micro-batch's, or one process's, figures."""
+        """Add the values of one micro-batch or one process."""
         self.loss += loss
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
@@ -97,24 +98,24 @@ class Tally:
             self.peaks[name] = max(self.peaks.get(name, -math.inf), float(value))
 
     @staticmethod
-    def merged(parts: Sequence[Tally]) -> Tally:
-        """All processes' totals as one."""
+    def merged(tallies: Sequence[Tally]) -> Tally:
+        """The totals of all processes together."""
         merged = Tally()
-        for part in parts:
-            merged.add(part.loss, part.sums, part.peaks)
+        for tally in tallies:
+            merged.add(tally.loss, tally.sums, tally.peaks)
         return merged
 
 
 class Engine:
-    """Holds model and optimiser; turns batches into updates.
+    """The model and its optimiser; turns batches into updates.
 
     Args:
         model: the causal language model, with adapters or not.
-        spec: the model section (precision).
+        spec: the spec's model section (precision, dropout).
         optim: the optimiser section.
-        total_updates: updates of the whole run, for the schedule.
+        total_updates: optimiser updates of the whole run, for the learning-rate schedule.
         max_tokens: token budget of a micro-batch.
-        sharding: how several processes hold the model; by default each holds all of it.
+        sharding: how several processes hold the model; None gives each a full copy.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Engine:
         sharding: Sharding | None = None,
     ) -> None:
         self.accelerator = make_accelerator(spec)
-        self.optim, self.total_updates, self.max_tokens = optim, total_updates, max_tokens
+        self.spec, self.optim, self.total_updates, self.max_tokens = spec, optim, total_updates, max_tokens
         self.raw = model
         self.lm = causal_lm(model)
         self.updates = 0
@@ -135,46 +136,46 @@ class Engine:
         self.share_prompts = False
         """Put the responses of one prompt into one row where that saves enough tokens."""
         self.readable = ReadableModel(self.lm)
-        self._whole: GatheredModel | None = None
+        self._gathered: GatheredModel | None = None
         device = self.accelerator.device
         if sharding is not None and is_sharded(sharding, self.world, device):
-            self._whole = GatheredModel(model)
+            self._gathered = GatheredModel(model)
             shard(self.readable, self.world, device, sharding.offload)
         self.optimizer = make_optimizer(self.readable, optim)
         self.model: nn.Module = self.readable
         self.prepared_optimizer: Any = self.optimizer
-        if self._whole is None:
+        if self._gathered is None:
             self.model, self.prepared_optimizer = self.accelerator.prepare(self.readable, self.optimizer)
         self.parameters = [p for p in self.readable.parameters() if p.requires_grad]
 
     @property
     def rank(self) -> int:
-        """This process's number."""
+        """Index of this process."""
         return int(self.accelerator.process_index)
 
     @property
     def world(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return int(self.accelerator.num_processes)
 
     @property
     def sharded(self) -> bool:
         """Whether this process holds only a part of every parameter."""
-        return self._whole is not None
+        return self._gathered is not None
 
-    def whole(self) -> LM:
-        """The model with whole weights, adapters in place: itself, or a copy that is brought up to date.
+    def gathered_model(self) -> LM:
+        """The model with unsharded weights, adapters included: itself, or a copy updated from all shards.
 
-        Every process calls it, whether or not it needs the weights.
+        Every process must call it, whether or not it needs the weights.
         """
-        return self.raw if self._whole is None else self._whole.of(self.raw)
+        return self.raw if self._gathered is None else self._gathered.updated_from(self.raw)
 
     def gather(self, items: list[T]) -> list[T]:
-        """Every process's items, in order of processes."""
+        """The items of all processes, in order of rank."""
         return list(gather_object(items)) if self.world > 1 else items
 
     def agree(self, flag: bool) -> bool:
-        """True on all processes when it is true on any."""
+        """True on all processes if it is true on any."""
         return any(self.gather([flag]))
 
     def score(
@@ -182,36 +183,37 @@ class Engine:
     ) -> list[tuple[list[int], T]]:
         """``read`` of every sequence without gradient or dropout, as (indices, output) of each micro-batch.
 
-        No process waits for another: each has micro-batches of its own number, so the wrapper that synchronises them
-        is left out. With sharded weights they have to, and those with fewer take part with empty ones.
+        Processes may have different numbers of micro-batches, so the wrapper that synchronises them is not used. With
+        sharded weights every forward is collective, and processes with fewer micro-batches add empty ones.
 
         Args:
             sequences: what to score.
             read: see ``Reader``.
-            model: another model than the trained one, such as a frozen reference.
+            model: a model other than the trained one, such as a frozen reference.
         """
         scorer = (self.readable if model is None else model).eval()
         outputs = []
         plan = self._plan(sequences)
-        together = self.sharded and model is None
-        idle = max(self.gather([len(plan)])) - len(plan) if together else 0
+        collective = self.sharded and model is None
+        idle = max(self.gather([len(plan)])) - len(plan) if collective else 0
         with torch.no_grad(), self.accelerator.autocast():
             for rows in plan:
                 tokens, members = self._collated(sequences, rows)
                 outputs.append((members, scorer(tokens, read)))
             for _ in range(idle):
-                scorer(self._nothing(), _read_nothing)
-        if together:
+                scorer(self._empty_batch(), _read_nothing)
+        if collective:
             reshard(self.readable)
         return outputs
 
     def update(self, batch: Batch[Any]) -> Update:
-        """One optimiser update; a non-finite loss or gradient leaves the weights as they are.
+        """One optimiser update; a non-finite loss or gradient leaves the weights unchanged.
 
         Raises:
             UserError: after five skipped updates in a row.
         """
         self.model.train()
+        set_training_mode(self.raw, self.spec.dropout)
         tally = self._backward(batch)
         norm = self._clip()
         lr = learning_rate(self.optim, self.updates, self.total_updates)
@@ -233,9 +235,9 @@ class Engine:
         return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks)
 
     def _backward(self, batch: Batch[Any]) -> Tally:
-        """Gradients of the whole batch; processes with fewer micro-batches take part with empty ones."""
-        given = batch.plan
-        plan = self._plan(batch.sequences) if given is None else [[[row] for row in rows] for rows in given]
+        """Accumulate the gradients of the batch; processes with fewer micro-batches add empty ones."""
+        fixed = batch.plan
+        plan = self._plan(batch.sequences) if fixed is None else [[[row] for row in rows] for rows in fixed]
         rounds = max(self.gather([len(plan)]))
         if rounds == 0:
             for parameter in self.parameters:
@@ -243,20 +245,20 @@ class Engine:
         tally = Tally()
         for index in range(rounds):
             last = index == rounds - 1
-            # A sharded gradient is reduced at once: until then it is whole on every process.
+            # A sharded gradient is reduced in every backward pass: until then each process holds all of it.
             with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
-                made = self._forward(batch, plan[index] if index < len(plan) else [])
-                share = total(made.terms, made.counts or batch.counts)
-                # Gradients are averaged over processes, and the denominators are those of all of them together.
-                self.accelerator.backward(share * self.world)
-            tally.add(float(share.detach()), made.sums, made.peaks)
+                losses = self._forward(batch, plan[index] if index < len(plan) else [])
+                loss = total(losses.terms, losses.counts or batch.counts)
+                # accelerate averages gradients over processes; the denominators already count all processes.
+                self.accelerator.backward(loss * self.world)
+            tally.add(float(loss.detach()), losses.sums, losses.peaks)
         return Tally.merged(self.gather([tally]))
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
-        """Micro-batches of rows of indices."""
+        """Micro-batches, each a list of rows, each a list of sequence indices."""
         rows = prompt_rows(sequences, self.max_tokens) if self.share_prompts else [[i] for i in range(len(sequences))]
         lengths = [len(sequences[row[0]].prompt) + sum(len(sequences[i].tail) for i in row) for row in rows]
-        return [[rows[place] for place in part] for part in micro_batches(lengths, self.max_tokens)]
+        return [[rows[index] for index in indices] for indices in micro_batches(lengths, self.max_tokens)]
 
     def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:
         """A micro-batch on the device, and the indices of its sequences."""
@@ -265,28 +267,28 @@ class Engine:
         return tokens.to(self.accelerator.device), members
 
     def _forward(self, batch: Batch[Any], rows: list[list[int]]) -> Losses:
-        """The losses of one micro-batch; of none, a loss of 0 that reaches every parameter."""
+        """The losses of one micro-batch; without rows, a loss of 0 that reaches every parameter."""
         with self.accelerator.autocast():
             if rows:
                 tokens, members = self._collated(batch.sequences, rows)
                 return batch.objective(self.model(tokens, batch.read), tokens, members)
             name = next(iter(batch.counts))
-            nothing: Tensor = self.model(self._nothing(), _read_nothing)
-            return Losses([Term(name, nothing[None], torch.zeros(1, dtype=torch.bool, device=nothing.device))])
+            zero: Tensor = self.model(self._empty_batch(), _read_nothing)
+            return Losses([Term(name, zero[None], torch.zeros(1, dtype=torch.bool, device=zero.device))])
 
-    def _nothing(self) -> TokenBatch:
-        """A micro-batch of one token, for a process that only has to take part."""
+    def _empty_batch(self) -> TokenBatch:
+        """A micro-batch of one token, for a process that only takes part in a collective forward."""
         return collate([TokenSequence((0,), (0,))]).to(self.accelerator.device)
 
     def _clip(self) -> float:
-        """Scale gradients down to ``max_grad_norm``; their norm before."""
+        """Scale gradients down to ``max_grad_norm`` and return their norm before that."""
         if self.sharded:
             return clip_shards(self.parameters, self.optim.max_grad_norm, self.accelerator.device)
         return float(self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm))
 
 
 def make_accelerator(spec: Model) -> Accelerator:
-    """Accelerate with autocast to bfloat16 where the device has it (or the spec says so)."""
+    """An accelerator with autocast to bfloat16 where the device supports it, or where the spec requests it."""
     cuda = torch.cuda.is_available()
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=not cuda)

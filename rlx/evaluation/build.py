@@ -14,16 +14,18 @@ import transformers
 
 from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.console import warn
-from rlx.data.chat import encode
+from rlx.data.chat import encode, stop_ids
 from rlx.engine.checkpoint import put_weights
-from rlx.engine.model import add_lora, causal_lm, describe, load_model, load_tokenizer, save_model, stop_ids
+from rlx.engine.export import save_model
+from rlx.engine.load import base_path, describe_model, load_model, load_tokenizer, load_trainable
+from rlx.engine.lora import causal_lm
 from rlx.engine.step import make_accelerator
 from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
 from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampler, Sampling, within
+from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.stop import Stop
@@ -55,9 +57,11 @@ class Candidate:
             trust_remote_code=spec.trust_remote_code,
             precision=spec.precision,
         )
-        described = describe(folder, self.model)
+        described = describe_model(folder, self.model)
         self.tokenizer = load_tokenizer(folder, self.model)
-        self.stops, self.context = stop_ids(described, self.tokenizer), described.context
+        settings = Data(system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
+        self.stops = stop_ids(described.generation_config, settings, self.tokenizer)
+        self.context = described.context
 
     @property
     def dtype(self) -> str:
@@ -85,7 +89,8 @@ class Candidate:
 
     def _vllm(self) -> VLLMSampler:
         """The saved model in vLLM; a checkpoint's weights are saved as one first."""
-        if not self.resolved.weights:
+        folder = self.resolved.model_folder
+        if not self.resolved.weights and base_path(folder, self.model) == folder:
             return VLLMSampler(self._options(self.resolved.model_folder))
         with TemporaryDirectory(prefix="rlx-") as folder:
             save_model(self._weights(), self.tokenizer, Path(folder))
@@ -96,7 +101,7 @@ class Candidate:
         return EngineOptions(
             model=folder,
             dtype=self.dtype,
-            longest=within(self.resolved.max_new_tokens + PROMPT_ROOM, self.context),
+            longest=limit_to_context(self.resolved.max_new_tokens + PROMPT_ROOM, self.context),
             seed=spec.seed,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
@@ -106,11 +111,12 @@ class Candidate:
 
     def _weights(self) -> Any:
         """The transformers model, with the checkpoint's weights if one is named."""
-        lm = load_model(self.resolved.model_folder, self.model, make_accelerator(self.model).device)
-        if self.resolved.weights and self.resolved.run_spec:
-            trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
-            lm = add_lora(lm, trained.spec.model)
-            put_weights(Path(self.resolved.weights), lm)
+        folder, device = self.resolved.model_folder, make_accelerator(self.model).device
+        if not (self.resolved.weights and self.resolved.run_spec):
+            return load_model(folder, self.model, device)
+        trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
+        lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.spec.model.lora}), device)
+        put_weights(Path(self.resolved.weights), lm)
         return lm
 
 
@@ -120,7 +126,7 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
     spec, benchmark = resolved.spec, get("benchmark", name).fn()
     template = spec.prompt or benchmark.prompt
     grader = benchmark.grader if spec.grader == "auto" else spec.grader
-    data = Data(source=name, system=spec.system, chat=spec.chat)
+    data = Data(source=name, system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
     prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problems]
     plain = spec.chat == "never" or not tokenizer.chat_template
     protocol = Protocol(
@@ -129,6 +135,7 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
         data_sha256=mark,
         prompt=template,
         system=spec.system,
+        chat_kwargs=spec.chat_kwargs,
         chat_template="none" if plain else hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16],
         n=resolved.n,
         temperature=resolved.temperature,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rlx.engine.model import causal_lm
+from rlx.engine.lora import causal_lm
 from rlx.rl.components import TrainComponents
 from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
@@ -22,7 +22,7 @@ def accuracy(parts: TrainComponents) -> dict[str, float]:
     if not parts.held_out:
         return {}
     spec = parts.resolved.spec
-    parts.sampler.load_weights(causal_lm(parts.engine.whole()))
+    parts.sampler.load_weights(causal_lm(parts.engine.gathered_model()))
     labels = [[sample_seed(spec.seed, "eval", prompt.id)] for prompt in parts.held_out]
     result: dict[str, float] = {}
     for name, temperature in (("sampled", spec.evaluation.temperature), ("greedy", 0.0)):

@@ -8,8 +8,13 @@ from typing import Any
 import torch
 
 from rlx.benchmarks.benchmark import overlap_warnings
+from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
-from rlx.engine.model import ReadableModel, add_lora, can_share_prompts, load_model, load_tokenizer, stop_ids
+from rlx.engine.device import prefers_shared_prompts
+from rlx.engine.export import check_savable, keep_stop_ids
+from rlx.engine.load import load_model, load_tokenizer, load_trainable
+from rlx.engine.lora import causal_lm
+from rlx.engine.model import ReadableModel, can_share_prompts
 from rlx.engine.step import Engine, make_accelerator
 from rlx.registry import Method, get
 from rlx.rewards.grade import grade
@@ -36,13 +41,19 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
             recorder.note(f"{name} data: {part.sentence()}")
     for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
         recorder.note(f"warning: {sentence}")
-    model = add_lora(load_model(resolved.model_folder, spec.model, accelerator.device), spec.model)
+    model = load_trainable(resolved.model_folder, spec.model, accelerator.device)
+    stops = stop_ids(causal_lm(model).generation_config, spec.data, tokenizer)
+    vocabulary = causal_lm(model).get_input_embeddings().weight.shape[0]
+    check_prompts((prompt.tokens for prompt in [*data.prompts, *held_out.prompts]), stops, vocabulary, tokenizer)
+    keep_stop_ids(causal_lm(model), stops)
+    check_savable(causal_lm(model), tokenizer)
     reference = None
-    if spec.algorithm.kl_coef > 0 and spec.model.lora is None:
+    if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
-    # On a GPU a mask of our own would keep the fast attention kernels away.
-    engine.share_prompts = accelerator.device.type == "cpu" and not engine.sharded and can_share_prompts(engine.lm)
+    engine.share_prompts = (
+        prefers_shared_prompts(accelerator.device) and not engine.sharded and can_share_prompts(engine.lm)
+    )
     component = policy_method(spec)
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
     sampler, watch = make_sampler(resolved, engine, recorder, longest_prompt)
@@ -56,7 +67,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
         method=Method(component, component.hyper(**spec.algorithm.params)),
         reward=graded_by(spec.reward.name),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
-        sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stop_ids(engine.lm, tokenizer)),
+        sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stops),
         prompts=data.prompts,
         held_out=held_out.prompts,
         reference=reference,

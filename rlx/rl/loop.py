@@ -11,7 +11,7 @@ from torch.profiler import record_function
 
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
-from rlx.engine.model import causal_lm
+from rlx.engine.lora import causal_lm
 from rlx.engine.profiling import PHASE
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
@@ -126,7 +126,7 @@ def _rollout(parts: TrainComponents, drawn: int, clock: Clock) -> Rollout:
     spec = parts.resolved.spec
     wanted = spec.batch.prompts
     with clock.measure("sync"):
-        parts.sampler.load_weights(causal_lm(parts.engine.whole()))
+        parts.sampler.load_weights(causal_lm(parts.engine.gathered_model()))
     every = _groups(parts, drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
         return Rollout(every, every, drawn + wanted, tries=1)

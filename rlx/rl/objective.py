@@ -12,7 +12,7 @@ from rlx.engine.step import Losses
 from rlx.numerics.batch import PolicyBatch
 from rlx.numerics.collate import TokenBatch, TokenSequence, pad_rows
 from rlx.numerics.kl import KL_FORMS, kl_k3
-from rlx.numerics.logprob_reader import Scored
+from rlx.numerics.output_layer.response_reader import Scored
 from rlx.numerics.ratio import log_ratio
 from rlx.numerics.shaping import truncated_importance_weight
 from rlx.numerics.terms import Counts, Term

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlx.engine.export import save_trained
 from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
-from rlx.engine.profiling import ProfiledRecorder, ask_profile, print_profile, profiled
+from rlx.engine.profiling import ProfiledRecorder, print_profile, profiled, request_profile
 from rlx.errors import UserError
 from rlx.rl.build import build
 from rlx.rl.display import finish, print_summary, train_recorder
@@ -86,7 +86,7 @@ def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool
     if complete:
         print_summary(resolved, folder, again=True)
     elif profile:
-        ask_profile(folder)
+        request_profile(folder)
     return complete
 
 

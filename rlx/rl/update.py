@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlx.engine.model import ReadableModel, without_adapters
+from rlx.engine.lora import without_adapters
+from rlx.engine.model import ReadableModel
 from rlx.engine.step import Batch, Engine, Update
 from rlx.numerics.batch import PolicyBatch
 from rlx.numerics.collate import TokenSequence, pad_rows
 from rlx.numerics.kl import KL_FORMS
-from rlx.numerics.logprob_reader import Read, logprob_reader
+from rlx.numerics.output_layer.response_reader import Read, logprob_reader
 from rlx.numerics.terms import Counts
 from rlx.registry import Method
 from rlx.rl.components import TrainComponents

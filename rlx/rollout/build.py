@@ -1,13 +1,13 @@
-"""The sampler of a run: transformers over the trainer's weights, or vLLM over a copy."""
+"""The sampler of a run: transformers with the trainer's weights, or vLLM with a copy."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from rlx.engine.model import describe
+from rlx.engine.load import base_path, describe_model
 from rlx.engine.step import Engine
 from rlx.rollout.hf import HFSampler
-from rlx.rollout.sampler import Sampler, within
+from rlx.rollout.sampler import Sampler, limit_to_context
 from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, Tolerance
 from rlx.rollout.vllm import EngineOptions, VLLMSampler
 from rlx.runs.recorder import Recorder
@@ -20,22 +20,22 @@ NAMES = {"hf": "transformers", "vllm": "vLLM"}
 def make_sampler(
     resolved: Resolved, engine: Engine, recorder: Recorder, longest_prompt: int
 ) -> tuple[Sampler, SyncSchedule | None]:
-    """The sampler that the experiment names, and how its copy of the weights is watched (None: it has none).
+    """The sampler that the spec names, and when its copy of the weights is checked (None: it has no copy).
 
     Args:
         resolved: the experiment.
         engine: the trainer.
-        recorder: is told which engine samples, and why.
-        longest_prompt: of all that will be sampled from (tokens), so that no cache is kept for longer ones.
+        recorder: gets a notice of the chosen engine and the reason.
+        longest_prompt: longest prompt that will be sampled from (tokens); it limits the size of vLLM's cache.
 
     Raises:
-        UserError: when vLLM is asked for and is not there or does not start.
+        UserError: when vLLM is requested but is not installed or does not start.
     """
     spec = resolved.spec
     recorder.note(f"sampling with {NAMES[spec.rollout.engine]} ({resolved.engine_reason})")
     if spec.rollout.engine == "hf":
         return HFSampler(autocast=engine.accelerator.autocast), None
-    dtype = _trainers_dtype(engine) if spec.rollout.dtype == "auto" else spec.rollout.dtype
+    dtype = _autocast_dtype(engine) if spec.rollout.dtype == "auto" else spec.rollout.dtype
     longest = longest_prompt + spec.rollout.max_new_tokens
     options = replace(
         _options(resolved, engine, longest, dtype),
@@ -47,16 +47,16 @@ def make_sampler(
 
 
 def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder) -> tuple[Sampler, Tolerance | None]:
-    """What gives an unlearning run's greedy answers, and how far its copy of the weights may part (None: it has none).
+    """The sampler of an unlearning run's greedy answers, and the tolerance of its weight check (None: it has no copy).
 
     Raises:
-        UserError: when vLLM is asked for and is not there or does not start.
+        UserError: when vLLM is requested but is not installed or does not start.
     """
     spec = resolved.spec
     recorder.note(f"answering with {NAMES[spec.evaluation.engine]} ({resolved.engine_reason})")
     if spec.evaluation.engine == "hf":
         return HFSampler(autocast=engine.accelerator.autocast), None
-    dtype = _trainers_dtype(engine)
+    dtype = _autocast_dtype(engine)
     longest = spec.forget.max_tokens + spec.evaluation.max_new_tokens
     options = _options(resolved, engine, longest, dtype)
     sampler = VLLMSampler(replace(options, memory_share=spec.evaluation.memory_share))
@@ -65,12 +65,12 @@ def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder)
 
 
 def _options(resolved: Resolved | ResolvedUnlearn, engine: Engine, longest: int, dtype: str) -> EngineOptions:
-    """An engine over the experiment's model for prompts and responses of so many tokens together."""
+    """Options of a vLLM engine over the spec's model, for ``longest`` tokens of prompt and response together."""
     model = resolved.spec.model
     return EngineOptions(
-        model=resolved.model_folder,
+        model=base_path(resolved.model_folder, model),
         dtype=dtype,
-        longest=within(longest, describe(resolved.model_folder, model).context),
+        longest=limit_to_context(longest, describe_model(resolved.model_folder, model).context),
         seed=resolved.spec.seed,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
@@ -78,5 +78,5 @@ def _options(resolved: Resolved | ResolvedUnlearn, engine: Engine, longest: int,
     )
 
 
-def _trainers_dtype(engine: Engine) -> str:
+def _autocast_dtype(engine: Engine) -> str:
     return "bfloat16" if engine.accelerator.mixed_precision == "bf16" else "float32"

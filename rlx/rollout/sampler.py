@@ -1,4 +1,4 @@
-"""The seam between loops and whatever generates text."""
+"""The protocol between the workflows and whatever generates text."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens.
+    """The parameters of sampling.
 
     Example:
         ``Sampling(temperature=1.0, max_new_tokens=24, stop_ids=(2,))``
     """
 
     temperature: float
-    """Softmax temperature; 0 takes the likeliest token."""
+    """Softmax temperature; 0 takes the most likely token."""
     max_new_tokens: int
-    """Longest response (tokens), the stop token counted."""
+    """Longest response (tokens), including the stop token."""
     stop_ids: tuple[int, ...]
-    """Token ids that end a response; the one drawn is part of it."""
+    """Token ids that end a response; the drawn one is part of it."""
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
 
     @property
     def truncated(self) -> bool:
-        """Whether some tokens are never drawn."""
+        """Whether some tokens have probability 0."""
         return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
@@ -44,26 +44,26 @@ class Response:
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Log-prob of each token under the distribution it was drawn from (nats)."""
+    """Log-prob of each token under the distribution that it was drawn from (nats)."""
     finished: bool
     """False when the response was cut off at max_new_tokens."""
 
 
 class Sampler(Protocol):
-    """Prompts in, responses out."""
+    """Generates responses to prompts."""
 
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Response]]:
         """One response for every seed of every prompt.
 
-        A response depends on its prompt, its seed and the weights alone, never on what else is in the call (to
-        rounding), so that a batch may be cut over processes or resumed in any way.
+        A response depends on its prompt, its seed and the weights alone (to rounding), not on the other prompts of the
+        call, so that a batch may be divided over processes and resumed in any way.
 
         Args:
             prompts: token ids of each prompt.
             seeds: for each prompt the seeds of its samples (``sample_seed``).
-            sampling: how to draw.
+            sampling: the parameters.
 
         Returns:
             For each prompt its responses, in the order of its seeds.
@@ -71,16 +71,16 @@ class Sampler(Protocol):
         ...
 
     def load_weights(self, model: nn.Module) -> None:
-        """Take over the weights of the trainer's causal language model."""
+        """Use the weights of the trainer's causal language model from now on."""
         ...
 
     def sleep(self) -> None:
-        """Give back what is not needed until weights are loaded again."""
+        """Free the memory that is not needed until weights are loaded again."""
         ...
 
 
-def within(longest: int, context: int | None) -> int:
-    """So many tokens, or as many as the model's context holds (None: it names none)."""
+def limit_to_context(longest: int, context: int | None) -> int:
+    """``longest``, or the model's context if that is smaller (None: its configuration names none)."""
     return longest if context is None else min(longest, context)
 
 

@@ -113,7 +113,7 @@ class RunDir:
         return self.root / "profile"
 
     @property
-    def profile_asked(self) -> Path:
+    def profile_request(self) -> Path:
         """Stands from the wish for a profile to its beginning."""
         return self.profile / "asked"
 

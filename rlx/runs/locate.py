@@ -10,8 +10,9 @@ from typing import Any
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
 from rlx.specs.evaluate import EvalSpec
+from rlx.specs.identity import model_hash, stem
 from rlx.specs.resolve_evaluate import Locate
-from rlx.specs.resolve_train import EMBEDDED_MODEL, model_hash, stem
+from rlx.specs.resolve_train import EMBEDDED_MODEL
 
 
 def locator(runs: Path) -> Locate:

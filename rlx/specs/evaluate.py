@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from rlx.specs.train import Section
+from rlx.specs.train import ADDED_LATER, Section
 
 PRESETS = {
     "r1": {"n": 32, "temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768},
@@ -59,6 +59,8 @@ class EvalSpec(Section):
     """System prompt."""
     chat: Literal["auto", "never"] = "auto"
     """``auto`` renders the tokenizer's chat template where it has one."""
+    chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
+    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Every sample's seed follows from it, the problem and the sample's number."""
     engine: Literal["auto", "hf", "vllm"] = "auto"
@@ -85,6 +87,8 @@ class Protocol(Section):
     system: str | None
     chat_template: str
     """Hash of the tokenizer's template; ``none`` for plain text."""
+    chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
+    """Further arguments of the template."""
     n: int
     temperature: float
     top_p: float
@@ -104,7 +108,8 @@ class Protocol(Section):
     @property
     def digest(self) -> str:
         """8 hex digits that name this protocol."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+        content = self.model_dump_json(exclude=None if self.chat_kwargs else {"chat_kwargs"})
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     def sampled_as(self, other: Protocol) -> bool:
         """Whether both have the same responses, however graded."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from rlx.errors import UserError
 from rlx.registry import Component, get
 from rlx.specs.engine_choice import Choice, choose_engine
+from rlx.specs.identity import code_fingerprint, file_hash, model_fingerprints, run_id, run_label
 from rlx.specs.reading import assign, validate
 from rlx.specs.train import Resolved, Spec
 
@@ -137,20 +136,15 @@ def _check(spec: Spec) -> None:
 
 
 def _identified(spec: Spec, engine_reason: str) -> Resolved:
-    """The spec with its fingerprints and run id; name, tracker and places don't change what it computes."""
-    prints = {name: mark for name, mark in _fingerprints(spec).items() if mark}
-    identity = {
-        "spec": spec.model_dump(mode="json", exclude={"run_name", "tracker", "sharding", "cluster"}),
-        "fingerprints": prints,
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    stems = (spec.algorithm.name, spec.model.path, spec.data.source)
-    label = spec.run_name or "_".join(stem(text) for text in stems) + f"_s{spec.seed}"
+    """The spec with its fingerprints and run id; run name, tracker, sharding and cluster don't change the result."""
+    fingerprints = _fingerprints(spec)
+    label = run_label(spec.run_name, (spec.algorithm.name, spec.model.path, spec.data.source), spec.seed)
+    exclude = {"run_name": True, "tracker": True, "sharding": True, "cluster": True}
     return Resolved(
-        run_id=f"{label}-{digest}",
+        run_id=run_id(label, spec, exclude, fingerprints),
         spec=spec,
         model_folder=model_folder(spec),
-        fingerprints=prints,
+        fingerprints=fingerprints,
         total_updates=spec.steps * spec.batch.updates_per_rollout,
         sequences_per_update=spec.batch.prompts // spec.batch.updates_per_rollout * spec.rollout.samples_per_prompt,
         engine_reason=engine_reason,
@@ -162,48 +156,17 @@ def model_folder(spec: Spec) -> str:
     return str(EMBEDDED_MODEL) if spec.model.path == "embedded" else spec.model.path
 
 
-def stem(text: str) -> str:
-    """The last part of a path or hub id, fit for a folder's name."""
-    last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl").removesuffix(".parquet").replace(".py:", "-")
-    return "".join(letter if letter.isalnum() or letter in "._-@" else "-" for letter in last).lower()
-
-
 def _fingerprints(spec: Spec) -> dict[str, str]:
-    """Content hashes of what the run reads from this machine's disk."""
-    marks = {}
+    """Content hashes of the local files that the run reads."""
+    fingerprints = {}
     for name, source in (("data", spec.data.source), ("evaluation", spec.evaluation.source)):
-        marks[name] = file_hash(Path(source)) if Path(source).is_file() else ""
+        if Path(source).is_file():
+            fingerprints[name] = file_hash(Path(source))
     for name, reference in (("algorithm", spec.algorithm.name), ("reward", spec.reward.name)):
-        path = Path(reference.partition(":")[0])
-        marks[name] = file_hash(path) if path.suffix == ".py" and path.is_file() else ""
-    folder = Path(model_folder(spec))
-    if folder.is_dir():
-        marks["model"] = model_hash(folder)
-    return marks
-
-
-def model_hash(folder: Path) -> str:
-    """Hash of a saved model's files."""
-    parts = [f"{file.name}:{file_hash(file)}" for file in sorted(folder.iterdir()) if _is_model_file(file)]
-    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _is_model_file(file: Path) -> bool:
-    return file.is_file() and file.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
-
-
-def file_hash(path: Path) -> str:
-    """Hash of a file; of large weights only their size and first and last MiB, which any retraining changes."""
-    size, window = path.stat().st_size, 1 << 20
-    digest = hashlib.sha256(str(size).encode())
-    sampled = size > 64 * window and path.suffix == ".safetensors"
-    with path.open("rb") as file:
-        if sampled:
-            digest.update(file.read(window))
-            file.seek(-window, 2)
-        while block := file.read(window):
-            digest.update(block)
-    return "sha256:" + digest.hexdigest()[:32]
+        code = code_fingerprint(reference)
+        if code is not None:
+            fingerprints[name] = code
+    return fingerprints | model_fingerprints("model", model_folder(spec))
 
 
 def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

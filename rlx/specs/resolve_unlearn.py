@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from rlx.errors import UserError, did_you_mean
 from rlx.registry import Component, get
 from rlx.specs.engine_choice import choose_engine
+from rlx.specs.identity import code_fingerprint, file_hash, model_fingerprints, run_id, run_label
 from rlx.specs.reading import assign, validate
-from rlx.specs.resolve_train import file_hash, merge, method_params, model_hash, stem
+from rlx.specs.resolve_train import merge, method_params
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "minitofu"
@@ -109,36 +109,36 @@ def _check(spec: UnlearnSpec) -> None:
 
 
 def _identified(spec: UnlearnSpec, engine_reason: str) -> ResolvedUnlearn:
-    """The spec with its fingerprints and run id; name, tracker and places don't change what it computes."""
+    """The spec with its fingerprints and run id; run name, tracker and sharding don't change the result."""
     target, retain = (_folder(path, name) for path, name in _models(spec))
-    marks: dict[str, str] = {}
-    for name, reference in (("forget", spec.forget.source), ("retain", spec.forget.retain)):
-        if Path(reference).is_file():
-            marks[name] = file_hash(Path(reference))
-    if is_tofu(spec.forget.source) and Path(spec.forget.tofu).is_dir():
-        files = sorted(Path(spec.forget.tofu).glob("*.jsonl"))
-        parts = "".join(file_hash(file) for file in files)
-        marks["tofu"] = "sha256:" + hashlib.sha256(parts.encode()).hexdigest()[:32]
-    method = Path(spec.method.name.partition(":")[0])
-    if method.suffix == ".py" and method.is_file():
-        marks["method"] = file_hash(method)
-    for name, folder in (("model", target), ("retain_model", retain)):
-        if folder is not None and Path(folder).is_dir():
-            marks[name] = model_hash(Path(folder))
-    aside: Any = {"run_name": True, "tracker": True, "sharding": True, "evaluation": {"memory_share"}}
-    content = spec.model_dump(mode="json", exclude=aside)
-    identity = {"spec": content, "fingerprints": marks}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    stems = (spec.method.name, spec.model.path, spec.forget.source)
-    label = spec.run_name or "_".join(stem(text) for text in stems) + f"_s{spec.seed}"
+    fingerprints = _fingerprints(spec) | model_fingerprints("model", str(target))
+    if retain is not None:
+        fingerprints |= model_fingerprints("retain_model", retain)
+    label = run_label(spec.run_name, (spec.method.name, spec.model.path, spec.forget.source), spec.seed)
+    exclude = {"run_name": True, "tracker": True, "sharding": True, "evaluation": {"memory_share"}}
     return ResolvedUnlearn(
-        run_id=f"{label}-{digest}",
+        run_id=run_id(label, spec, exclude, fingerprints),
         spec=spec,
         model_folder=str(target),
         retain_folder=retain,
-        fingerprints=marks,
+        fingerprints=fingerprints,
         engine_reason=engine_reason,
     )
+
+
+def _fingerprints(spec: UnlearnSpec) -> dict[str, str]:
+    """Content hashes of the local request files and of a method's own file."""
+    fingerprints = {}
+    for name, reference in (("forget", spec.forget.source), ("retain", spec.forget.retain)):
+        if Path(reference).is_file():
+            fingerprints[name] = file_hash(Path(reference))
+    if is_tofu(spec.forget.source) and Path(spec.forget.tofu).is_dir():
+        hashes = "".join(file_hash(file) for file in sorted(Path(spec.forget.tofu).glob("*.jsonl")))
+        fingerprints["tofu"] = "sha256:" + hashlib.sha256(hashes.encode()).hexdigest()[:32]
+    code = code_fingerprint(spec.method.name)
+    if code is not None:
+        fingerprints["method"] = code
+    return fingerprints
 
 
 def _models(spec: UnlearnSpec) -> tuple[tuple[str | None, str], tuple[str | None, str]]:

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlx import __version__
 
+ADDED_LATER: dict[str, Any] = {"added_later": True}
+"""Marks a key that older versions did not have: while it has its default it is left out of the run's identity, so that
+finished runs keep their id."""
+
 
 class Section(BaseModel):
     """Base of every section: frozen, no unknown key, a docstring a field."""
@@ -18,6 +22,8 @@ class Section(BaseModel):
 class Lora(Section):
     """Low-rank adapters through peft; the base weights stay frozen."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     rank: int = Field(default=16, ge=1)
     """Rank of each adapter."""
     alpha: float = Field(default=32.0, gt=0)
@@ -26,6 +32,8 @@ class Lora(Section):
     """Dropout before the adapter; above 0 makes trainer and sampler differ."""
     target_modules: str | list[str] = "all-linear"
     """Which linear layers get one, as peft names them."""
+    continue_adapter: bool = Field(default=False, alias="continue", json_schema_extra=ADDED_LATER)
+    """If model.path is the folder or hub id of a LoRA adapter: train that adapter further instead of merging it."""
 
 
 class Model(Section):
@@ -43,6 +51,13 @@ class Model(Section):
     """Recompute activations layer by layer: less memory, about a third more time."""
     lora: Lora | None = None
     """Train adapters instead of all weights."""
+    dropout: bool = Field(default=False, json_schema_extra=ADDED_LATER)
+    """Keep the dropout of the model's own config in training. Off by default: with it the sampler's log-probs are not
+    the trainer's."""
+    save_dtype: Literal["source", "float32"] = Field(default="source", json_schema_extra=ADDED_LATER)
+    """Type of the saved model's weights: that of the model that was loaded, or float32."""
+    router_aux_coef: float = Field(default=0.0, ge=0, json_schema_extra=ADDED_LATER)
+    """Mixture of experts: weight of the router's load-balancing loss in each update."""
 
 
 class Data(Section):
@@ -66,6 +81,8 @@ class Data(Section):
     """Text appended to each question."""
     chat: Literal["auto", "never"] = "auto"
     """``auto`` renders the tokenizer's chat template where it has one."""
+    chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
+    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
     """Prompts longer than this are left out, and counted."""
     limit: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlx import __version__
-from rlx.specs.train import Checkpoint, Model, Optim, Section, Sharding, Tracker
+from rlx.specs.train import ADDED_LATER, Checkpoint, Model, Optim, Section, Sharding, Tracker
 
 
 class Forget(Section):
@@ -30,6 +30,8 @@ class Forget(Section):
     """Text appended to each question."""
     chat: Literal["auto", "never"] = "auto"
     """``auto`` renders the tokenizer's chat template where it has one."""
+    chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
+    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     max_tokens: int = Field(default=512, ge=8)
     """Longest sequence (tokens); a longer request is refused, never cut."""
 

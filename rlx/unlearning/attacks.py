@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
 from rlx.benchmarks.tofu.scores import Estimate, Floats, clustered_interval
-from rlx.engine.model import LM
+from rlx.engine.lora import LM
 from rlx.engine.quantize import round_trip
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.numerics.collate import TokenBatch
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.specs.unlearn import UnlearnSpec
 from rlx.unlearning.data.requests import Request

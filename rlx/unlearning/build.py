@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlx.data.chat import check_prompts, end_of_turn, stop_ids
 from rlx.data.chat import encode as encode_prompt
-from rlx.data.chat import end_of_turn
-from rlx.engine.hidden_state_hook import LayerTap
-from rlx.engine.model import LM, add_lora, head_of, load_model, load_tokenizer, stop_ids
+from rlx.engine.export import check_savable, keep_stop_ids
+from rlx.engine.hidden_state_hook import HiddenStateHook
+from rlx.engine.load import load_model, load_tokenizer, load_trainable
+from rlx.engine.lora import LM, causal_lm
+from rlx.engine.model import head_of
 from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs
 from rlx.registry import Method
 from rlx.rollout.build import make_answerer
 from rlx.rollout.sampler import Sampling
@@ -25,7 +28,7 @@ from rlx.runs.folder import RunDir
 from rlx.runs.recorder import Recorder
 from rlx.runs.stop import Stop
 from rlx.specs.resolve_unlearn import unlearn_method
-from rlx.specs.train import Data, Model
+from rlx.specs.train import Model
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_an_epoch
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
@@ -63,16 +66,20 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
     sets = load_sets(spec.forget, spec.evaluation.limit)
-    lm = load_model(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
+    trained = load_trainable(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
+    lm = causal_lm(trained)
     if not spec.method.train_lm_head:
         freeze_head(lm)
-    # Before the weights are cut over processes.
+    stops = stop_ids(lm.generation_config, spec.forget, tokenizer)
+    questions = (template.prompt(request.question) for request in (*sets.forget, *sets.retain) if request.question)
+    check_prompts(questions, stops, lm.get_input_embeddings().weight.shape[0], tokenizer)
+    keep_stop_ids(lm, stops)
+    check_savable(lm, tokenizer)
+    # Before the weights are sharded over processes.
     reference_head = _copy_of_head(lm) if needs_head(needs) and spec.method.train_lm_head else None
     mean_row_d = _mean_row(lm)
     total = spec.epochs * updates_an_epoch(len(sets.forget), spec.batch.forget)
-    trained = add_lora(lm, spec.model)
     engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
-    stops = tuple(sorted({*stop_ids(engine.lm, tokenizer), template.end}))
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler, tolerance = make_answerer(resolved, engine, recorder)
     subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
@@ -85,7 +92,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
     settings = method.hyper.model_dump()
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    tap = LayerTap(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
+    tap = HiddenStateHook(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
     references = References(resolved, folder, engine, needs, settings.get("top_k", 1), tap, pad_id)
     validation, final = split_by_author(requests)
     parts = UnlearnComponents(
@@ -120,7 +127,7 @@ class References:
     engine: Engine
     needs: frozenset[str]
     top_k: int
-    tap: LayerTap | None
+    tap: HiddenStateHook | None
     pad_id: int
 
     def of(self, side: str, side_examples: Sequence[Example]) -> list[Constants]:
@@ -160,8 +167,7 @@ def needs_head(needs: frozenset[str]) -> bool:
 
 def _template(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     forget = resolved.spec.forget
-    data = Data(system=forget.system, suffix=forget.suffix, chat=forget.chat)
-    return Template(lambda question: list(encode_prompt(question, data, tokenizer)), end_of_turn(data, tokenizer))
+    return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
 
 
 def _surprising(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:

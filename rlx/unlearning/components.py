@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from rlx.engine.hidden_state_hook import LayerTap
+from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.step import Engine
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.registry import Method
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import Recorder
@@ -59,7 +59,7 @@ class UnlearnComponents:
     """The output layer before training, where it is trained."""
     mean_row_d: Tensor | None
     """Its mean row, where it is frozen."""
-    tap: LayerTap | None
+    tap: HiddenStateHook | None
     recorder: Recorder
     stop: Stop
     pad_id: int

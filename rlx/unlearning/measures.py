@@ -13,11 +13,12 @@ from torch import Tensor
 
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
 from rlx.benchmarks.tofu.scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
-from rlx.engine.model import LM, ReadableModel, causal_lm
+from rlx.engine.lora import LM, causal_lm
+from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs, over_logits
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs, over_logits
 from rlx.rollout.sampler import Sampler, Sampling
 from rlx.rollout.sync_check import Tolerance, check_sync
 from rlx.unlearning.data.requests import Request
@@ -97,7 +98,7 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
     sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     prefixes = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
     prompts = [[*s.prompt, *prefix] for s, prefix in zip(sequences, prefixes, strict=True)]
-    subject.sampler.load_weights(causal_lm(subject.engine.whole()) if subject.model is None else subject.model)
+    subject.sampler.load_weights(causal_lm(subject.engine.gathered_model()) if subject.model is None else subject.model)
     responses = [group[0] for group in subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)]
     subject.sampler.sleep()
     if subject.tolerance is not None:

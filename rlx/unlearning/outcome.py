@@ -10,7 +10,7 @@ import numpy as np
 
 from rlx.benchmarks.tofu.scores import Estimate, Sample, aggregates, clustered_interval, intervals, kept_utility
 from rlx.engine.checkpoint import latest_checkpoint, load_checkpoint, load_weights
-from rlx.engine.model import LM
+from rlx.engine.lora import LM
 from rlx.runs.samples import Row
 from rlx.unlearning.attacks import Attack, attack_all
 from rlx.unlearning.components import UnlearnComponents

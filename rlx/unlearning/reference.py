@@ -12,17 +12,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlx.engine.hidden_state_hook import LayerTap
+from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 from rlx.numerics.collate import TokenBatch
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs, over_logits, row_logits
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs, over_logits, row_logits
 from rlx.unlearning.update import Constants, Row
 
 
 def reference_constants(
-    engine: Engine, rows: Sequence[Row], wanted: set[str], top_k: int, tap: LayerTap | None
+    engine: Engine, rows: Sequence[Row], wanted: set[str], top_k: int, tap: HiddenStateHook | None
 ) -> list[Constants]:
     """The wanted constants of every row, under the engine's present weights.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from rlx.engine.hidden_state_hook import LayerTap
+from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.step import Batch, Engine, Losses, Update
-from rlx.numerics.answers import Answers, Reference
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Counts, Term, count
+from rlx.numerics.unlearn_batch import Answers, Reference
 from rlx.registry import Method
 from rlx.unlearning.data.tokens import Example
 
@@ -52,7 +52,7 @@ class UnlearnStep:
     """The output layer before training; ``None`` when it is frozen, and so the model's own."""
     mean_row_d: Tensor | None = None
     """Mean row of the frozen head."""
-    tap: LayerTap | None = None
+    tap: HiddenStateHook | None = None
     micro_total: int = 0
     """Micro-batches of the update over all processes, when each is averaged by itself; 0 averages over the update."""
 

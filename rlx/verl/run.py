@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlx.data.prompts import Prompt, prompt_indices
-from rlx.engine.model import load_tokenizer
+from rlx.engine.load import load_tokenizer
 from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
 from rlx.rl.build import load_data

@@ -9,14 +9,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlx.engine.attention import SHARED_PROMPTS
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from rlx.engine.cpu import attention
-from rlx.engine.model import add_lora, can_share_prompts, causal_lm, without_adapters
+from rlx.engine.lora import add_lora, causal_lm, without_adapters
+from rlx.engine.model import can_share_prompts
 from rlx.engine.optim import learning_rate
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence, prompt_rows
-from rlx.numerics.logprobs import token_logprobs
+from rlx.numerics.output_layer.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.specs.train import Lora, Model, Optim
 
@@ -88,7 +89,7 @@ GROUPS = [
 
 @pytest.mark.parametrize("max_tokens", [10_000, 16])
 @pytest.mark.parametrize("lora", [None, Lora(rank=2)])
-@pytest.mark.parametrize("kind", ["sdpa", attention.NAME])
+@pytest.mark.parametrize("kind", ["sdpa", SHARED_PROMPTS])
 def test_responses_that_share_their_prompts_row_take_the_same_step_with_fewer_tokens(max_tokens, lora, kind):
     seen, tokens = {}, sum(len(s.response) for s in GROUPS)
     results = []
@@ -205,7 +206,7 @@ def test_a_broken_checkpoint_is_named_in_one_sentence(tmp_path):
     made = engine()
     save_checkpoint(tmp_path / "step_000001", made, Position(1, 1, 0, 0), keep=2)
     (tmp_path / "step_000001" / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match=r"step_000001 cannot be read.*go on from the one before"):
+    with pytest.raises(UserError, match=r"step_000001 cannot be read.*continue from the previous one"):
         load_checkpoint(tmp_path / "step_000001", made)
 
 

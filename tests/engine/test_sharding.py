@@ -75,7 +75,7 @@ def test_two_sharded_processes_take_the_same_steps_as_one(alone, sharded):
 
 def test_a_large_vocabularys_log_probs_take_the_same_steps_sharded(alone, tmp_path, monkeypatch):
     """The embedded vocabulary is small; here its logits are treated as many, in every process."""
-    (tmp_path / "sitecustomize.py").write_text("import rlx.numerics.logprobs as l\nl.KEPT_ELEMENTS = 0\n")
+    (tmp_path / "sitecustomize.py").write_text("import rlx.numerics.output_layer.logprobs as l\nl.KEPT_ELEMENTS = 0\n")
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     run = train(tmp_path / "runs", *SHARDED)
     assert furthest(checkpoint(alone, 5), checkpoint(run, 5)) < 1e-5
@@ -193,7 +193,7 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(tmp_path):
         done = subprocess.run(node, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"the processes cannot meet at {master}" in done.stderr.replace("\n", " ")
+    assert f"the processes cannot connect at {master}" in done.stderr.replace("\n", " ")
     assert "a port there that is free" in done.stderr.replace("\n", " ")
 
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlx.numerics import linear_logprobs
-from rlx.numerics import logprobs as numerics_logprobs
 from rlx.numerics.collate import TokenSequence, collate, micro_batches
-from rlx.numerics.logprobs import Head, token_logprobs
+from rlx.numerics.output_layer import logprobs as numerics_logprobs
+from rlx.numerics.output_layer import tiled as linear_logprobs
+from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 
 
 @given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 2000))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlx.numerics import readout
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer import statistics as readout
+from rlx.numerics.output_layer.logprobs import Head
 
 V, D, N = 23, 5, 7
 

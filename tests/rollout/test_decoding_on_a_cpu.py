@@ -8,10 +8,10 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rlx.engine.cpu import kv_cache
 from rlx.engine.cpu import small_batch_linear as few_rows
-from rlx.engine.cpu.kv_cache import PreallocatedLayer, preallocated_cache
 from rlx.engine.cpu.small_batch_linear import small_batch_linears
+from rlx.rollout import kv_cache
+from rlx.rollout.kv_cache import PreallocatedLayer, preallocated_cache
 
 
 def test_a_cache_with_room_holds_what_transformers_own_holds_through_growth_and_selection(monkeypatch):
@@ -45,7 +45,7 @@ def test_only_layers_that_see_every_token_get_room():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(3, 1, 20), (5, 20), (few_rows.FEW + 1, 1, 20)])
+@pytest.mark.parametrize("shape", [(3, 1, 20), (5, 20), (few_rows.MAX_ROWS + 1, 1, 20)])
 def test_few_rows_give_what_the_linear_layer_gives_in_its_layout(shape, bias):
     torch.manual_seed(0)
     lm = nn.Sequential(nn.Linear(20, 30, bias=bias))

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.numerics.collate import TokenSequence, collate
-from rlx.numerics.logprobs import Head, token_logprobs
+from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 from rlx.rollout.hf import HFSampler, sampling_logprobs
 from rlx.rollout.sampler import Sampling, sample_seed
 

@@ -16,7 +16,7 @@ import rlx.rollout.vllm as ours
 from rlx.errors import UserError
 from rlx.evaluation.run import run_eval
 from rlx.numerics.collate import TokenSequence, collate
-from rlx.numerics.logprobs import Head, token_logprobs
+from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 from rlx.rl.build import build
 from rlx.rl.run import run
 from rlx.rollout.hf import HFSampler

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rlx.data.prompts import Prompt
-from rlx.engine.model import causal_lm, save_model
+from rlx.engine.export import save_model
+from rlx.engine.lora import causal_lm, merged_weights
 from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.rewards.verdict import Verdict
@@ -18,7 +19,6 @@ from rlx.rl.rollouts import Graded
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, check_sync
-from rlx.rollout.vllm import merged_weights
 from rlx.specs.resolve_train import EMBEDDED_MODEL
 from rlx.specs.train import Model, Optim
 

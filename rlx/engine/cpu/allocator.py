@@ -1,4 +1,4 @@
-"""How a process on a CPU holds its memory."""
+"""Memory allocation of a CPU process."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import ctypes
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``."""
 LARGEST = 1 << 25
-"""Bytes up to which a block is kept: what glibc allows at most. Without any limit an update of SmolLM2-135M took a
-tenth less time, and the process grew by 1.5 GiB, for large blocks leave gaps (experiments/perf/profile.md)."""
+"""Blocks up to this size (bytes) are kept; it is the largest value that glibc allows. With no limit at all an update of
+SmolLM2-135M took a tenth less time, but fragmentation let the process grow by 1.5 GiB (experiments/perf/profile.md)."""
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed instead of giving it back to the system at once.
+    """Make the C library keep freed memory instead of returning it to the operating system at once.
 
-    By default glibc gives large blocks back, and the system fills each page of the next one with zeros: in an update of
-    SmolLM2-135M a third of the time went there. The price is that a process stays as large as it once was. GPUs have
-    torch's own caching allocator.
+    By default glibc returns large blocks, and the operating system zero-fills each page of the next block: a third of
+    the time of an update of SmolLM2-135M. The cost is that the process never shrinks. GPUs use torch's own caching
+    allocator.
 
     Returns:
-        Whether there was such a library to tell.
+        Whether the C library accepted the setting (glibc does).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.numerics.answers import Answers
-from rlx.numerics.readout import over_logits
+from rlx.numerics.output_layer.statistics import over_logits
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers
 from rlx.registry import Hyper, register
 
 

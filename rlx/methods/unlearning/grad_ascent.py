@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlx.numerics.answers import Answers
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers
 from rlx.registry import Hyper, register
 
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
-from rlx.numerics.answers import Answers, declared
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import divergence, label_logprobs, mean_logit, over_logits, row_logits
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import divergence, label_logprobs, mean_logit, over_logits, row_logits
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers, declared
 from rlx.registry import Hyper, register
 
 

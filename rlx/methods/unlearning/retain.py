@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
-from rlx.numerics.answers import Answers
-from rlx.numerics.readout import divergence
+from rlx.numerics.output_layer.statistics import divergence
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers
 
 Retain = Literal["nll", "kl", "kl_released"]
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlx.numerics.answers import Answers, declared
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers, declared
 from rlx.registry import Hyper, register
 
 

@@ -6,9 +6,9 @@ from pydantic import Field
 from torch.nn.functional import logsigmoid
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
-from rlx.numerics.answers import Answers, declared
-from rlx.numerics.readout import row_logits
+from rlx.numerics.output_layer.statistics import row_logits
 from rlx.numerics.terms import Term, sequence_mean
+from rlx.numerics.unlearn_batch import Answers, declared
 from rlx.registry import Hyper, register
 
 

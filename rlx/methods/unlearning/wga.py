@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
-from rlx.numerics.answers import Answers
 from rlx.numerics.terms import Term
+from rlx.numerics.unlearn_batch import Answers
 from rlx.registry import Hyper, register
 
 

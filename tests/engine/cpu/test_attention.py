@@ -8,8 +8,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlx import assets
-from rlx.engine import model
-from rlx.engine.cpu import attention
+from rlx.engine import attention, device
+from rlx.engine.export import save_model
+from rlx.engine.load import load_model, load_tokenizer
+from rlx.engine.model import can_share_prompts
 from rlx.numerics.shared_rows import lay_out
 from rlx.specs.train import Model
 
@@ -85,14 +87,14 @@ def test_a_larger_model_gets_this_attention_on_a_cpu_and_its_saved_configuration
     monkeypatch, tmp_path
 ):
     spec = Model(path="arithmetic")
-    device = torch.device("cpu")
+    cpu = torch.device("cpu")
     folder = str(Path(assets.__file__).parent / "arithmetic")
-    assert model.load_model(folder, spec, device).config._attn_implementation == "sdpa"
-    monkeypatch.setattr(model, "TINY_MODEL", 0)
-    monkeypatch.setattr(model, "keep_freed_memory", lambda: True)  # it would hold for the tests after this one
-    lm = model.load_model(folder, spec, device)
-    assert lm.config._attn_implementation == attention.NAME
-    assert model.can_share_prompts(lm)
-    model.save_model(lm, model.load_tokenizer(folder, spec), tmp_path)
-    assert attention.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
-    assert model.load_model(str(tmp_path), spec, device).config._attn_implementation == attention.NAME
+    assert load_model(folder, spec, cpu).config._attn_implementation == attention.GROUPED
+    monkeypatch.setattr(device, "TINY_MODEL", 0)
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: True)  # it would hold for the tests after this one
+    lm = load_model(folder, spec, cpu)
+    assert lm.config._attn_implementation == attention.SHARED_PROMPTS
+    assert can_share_prompts(lm)
+    save_model(lm, load_tokenizer(folder, spec), tmp_path)
+    assert attention.SHARED_PROMPTS not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    assert load_model(str(tmp_path), spec, cpu).config._attn_implementation == attention.SHARED_PROMPTS

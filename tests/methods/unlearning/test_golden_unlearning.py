@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlx.numerics.answers import Answers, Reference
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import count, total
+from rlx.numerics.unlearn_batch import Answers, Reference
 from rlx.registry import get
 
 FOLDER = Path(os.environ.get("RLX_GOLDEN_DIR") or Path(__file__).parents[2] / "golden")

@@ -13,9 +13,9 @@ from rlx.methods.unlearning.pdu import PDU, dual_ascent
 from rlx.methods.unlearning.rmu import RMU, direction, rmu
 from rlx.methods.unlearning.tpo import TPO, tpo
 from rlx.methods.unlearning.undial import UNDIAL, undial
-from rlx.numerics.answers import Answers, Reference
-from rlx.numerics.logprobs import Head
+from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import count, total
+from rlx.numerics.unlearn_batch import Answers, Reference
 from rlx.registry import get, names
 
 D, V = 5, 40

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlx.numerics.logprobs import Head
-from rlx.numerics.readout import label_logprobs
+from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.output_layer.statistics import label_logprobs
 
 
 def declared(value: Tensor | None, need: str) -> Tensor:

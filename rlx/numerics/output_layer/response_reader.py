@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from rlx.numerics.collate import TokenBatch
-from rlx.numerics.logprobs import Head, token_logprobs
+from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 
 Scored = tuple[Tensor, Tensor]
 """Log-probs and entropies of response tokens, both [n] (nats)."""

@@ -9,20 +9,20 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 GROWTH = 64
-"""Tokens that a layer's tensors grow by."""
+"""Number of tokens by which a layer's tensors grow."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values [b, heads, s, d], which are the first s tokens of larger preallocated tensors.
+    """One layer's keys and values [b, heads, s, d], stored as the first s tokens of larger preallocated tensors.
 
-    transformers' own layer copies its whole content at each new token, this one only at every ``GROWTH``-th.
+    transformers' own layer copies all keys and values for each new token, this one only for every ``GROWTH``-th.
     """
 
     _buffers: tuple[Tensor, ...] = ()
-    """Of keys and of values [b, heads, tokens, d]."""
+    """Allocated tensors of keys and of values [b, heads, tokens, d]."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of new tokens behind those that are here; all of them."""
+    def update(self, key_states: Tensor, value_states: Tensor, *others: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Append the keys and values of new tokens; return those of all tokens."""
         old = self.get_seq_length()
         new = old + key_states.shape[2]
         if not self.is_initialized:
@@ -42,7 +42,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
+        """Keep these rows only."""
         length = self.get_seq_length()
         self._buffers = tuple(buffer[indices, :, :length] for buffer in self._buffers)  # the next token allocates again
         if length:

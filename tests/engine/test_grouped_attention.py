@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rlx.rollout.grouped_attention import NAME, grouped_decode, grouped_decoding
+from rlx.engine.attention import GROUPED, grouped_attention, use_attention
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 
@@ -28,7 +28,7 @@ def test_grouped_decoding_equals_transformers_attention(new, masked):
     if mask is not None:
         mask[..., 0] = True
     options = {"dropout": 0.0, "scaling": 0.3}
-    ours, _ = grouped_decode(Layer(), query_bhtd, key_bksd, value_bksd, mask, **options)
+    ours, _ = grouped_attention(Layer(), query_bhtd, key_bksd, value_bksd, mask, **options)
     theirs, _ = sdpa_attention_forward(Layer(), query_bhtd, key_bksd, value_bksd, mask, **options)
     assert ours.shape == theirs.shape == (3, new, 8, 16)
     assert torch.allclose(ours, theirs, atol=1e-12)
@@ -55,20 +55,15 @@ def test_a_masked_decode_step_copies_no_keys_per_query_head(monkeypatch):
         lengths.append(query.shape[2])
         return sdpa_attention_forward(module, query, *others, **options)
 
-    monkeypatch.setattr("rlx.rollout.grouped_attention.sdpa_attention_forward", counted)
-    HFSampler(grouped_lm("sdpa")).sample([[5, 6, 7], [8, 9]], [[1, 2], [3]], Sampling(1.0, 6, ()))
+    monkeypatch.setattr("rlx.engine.attention.sdpa_attention_forward", counted)
+    lm = grouped_lm("sdpa")
+    use_attention(lm, GROUPED)
+    HFSampler(lm).sample([[5, 6, 7], [8, 9]], [[1, 2], [3]], Sampling(1.0, 6, ()))
     assert lengths and all(length > 1 for length in lengths)
 
 
-def test_the_models_own_attention_returns_after_sampling_and_after_an_error():
-    lm = grouped_lm("sdpa")
-    with pytest.raises(RuntimeError), grouped_decoding(lm):
-        assert lm.config._attn_implementation == NAME
-        raise RuntimeError
-    assert lm.config._attn_implementation == "sdpa"
-
-
-def test_eager_attention_is_left_alone():
-    lm = grouped_lm("eager")
-    with grouped_decoding(lm):
-        assert lm.config._attn_implementation == "eager"
+def test_only_attention_by_sdpa_is_replaced():
+    for implementation, expected in (("sdpa", GROUPED), ("eager", "eager")):
+        lm = grouped_lm(implementation)
+        use_attention(lm, GROUPED)
+        assert lm.config._attn_implementation == expected

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 
-from rlx.numerics.logprobs import CHUNK_ELEMENTS, Head
+from rlx.numerics.output_layer.logprobs import CHUNK_ELEMENTS, Head
 
 
 def over_logits(fn: Callable[..., Tensor], hidden_nd: Tensor, head: Head, *extras: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from rlx.numerics.linear_logprobs import LinearLogprobs
+from rlx.numerics.output_layer.tiled import LinearLogprobs
 
 CHUNK_ELEMENTS = 1 << 24
 """Largest tensor of soft-capped logits alive at once: 16.8 million elements, 64 MiB in float32."""

@@ -1,0 +1,48 @@
+"""The optimisations that depend on the device: the only file that chooses among engine/cpu and its siblings."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from rlx.engine.attention import GROUPED, SHARED_PROMPTS, use_attention
+from rlx.engine.cpu.allocator import keep_freed_memory
+from rlx.engine.cpu.small_batch_linear import small_batch_linears
+
+TINY_MODEL = 4_000_000
+"""Number of parameters below which a model runs on one CPU thread."""
+
+
+def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
+    """Choose the attention implementation of a loaded model and, on a CPU, set threads and memory allocation.
+
+    On a CPU a tiny model gets one thread unless OMP_NUM_THREADS is set: its operations are too short to be divided, and
+    on a busy machine threads that wait for each other cost seconds per step (100 steps of the embedded task took 245 s
+    with two threads next to other work, 44 to 62 s with one). Only larger models gain from attention that is computed
+    block by block over shared prompts.
+    """
+    if device.type != "cpu":
+        use_attention(lm, GROUPED)
+    elif sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
+        keep_freed_memory()
+        use_attention(lm, SHARED_PROMPTS)
+    else:
+        use_attention(lm, GROUPED)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+
+
+def decoding_optimizations(lm: nn.Module, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which a sampler decodes with the model."""
+    return small_batch_linears(lm) if device.type == "cpu" else nullcontext()
+
+
+def prefers_shared_prompts(device: torch.device) -> bool:
+    """Whether rows that hold several responses to one prompt are faster here than one row per response.
+
+    Such rows need a mask of their own, which excludes a GPU's fast attention kernels.
+    """
+    return device.type == "cpu"

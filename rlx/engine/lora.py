@@ -1,0 +1,128 @@
+"""Low-rank adapters (peft): adding them, reading the merged weights, switching them off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from rlx.console import warn_once
+from rlx.errors import UserError
+from rlx.specs.train import Lora, Model
+
+LM = Any
+"""A transformers causal language model, inside peft's wrapper or not; neither library is typed."""
+
+
+def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
+    """The model with trainable adapters and everything else frozen; unchanged if ``model.lora`` is None.
+
+    Args:
+        lm: the base model.
+        model: the spec's model section.
+        adapter: folder or hub id of a trained adapter that ``lora.continue`` trains further.
+
+    Raises:
+        UserError: when target_modules fits nothing, or names layers whose adapter could not be merged exactly.
+    """
+    if model.lora is None:
+        return lm
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    try:
+        if adapter is not None:
+            adapted: nn.Module = PeftModel.from_pretrained(lm, adapter, is_trainable=True, revision=model.revision)
+        else:
+            config = LoraConfig(
+                r=model.lora.rank,
+                lora_alpha=model.lora.alpha,
+                lora_dropout=model.lora.dropout,
+                target_modules=model.lora.target_modules,
+                task_type="CAUSAL_LM",
+            )
+            adapted = get_peft_model(lm, config)
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules {model.lora.target_modules!r} does not fit ({error})") from None
+    _check_targets(lm, model.lora)
+    _report_frozen_experts(adapted)
+    if model.gradient_checkpointing:
+        lm.enable_input_require_grads()
+    return adapted
+
+
+def has_adapters(model: LM) -> bool:
+    """Whether peft's wrapper is around the model."""
+    return hasattr(model, "disable_adapter")
+
+
+def causal_lm(model: LM) -> LM:
+    """The transformers model inside peft's wrapper, with its adapters active."""
+    return model.get_base_model() if has_adapters(model) else model
+
+
+def without_adapters(model: LM) -> AbstractContextManager[None]:
+    """Within this context a model with adapters computes what its base model does."""
+    context: AbstractContextManager[None] = model.disable_adapter() if has_adapters(model) else nullcontext()
+    return context
+
+
+def adapter_weight(layer: Any) -> Tensor | None:
+    """The layer's weight with its active adapters added, differentiable in them; None for a layer without adapters."""
+    if not hasattr(layer, "get_delta_weight") or layer.disable_adapters:
+        return None
+    weight: Tensor = layer.get_base_layer().weight
+    for name in layer.active_adapters:
+        weight = weight + layer.get_delta_weight(name)
+    return weight
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of the weights as a saved model has them: adapters added, tied tensors once.
+
+    Nothing is changed in place, so that training can go on with the same bits.
+
+    Args:
+        model: a transformers causal language model, with peft's adapters inside or not.
+    """
+    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        owner, _, kind = name.partition(".base_layer.")
+        weight = parameter.detach()
+        if kind == "weight" and owner in adapted:
+            module: Any = adapted[owner]
+            for adapter in module.active_adapters:
+                weight = weight + module.get_delta_weight(adapter).detach()
+        yield name.replace(".base_layer.", "."), weight
+
+
+def _check_targets(lm: LM, lora: Lora) -> None:
+    """Refuse adapters on the embeddings or the output layer that could not be merged or read exactly."""
+    head, embedding = lm.get_output_embeddings(), lm.get_input_embeddings()
+    on_head, on_embedding = (hasattr(layer, "get_delta_weight") for layer in (head, embedding))
+    if (on_head or on_embedding) and head.weight is embedding.weight:
+        target = "output layer" if on_head else "embeddings"
+        raise UserError(
+            f"model.lora.target_modules {lora.target_modules!r} includes the {target}, and this model's output layer "
+            "and embeddings share one weight, so an adapter on one cannot be merged without changing the other",
+            fix="leave it out of target_modules; all-linear does",
+        )
+    if on_head and lora.dropout > 0:
+        raise UserError(
+            f"model.lora.dropout is {lora.dropout} with an adapter on the output layer, whose log-probs are computed "
+            "from the merged weight",
+            fix="set model.lora.dropout=0 or leave the output layer out of target_modules",
+        )
+
+
+def _report_frozen_experts(model: nn.Module) -> None:
+    """Print once how many weights of experts, stored as one tensor per layer, get no adapter."""
+    fused = [name for name, p in model.named_parameters() if p.dim() == 3 and ".lora_" not in name and "expert" in name]
+    if fused:
+        warn_once(
+            f"LoRA leaves {len(fused)} expert tensors frozen ({fused[0]} and others): each stores all experts of a "
+            "layer, and adapters are added to linear layers only"
+        )

@@ -1,0 +1,32 @@
+"""What a model's folder contains, read from its JSON files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rlx.errors import UserError
+
+
+def adapter_base(folder: Path) -> str | None:
+    """The base model that the LoRA adapter in ``folder`` was trained on; None if the folder holds no adapter.
+
+    A relative path is looked up from the working directory, then from the adapter's folder.
+
+    Raises:
+        UserError: when the adapter's configuration cannot be read or names no base.
+    """
+    file = folder / "adapter_config.json"
+    if not file.is_file() or (folder / "config.json").is_file():
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({error})", fix="give a complete adapter folder", exit_code=1) from None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            f"{file} names no base model", fix="set base_model_name_or_path to the base's folder or hub id", exit_code=1
+        )
+    if not Path(base).is_dir() and (folder / base).is_dir():
+        return str(folder / base)
+    return base
