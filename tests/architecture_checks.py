@@ -30,14 +30,23 @@ from tests.tiny_models import tiny_model
 CPU = torch.device("cpu")
 TOKENIZER = Path(assets.__file__).parent / "arithmetic"
 SEQUENCES = [TokenSequence((3, 9, 11, 4), tuple(range(5, 5 + n))) for n in (6, 9, 3)]
-SMALL_TRAINING = (
-    "steps=2 batch.prompts=4 batch.updates_per_rollout=2 rollout.samples_per_prompt=2 rollout.max_new_tokens=6 "
-    "evaluation.every=0 tracker.mlflow=false"
-).split()
-SMALL_UNLEARNING = (
-    "epochs=1 evaluation.max_new_tokens=4 evaluation.relearn_updates=1 evaluation.relearn_requests=1 evaluation.limit=4 "
-    "tracker.mlflow=false"
-).split()
+SMALL_TRAINING = {
+    "steps": 2,
+    "batch.prompts": 4,
+    "batch.updates_per_rollout": 2,
+    "rollout.samples_per_prompt": 2,
+    "rollout.max_new_tokens": 6,
+    "evaluation.every": 0,
+    "tracker.mlflow": "false",
+}
+SMALL_UNLEARNING = {
+    "epochs": 1,
+    "evaluation.max_new_tokens": 4,
+    "evaluation.relearn_updates": 1,
+    "evaluation.relearn_requests": 1,
+    "evaluation.limit": 4,
+    "tracker.mlflow": "false",
+}
 QUESTIONS = [("12+3=", "15"), ("70+4=", "74"), ("35+5=", "40"), ("8+11=", "19")]
 
 
@@ -153,7 +162,7 @@ def check_lora(folder: Path, work: Path) -> None:
 
 def check_train_command(folder: Path, work: Path) -> None:
     """``rlx train`` on the embedded task, to the end."""
-    options = [part for value in SMALL_TRAINING for part in ("--set", value)]
+    options = settings(SMALL_TRAINING)
     run("train", "--model", str(folder), "--data", "arithmetic", *options, "--runs-dir", str(work / "runs"))
 
 
@@ -162,15 +171,20 @@ def check_unlearn_command(folder: Path, work: Path) -> None:
     for name in ("forget", "retain"):
         rows = [{"question": q, "answer": a, "author": i} for i, (q, a) in enumerate(QUESTIONS)]
         (work / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = [part for value in SMALL_UNLEARNING for part in ("--set", value)]
+    options = settings(SMALL_UNLEARNING)
     files = ("--forget", str(work / "forget.jsonl"), "--retain", str(work / "retain.jsonl"), "--spans", "all")
     run("unlearn", "--model", str(folder), *files, *options, "--runs-dir", str(work / "runs"))
 
 
 def check_eval_command(folder: Path, work: Path) -> None:
     """``rlx eval`` on four problems of the embedded benchmark."""
-    options = ("--bench", "arithmetic", "--set", "limit=4", "--set", "n=1", "--set", "max_new_tokens=6")
-    run("eval", str(folder), *options, "--set", "mlflow=false", "--runs-dir", str(work / "runs"))
+    options = settings({"limit": 4, "n": 1, "max_new_tokens": 6, "mlflow": "false"})
+    run("eval", str(folder), "--bench", "arithmetic", *options, "--runs-dir", str(work / "runs"))
+
+
+def settings(values: dict[str, object]) -> list[str]:
+    """Options that set these keys of a spec."""
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
 def run(*arguments: str) -> str:

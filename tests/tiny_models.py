@@ -99,6 +99,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "zamba2": {"hybrid_layer_ids": [1], "num_mem_blocks": 1},
     "zaya": {"num_experts_per_tok": 1},
     "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
 }
@@ -122,7 +123,8 @@ def tiny_config(model_type: str) -> Any:
         sizes["num_key_value_heads"] = 4
     for per_layer in ("layer_types", "mlp_layer_types"):
         kinds = getattr(text, per_layer, None)
-        derived = isinstance(getattr(type(text), per_layer, None), property)
+        target = type(text).attribute_map.get(per_layer, per_layer)
+        derived = isinstance(getattr(type(text), target, None), property)
         if per_layer in accepted and not derived and isinstance(kinds, list) and kinds:
             sizes[per_layer] = _two_kinds(kinds)
     sizes |= OVERRIDES.get(model_type, {})

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rlx.engine.load import load_model
-from rlx.engine.lora import LM, causal_lm, has_adapters, merged_weights
+from rlx.engine.lora import LM, base_name, causal_lm, has_adapters, merged_weights
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 from rlx.runs.folder import RunDir
@@ -101,8 +101,8 @@ def check_savable(lm: LM, tokenizer: Any) -> None:
 def _state_to_save(lm: LM, dtype: torch.dtype) -> dict[str, Tensor]:
     """Merged weights and buffers by name; floating-point tensors in ``dtype`` unless the architecture keeps float32."""
     state = dict(merged_weights(lm))
-    names = {name.replace(".base_layer.", ".") for name in lm.state_dict() if ".lora_" not in name}
-    state |= {name: buffer for name, buffer in lm.named_buffers() if name in names}
+    names = {base_name(name) for name in lm.state_dict() if ".lora_" not in name}
+    state |= {base_name(name): buffer for name, buffer in lm.named_buffers() if base_name(name) in names}
     in_float32 = {*(lm._keep_in_fp32_modules or ()), *(lm._keep_in_fp32_modules_strict or ())}
 
     def saved(name: str, tensor: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ def _loader(config: Any, model: Model) -> Callable[..., Any]:
         raise ValueError(f"{config.model_type} is an encoder-decoder, and rlx trains decoders")
     for name in config.architectures or []:
         published: Any = getattr(transformers, name, None)
-        if isinstance(published, type) and hasattr(published, "can_generate") and published.can_generate():
+        if published is not None and hasattr(published, "can_generate") and published.can_generate():
             return _with_fallback(published.from_pretrained)
     return _with_fallback(AutoModelForCausalLM.from_pretrained)
 

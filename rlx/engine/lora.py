@@ -12,6 +12,8 @@ from rlx.console import warn_once
 from rlx.errors import UserError
 from rlx.specs.train import Lora, Model
 
+MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+"""Model types whose fused Mamba kernels read weights past the layers' forward; the same list as in peft."""
 LM = Any
 """A transformers causal language model, inside peft's wrapper or not; neither library is typed."""
 
@@ -40,13 +42,14 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
                 lora_alpha=model.lora.alpha,
                 lora_dropout=model.lora.dropout,
                 target_modules=model.lora.target_modules,
+                exclude_modules=_excluded(lm) if model.lora.target_modules == "all-linear" else None,
                 task_type="CAUSAL_LM",
             )
             adapted = get_peft_model(lm, config)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules {model.lora.target_modules!r} does not fit ({error})") from None
     _check_targets(lm, model.lora)
-    _report_frozen_experts(adapted)
+    _report_frozen_experts(lm)
     if model.gradient_checkpointing:
         lm.enable_input_require_grads()
     return adapted
@@ -86,17 +89,41 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Args:
         model: a transformers causal language model, with peft's adapters inside or not.
     """
-    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
+    adapted: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            # peft wraps a layer, or (fused experts) one parameter of a module.
+            adapted[f"{base_name(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
-        owner, _, kind = name.partition(".base_layer.")
-        weight = parameter.detach()
-        if kind == "weight" and owner in adapted:
-            module: Any = adapted[owner]
+        plain_name, weight = base_name(name), parameter.detach()
+        if plain_name in adapted:
+            module = adapted[plain_name]
             for adapter in module.active_adapters:
                 weight = weight + module.get_delta_weight(adapter).detach()
-        yield name.replace(".base_layer.", "."), weight
+        yield plain_name, weight
+
+
+def base_name(name: str) -> str:
+    """The name that a parameter or module has without peft's wrappers."""
+    return name.replace(".base_layer", "")
+
+
+def _excluded(lm: LM) -> list[str] | None:
+    """Names of linear layers that adapters cannot be added to: those with a forward of their own, and Mamba's."""
+    special = {
+        name.rpartition(".")[2]
+        for name, module in lm.named_modules()
+        if isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+    }
+    if lm.config.model_type in MAMBA_TYPES:
+        special |= {"out_proj", "conv1d"}
+    if special:
+        warn_once(
+            f"LoRA adds no adapter to {', '.join(sorted(special))}: peft cannot wrap these layers of {type(lm).__name__}"
+        )
+    return sorted(special) or None
 
 
 def _check_targets(lm: LM, lora: Lora) -> None:
@@ -118,11 +145,13 @@ def _check_targets(lm: LM, lora: Lora) -> None:
         )
 
 
-def _report_frozen_experts(model: nn.Module) -> None:
+def _report_frozen_experts(lm: LM) -> None:
     """Print once how many weights of experts, stored as one tensor per layer, get no adapter."""
-    fused = [name for name, p in model.named_parameters() if p.dim() == 3 and ".lora_" not in name and "expert" in name]
-    if fused:
+    wrapped = {base_name(name) for name, module in lm.named_modules() if hasattr(module, "parameter_name")}
+    fused = [base_name(name) for name, p in lm.named_parameters() if p.dim() == 3 and ".lora_" not in name]
+    frozen = [name for name in fused if "expert" in name and name.rpartition(".")[0] not in wrapped]
+    if frozen:
         warn_once(
-            f"LoRA leaves {len(fused)} expert tensors frozen ({fused[0]} and others): each stores all experts of a "
+            f"LoRA leaves {len(frozen)} expert tensors frozen ({frozen[0]} and others): each stores all experts of a "
             "layer, and adapters are added to linear layers only"
         )

@@ -33,11 +33,18 @@ class ReadableModel(nn.Module):
     """A causal language model whose forward passes final hidden states and the output layer to a reader.
 
     The reader runs inside forward so that sharded weights (FSDP2) are gathered while it reads them.
+
+    Args:
+        lm: the model, adapters inside or not.
+        router_loss: also compute the load-balancing loss of a mixture of experts, in forward passes with gradients.
     """
 
-    def __init__(self, lm: LM) -> None:
+    def __init__(self, lm: LM, router_loss: bool = False) -> None:
         super().__init__()
         self.lm: LM = lm
+        self._with_router_loss = router_loss
+        self.router_loss: Tensor | None = None
+        """Load-balancing loss of the latest forward pass (a scalar); None if it is not computed."""
 
     def forward(self, batch: TokenBatch, read: Reader[T]) -> T:
         """``read`` of the final hidden states [n, d] at the batch's response positions."""
@@ -46,7 +53,10 @@ class ReadableModel(nn.Module):
         if layout is not None:
             # Attention implementations that do not know a layout use the mask.
             shared = {"attention_mask": layout.sees_bss[:, None], "position_ids": layout.positions_bs, "layout": layout}
-        hidden_bsd = final_hidden_states(self.lm, input_ids=batch.input_ids_bs, **shared)
+        if self._with_router_loss and torch.is_grad_enabled():
+            shared |= {"output_router_logits": True, "attention_mask": batch.real_bs()}
+        hidden_bsd, output = _forward_to_head(self.lm, input_ids=batch.input_ids_bs, **shared)
+        self.router_loss = getattr(output, "aux_loss", None) if "output_router_logits" in shared else None
         return read(hidden_bsd[batch.rows_n, batch.columns_n], head_of(self.lm), batch)
 
 
@@ -59,6 +69,11 @@ def final_hidden_states(lm: LM, **inputs: Any) -> Tensor:
     Raises:
         ValueError: when the model's forward does not call its output layer.
     """
+    return _forward_to_head(lm, **inputs)[0]
+
+
+def _forward_to_head(lm: LM, **inputs: Any) -> tuple[Tensor, Any]:
+    """The input of the output layer, and the model's output with one column in place of the logits."""
     recorded: list[Tensor] = []
 
     def record(hidden_bsd: Tensor, *others: Any, **options: Any) -> Tensor:
@@ -66,10 +81,10 @@ def final_hidden_states(lm: LM, **inputs: Any) -> Tensor:
         return hidden_bsd[..., :1]  # in place of [b, s, v] logits, which nobody reads
 
     with _forward_replaced(lm.get_output_embeddings(), record):
-        lm(use_cache=False, **inputs)
+        output = lm(use_cache=False, **inputs)
     if not recorded:
         raise ValueError("its forward does not call its output layer")
-    return recorded[-1]
+    return recorded[-1], output
 
 
 def head_of(lm: LM) -> Head:

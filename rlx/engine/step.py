@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
+from rlx.engine.router import RouterMonitor, load_metrics
 from rlx.engine.shard import GatheredModel, clip_shards, is_sharded, reshard, shard
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
@@ -79,6 +80,8 @@ class Update:
     """False if the loss or gradient was not finite and the update was skipped."""
     sums: Mapping[str, float]
     peaks: Mapping[str, float]
+    router: Mapping[str, float] = field(default_factory=dict)
+    """Load balance of a mixture of experts (``load_metrics``); empty for other models."""
 
 
 @dataclass(slots=True)
@@ -135,7 +138,8 @@ class Engine:
         self.skipped = 0
         self.share_prompts = False
         """Put the responses of one prompt into one row where that saves enough tokens."""
-        self.readable = ReadableModel(self.lm)
+        self.readable = ReadableModel(self.lm, router_loss=spec.router_aux_coef > 0)
+        self.router = RouterMonitor(self.lm)
         self._gathered: GatheredModel | None = None
         device = self.accelerator.device
         if sharding is not None and is_sharded(sharding, self.world, device):
@@ -232,13 +236,14 @@ class Engine:
                 fix="lower optim.lr or optim.max_grad_norm; the last good checkpoint is kept",
                 exit_code=1,
             )
-        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks)
+        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, self._router_metrics())
 
     def _backward(self, batch: Batch[Any]) -> Tally:
         """Accumulate the gradients of the batch; processes with fewer micro-batches add empty ones."""
         fixed = batch.plan
         plan = self._plan(batch.sequences) if fixed is None else [[[row] for row in rows] for rows in fixed]
-        rounds = max(self.gather([len(plan)]))
+        planned = self.gather([len(plan)])
+        rounds = max(planned)
         if rounds == 0:
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
@@ -248,11 +253,28 @@ class Engine:
             # A sharded gradient is reduced in every backward pass: until then each process holds all of it.
             with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
                 losses = self._forward(batch, plan[index] if index < len(plan) else [])
-                loss = total(losses.terms, losses.counts or batch.counts)
+                loss = total(losses.terms, losses.counts or batch.counts) + self._router_loss(sum(planned))
                 # accelerate averages gradients over processes; the denominators already count all processes.
                 self.accelerator.backward(loss * self.world)
             tally.add(float(loss.detach()), losses.sums, losses.peaks)
         return Tally.merged(self.gather([tally]))
+
+    def _router_loss(self, micro_batches: int) -> Tensor | float:
+        """The weighted load-balancing loss of the latest forward, as its share of the mean over micro-batches."""
+        if self.readable.router_loss is None:
+            return 0.0
+        term = Term(
+            "router", self.readable.router_loss[None], torch.ones(1, dtype=torch.bool), self.spec.router_aux_coef
+        )
+        return total([replace(term, mask=term.mask.to(term.values.device))], {"router": Counts(0, micro_batches)})
+
+    def _router_metrics(self) -> dict[str, float]:
+        """Load balance over all processes since the last update."""
+        merged: dict[int, list[int]] = {}
+        for counts in self.gather([self.router.take_counts()]):
+            for layer, row in counts.items():
+                merged[layer] = [a + b for a, b in zip(row, merged.get(layer, [0] * len(row)), strict=True)]
+        return load_metrics(merged)
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
         """Micro-batches, each a list of rows, each a list of sequence indices."""

@@ -78,6 +78,12 @@ class TokenBatch:
             self.layout.to(device) if self.layout else None,
         )
 
+    def real_bs(self) -> Tensor:
+        """1 at tokens and 0 at padding, for rows of one sequence each [b, s]."""
+        lengths_b = torch.zeros(len(self.input_ids_bs), dtype=torch.long, device=self.rows_n.device)
+        lengths_b = lengths_b.scatter_reduce(0, self.rows_n, self.columns_n + 2, "amax")
+        return (torch.arange(self.input_ids_bs.shape[1], device=lengths_b.device) < lengths_b[:, None]).long()
+
     def padded(self, values_n: Tensor) -> Tensor:
         """Per-token values [n] as [b, t], 0 where masked; differentiable."""
         empty_bt = torch.zeros(self.mask_bt.shape, dtype=values_n.dtype, device=values_n.device)

@@ -94,4 +94,4 @@ def _optim_metrics(updates: Sequence[Update]) -> dict[str, float]:
         "optim/grad_norm_max": max(update.grad_norm for update in updates),
         "optim/lr": updates[-1].lr,
         "optim/skipped": sum(not update.applied for update in updates),
-    }
+    } | {name: sum(update.router[name] for update in updates) / len(updates) for name in updates[0].router}

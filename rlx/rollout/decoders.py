@@ -97,7 +97,10 @@ class OwnCacheDecoder:
         """See ``Decoder.prefill``."""
         self.lm: Any = lm
         accepted = inspect.signature(self.lm.forward).parameters
-        self.cache_name = next(name for name in ("past_key_values", "cache_params", "state") if name in accepted)
+        names = [name for name in ("past_key_values", "cache_params", "state") if name in accepted]
+        if not names:
+            raise ValueError("the model's forward takes no cache")
+        self.cache_name = names[0]
         self.cache: Any = None
         self.length = 0
         return self._read(torch.tensor([list(prompt) for prompt in prompts], device=next(lm.parameters()).device))
@@ -163,7 +166,7 @@ def choose_decoder(lm: nn.Module) -> type[Decoder]:
 
 @torch.no_grad()
 def _reproduces(lm: Any, kind: type[Decoder]) -> bool:
-    """Whether the decoder's logits are the plain forward pass's, for two prompts, repeated rows and dropped rows."""
+    """Whether the decoder's logits are the plain forward pass's, for two prompts, repeated rows and a dropped row."""
     device = next(lm.parameters()).device
     vocabulary = lm.config.get_text_config().vocab_size
     ids = [int(i) for i in torch.arange(3, 36) * 7 % vocabulary]
@@ -171,9 +174,10 @@ def _reproduces(lm: Any, kind: type[Decoder]) -> bool:
     later = torch.tensor(ids[12 : 12 + TRIAL_STEPS], device=device)
     decoder = kind()
     try:
-        logits = decoder.prefill(lm, [long, long, short])
-        rows = [long, short] if decoder.keep(torch.tensor([0, 2], device=device)) else [long, long, short]
-        steps = [logits if len(rows) == 3 else logits[[0, 2]]]
+        logits = decoder.prefill(lm, [long, long, long, short])
+        dropped = decoder.keep(torch.tensor([0, 1, 3], device=device))
+        rows = [long, long, short] if dropped else [long, long, long, short]
+        steps = [logits[[0, 1, 3]] if dropped else logits]
         for token in later:
             steps.append(decoder.step(token.repeat(len(rows))))
         for index, row in enumerate(rows):

@@ -101,7 +101,7 @@ def _figures(parts: UnlearnComponents, outcome: Outcome, train_state: _TrainStat
     update = outcome.update
     record = {"train/loss": update.loss, "train/grad_norm": update.grad_norm, "train/lr": update.lr}
     record["train/applied"] = float(update.applied)
-    record |= {f"unlearn/{name}": mean for name, mean in outcome.means.items()}
+    record |= {f"unlearn/{name}": mean for name, mean in outcome.means.items()} | dict(update.router)
     if parts.method.component.after_update is not None:
         record["unlearn/alpha"] = train_state.hyper.model_dump()["alpha"]
     return record
