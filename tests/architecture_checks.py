@@ -63,9 +63,9 @@ def save_tiny(model_type: str, folder: Path) -> Path:
     return folder
 
 
-def read(hidden_nd: Tensor, head: Head, batch: TokenBatch) -> Tensor:
+def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
     """Log-probs of the response tokens."""
-    return token_logprobs(hidden_nd, batch.targets_n, head)[0]
+    return token_logprobs(hidden_nd, tokens.targets_n, head)[0]
 
 
 def own_logprobs(lm: Any, sequence: TokenSequence) -> Tensor:
@@ -79,8 +79,7 @@ def own_logprobs(lm: Any, sequence: TokenSequence) -> Tensor:
 @torch.no_grad()
 def check_logprobs(lm: Any) -> None:
     """The engine's log-probs are those of the model's own logits."""
-    batch = collate(SEQUENCES)
-    ours = ReadableModel(lm).eval()(batch, read)
+    ours = ReadableModel(lm).eval()(collate(SEQUENCES), read)
     theirs = torch.cat([own_logprobs(lm, sequence) for sequence in SEQUENCES])
     assert torch.allclose(ours, theirs, atol=1e-5), f"log-probs differ by {(ours - theirs).abs().max():.2g}"
 
@@ -98,9 +97,15 @@ def check_sampler(lm: Any) -> None:
             assert difference <= 1e-4, f"sampler and trainer differ by {difference:.2g} ({choose_decoder(lm).__name__})"
 
 
-def likelihood(logprobs_n: Tensor, batch: TokenBatch, rows: list[int]) -> Losses:
+def likelihood(logprobs_n: Tensor, tokens: TokenBatch, rows: list[int]) -> Losses:
     """The negative log-likelihood of the responses."""
-    return Losses([Term("nll", -batch.padded(logprobs_n), batch.mask_bt, 1.0, "token-mean")])
+    return Losses([Term("nll", -tokens.padded(logprobs_n), tokens.mask_bt, 1.0, "token-mean")])
+
+
+def batch() -> Batch[Tensor]:
+    """One update on all sequences."""
+    count = sum(len(sequence.response) for sequence in SEQUENCES)
+    return Batch(SEQUENCES, read, likelihood, {"nll": Counts(count, len(SEQUENCES), 20)})
 
 
 def check_update(model: Any, spec: Model) -> None:
@@ -108,8 +113,7 @@ def check_update(model: Any, spec: Model) -> None:
     reached = dependent(model)
     engine = Engine(model, spec, Optim(lr=1e-3), 10, 10_000)
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    count = sum(len(sequence.response) for sequence in SEQUENCES)
-    update = engine.update(Batch(SEQUENCES, read, likelihood, {"nll": Counts(count, len(SEQUENCES), 20)}))
+    update = engine.update(batch())
     assert update.applied and update.grad_norm > 0
     still = [name for name, p in model.named_parameters() if name in reached and torch.equal(p, before[name])]
     assert not still, f"an update leaves {still[:3]} unchanged"

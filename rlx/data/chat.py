@@ -49,16 +49,16 @@ def encode(question: str, data: ChatSettings, tokenizer: Any) -> tuple[int, ...]
         tokenizer: a transformers tokenizer.
 
     Raises:
-        UserError: when the template refuses the prompt, or the tokenizer cannot encode one of its characters.
+        UserError: when the template refuses the prompt, or the tokenizer cannot encode it.
     """
     content = question + data.suffix
     if _is_plain(data, tokenizer):
         text = f"{data.system}\n\n{content}" if data.system else content
-        ids = _without_appended_end(list(tokenizer(text, verbose=False)["input_ids"]), text, tokenizer)
+        ids = _without_appended_end(_ids(text, tokenizer, special=True), text, tokenizer)
     else:
         text = _prompt_text(content, data, tokenizer)
         ids = _ids(text, tokenizer)
-    _check_encodable(text, ids, tokenizer)
+    _report_unknown(text, ids, tokenizer)
     return tuple(ids)
 
 
@@ -170,9 +170,28 @@ def _rendered(messages: list[dict[str, str]], data: ChatSettings, tokenizer: Any
     return text
 
 
-def _ids(text: str, tokenizer: Any) -> list[int]:
-    """Rendered text as ids; the template has written its special tokens, so none are added (no second BOS)."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+def _ids(text: str, tokenizer: Any, special: bool = False) -> list[int]:
+    """Text as ids. A rendered template has written its special tokens, so none are added (no second BOS).
+
+    Raises:
+        UserError: naming the character that the tokenizer has no token for.
+    """
+    try:
+        return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+    except Exception as error:  # the Rust tokenizers raise plain Exception
+        letter = next((c for c in dict.fromkeys(text) if not _encodes(c, tokenizer)), "")
+        raise UserError(
+            f"the tokenizer cannot encode {f'the character {letter!r} in ' if letter else ''}{text[:60]!r} ({error})",
+            fix="remove it from the data, or use a tokenizer that has it",
+        ) from None
+
+
+def _encodes(text: str, tokenizer: Any) -> bool:
+    try:
+        tokenizer(text, add_special_tokens=False, verbose=False)
+    except Exception:
+        return False
+    return True
 
 
 def _without_appended_end(ids: list[int], text: str, tokenizer: Any) -> list[int]:
@@ -184,19 +203,11 @@ def _without_appended_end(ids: list[int], text: str, tokenizer: Any) -> list[int
     return ids[:-1]
 
 
-def _check_encodable(text: str, ids: Sequence[int], tokenizer: Any) -> None:
-    """Refuse text whose tokens contain the unknown token, unless the text itself writes it.
-
-    Raises:
-        UserError: naming the first character that cannot be encoded.
-    """
+def _report_unknown(text: str, ids: Sequence[int], tokenizer: Any) -> None:
+    """Warn once about text whose tokens contain the unknown token, unless the text itself writes it."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in ids or unknown == tokenizer.eos_token_id or tokenizer.unk_token in text:
         return
-    letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
-    first = next((letter for letter in letters if unknown in _ids(letter, tokenizer)), "")
-    what = f"character {first!r}" if first else "text"
-    raise UserError(
-        f"the tokenizer cannot encode the {what} in {text[:60]!r}",
-        fix="remove it from the data or use another tokenizer; the model would read an unknown token in its place",
+    warn_once(
+        f"the tokenizer replaces some of the data's text by {tokenizer.unk_token}: it lacks the characters or words"
     )

@@ -78,7 +78,10 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
             left_out["duplicate question"] += 1
             continue
         seen.add(question.strip())
-        tokens = encode(question, data, tokenizer)
+        try:
+            tokens = encode(question, data, tokenizer)
+        except UserError as error:
+            raise UserError(f"{data.source} {place}: {error.what}", fix=error.fix) from None
         if len(tokens) > data.max_prompt_tokens:
             left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
             continue

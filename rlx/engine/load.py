@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,6 +80,11 @@ def load_model(path: str, model: Model, device: torch.device, merge: bool = True
     check_output_layer(lm, path)
     if model.gradient_checkpointing:
         _checkpoint_activations(lm, path)
+    if model.router_aux_coef > 0 and "output_router_logits" not in inspect.signature(type(lm).forward).parameters:
+        raise UserError(
+            f"model.router_aux_coef is {model.router_aux_coef}, but {type(lm).__name__} has no load-balancing loss",
+            fix="set model.router_aux_coef=0",
+        )
     set_training_mode(lm, model.dropout)
     return lm.eval()
 
@@ -161,7 +167,9 @@ def _loaded(path: str, model: Model) -> LM:
         source_dtype = config.get_text_config().dtype or config.dtype
         loader, options = _loader(config, model), options | _dequantized(config, path)
         with _quiet_transformers():
-            lm, report = loader(path, dtype=torch.float32, output_loading_info=True, **options)
+            lm, report = loader(
+                path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
         if hasattr(config, "quantization_config"):
             lm = _without_quantizer(lm)
     except LOADING_ERRORS as error:
@@ -265,8 +273,7 @@ def _with_merged_adapter(lm: LM, path: str, model: Model) -> LM:
             merged: LM = PeftModel.from_pretrained(lm, path, revision=model.revision).merge_and_unload()
     except LOADING_ERRORS as error:
         raise _not_loaded("adapter", path, error) from None
-    dtype = lm.config.dtype
-    merged.config.dtype = dtype
+    merged.requires_grad_(True)  # peft has frozen the base
     return merged
 
 

@@ -120,9 +120,8 @@ def _excluded(lm: LM) -> list[str] | None:
     if lm.config.model_type in MAMBA_TYPES:
         special |= {"out_proj", "conv1d"}
     if special:
-        warn_once(
-            f"LoRA adds no adapter to {', '.join(sorted(special))}: peft cannot wrap these layers of {type(lm).__name__}"
-        )
+        names = ", ".join(sorted(special))
+        warn_once(f"LoRA adds no adapter to {names}: peft cannot wrap these layers of {type(lm).__name__}")
     return sorted(special) or None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class RouterMonitor:
     """Counts how many tokens each expert of each layer receives, by hooks on the modules that hold the experts.
 
-    transformers calls these modules as ``experts(hidden, expert_indices, weights)``. Padding is counted with the tokens.
+    transformers calls these modules as ``experts(hidden, expert_indices, weights)``. Padding tokens are counted too.
 
     Args:
         lm: a transformers causal language model; without such modules the monitor records nothing.
@@ -25,7 +25,7 @@ class RouterMonitor:
 
     def take_counts(self) -> dict[int, list[int]]:
         """Tokens per expert [experts] of each layer since the last call, which are then reset."""
-        counts = {layer: counts.tolist() for layer, counts in self._counts.items()}
+        counts = {layer: counts[:-1].tolist() for layer, counts in self._counts.items()}
         self._counts = {}
         return counts
 
@@ -35,7 +35,8 @@ class RouterMonitor:
             if module.training or torch.is_grad_enabled():
                 experts = next((p.shape[0] for p in module.parameters() if p.dim() == 3), 0)
                 if indices is not None and experts:
-                    counts = torch.bincount(indices.flatten(), minlength=experts)
+                    # Indices beyond the stored experts are those of experts without weights (LongCat).
+                    counts = torch.bincount(indices.flatten().clamp(max=experts), minlength=experts + 1)
                     self._counts[layer] = self._counts.get(layer, torch.zeros_like(counts)) + counts
 
         return count
@@ -45,8 +46,8 @@ def load_metrics(counts: dict[int, list[int]]) -> dict[str, float]:
     """``moe/load_max`` and ``moe/load_entropy``; empty without counts.
 
     With p_e the fraction of a layer's assignments that expert e of E receives: ``load_max`` is the largest E p_e over
-    layers (1 is balanced, E is one expert only), ``load_entropy`` the mean over layers of -sum_e p_e ln p_e / ln E (1 is
-    balanced, 0 is one expert only).
+    layers (1 is balanced, E is one expert only), ``load_entropy`` the mean over layers of -sum_e p_e ln p_e / ln E
+    (1 is balanced, 0 is one expert only).
 
     Args:
         counts: tokens per expert of each layer.

@@ -81,7 +81,7 @@ class TokenBatch:
     def real_bs(self) -> Tensor:
         """1 at tokens and 0 at padding, for rows of one sequence each [b, s]."""
         lengths_b = torch.zeros(len(self.input_ids_bs), dtype=torch.long, device=self.rows_n.device)
-        lengths_b = lengths_b.scatter_reduce(0, self.rows_n, self.columns_n + 2, "amax")
+        lengths_b = lengths_b.scatter_reduce(0, self.rows_n, self.columns_n + 1, "amax")
         return (torch.arange(self.input_ids_bs.shape[1], device=lengths_b.device) < lengths_b[:, None]).long()
 
     def padded(self, values_n: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def _location(asked: EvalSpec, runs: Path) -> dict[str, Any]:
         )
     path = EMBEDDED_MODEL if asked.model == "embedded" else Path(asked.model)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise UserError(
                 f"model '{asked.model}' is neither a run folder nor a saved model", fix="give one, or a hub id"
             )

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from rlx.data.chat import encode, end_of_turn
+from rlx.data.chat import check_prompts, encode, end_of_turn, stop_ids
 from rlx.data.prompts import Prompt, hold_out, load_prompts, prompt_indices
 from rlx.errors import UserError
 from rlx.specs.resolve_train import EMBEDDED_MODEL
@@ -95,14 +95,70 @@ def test_without_a_template_or_with_chat_never_the_text_is_plain(tokenizer):
     assert words(encode("what is", Data(system="be kind", suffix=" 1"), chat_tokenizer(None))) == plain
 
 
-def test_a_system_prompt_that_the_template_refuses_is_named():
-    with pytest.raises(UserError, match=r"refuses the prompt \(no system role\); drop data.system"):
-        encode("what is", Data(system="be kind"), chat_tokenizer(NO_SYSTEM))
+@pytest.mark.parametrize("template", [NO_SYSTEM, DEAF])
+def test_a_system_prompt_that_the_template_has_no_role_for_goes_before_the_question(template):
+    ids = encode("what is", Data(system="be kind"), chat_tokenizer(template))
+    assert [word for word in words(ids) if word != "<s>"] == ["[USER]", "be", "kind", "what", "is", "[BOT]"]
 
 
-def test_a_system_prompt_that_the_template_drops_is_no_silent_loss():
-    with pytest.raises(UserError, match="leaves out the system prompt; drop data.system, or set data.chat=never"):
-        encode("what is", Data(system="be kind"), chat_tokenizer(DEAF))
+def test_a_template_that_refuses_every_prompt_is_one_sentence():
+    with pytest.raises(UserError, match=r"refuses the prompt \(never\); change data.system or data.chat_kwargs"):
+        encode("what is", Data(system="be kind"), chat_tokenizer("{{ raise_exception('never') }}"))
+
+
+def test_chat_kwargs_reach_the_template():
+    template = TEMPLATE + "{% if not enable_thinking %}what{% endif %}"
+    thinking, without = (Data(chat_kwargs={"enable_thinking": value}) for value in (True, False))
+    assert words(encode("is", without, chat_tokenizer(template)))[-1] == "what"
+    assert words(encode("is", thinking, chat_tokenizer(template)))[-1] == "[BOT]"
+
+
+def test_a_template_that_writes_the_beginning_of_sequence_gets_no_second_one(tokenizer):
+    assert words(encode("what", Data(), tokenizer)).count("<s>") == 1
+
+
+def test_an_end_of_sequence_that_the_tokenizer_appends_is_no_part_of_the_prompt():
+    made = chat_tokenizer(None)
+    ends = [("<s>", 1), ("</s>", WORDS.index("</s>"))]
+    made.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    assert words(made("what is")["input_ids"]) == ["<s>", "what", "is", "</s>"]
+    assert words(encode("what is", Data(), made)) == ["<s>", "what", "is"]
+
+
+def test_stop_ids_are_the_configs_the_tokenizers_and_the_templates(tokenizer):
+    end, eos = WORDS.index("[END]"), WORDS.index("</s>")
+    assert stop_ids(None, Data(), tokenizer) == tuple(sorted((end, eos)))
+    assert stop_ids(None, Data(chat="never"), tokenizer) == (eos,)
+    config = GenerationConfig(eos_token_id=[7, eos])
+    assert stop_ids(config, Data(), tokenizer) == tuple(sorted((7, end, eos)))
+
+
+def test_a_prompt_that_ends_with_a_stop_token_is_refused(tokenizer):
+    prompt = encode("what", Data(), tokenizer)
+    check_prompts([prompt], stop_ids(None, Data(), tokenizer), len(WORDS), tokenizer)
+    with pytest.raises(UserError, match=r"ends with '\[BOT\]', which ends a response"):
+        check_prompts([prompt], (prompt[-1],), len(WORDS), tokenizer)
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(tokenizer):
+    prompt = encode("what", Data(), tokenizer)
+    with pytest.raises(UserError, match=f"embeddings for {max(prompt)} tokens"):
+        check_prompts([prompt], (), max(prompt), tokenizer)
+
+
+def test_a_character_that_the_tokenizer_cannot_encode_is_one_sentence_with_the_row(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "1+2=", "answer": "3"}\n{"prompt": "1+é=", "answer": "3"}\n')
+    plain = AutoTokenizer.from_pretrained(EMBEDDED_MODEL)
+    with pytest.raises(UserError, match=r"line 2: the tokenizer cannot encode the character 'é' in '1\+é='"):
+        load_prompts(Data(source=str(file)), plain)
+
+
+def test_a_tokenizer_without_pad_token_and_template_and_with_a_small_vocabulary_samples_and_decodes(tokenizer):
+    bare = chat_tokenizer(None)
+    assert bare.pad_token is None
+    assert encode("what is", Data(), bare)
+    assert isinstance(bare.decode([3, len(bare) + 5], skip_special_tokens=True), str)
 
 
 def test_a_pair_is_the_prompt_and_the_answer_as_the_template_would_write_them(tokenizer):

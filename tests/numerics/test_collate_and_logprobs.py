@@ -153,3 +153,9 @@ def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
         logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight))
         logprobs.sum().backward()
     assert largest <= max(64 * 32, weight.numel())
+
+
+def test_padding_differs_from_tokens():
+    batch = collate([TokenSequence((3, 4, 5), (6, 7)), TokenSequence((3,), (4,))])
+    assert batch.input_ids_bs.tolist() == [[3, 4, 5, 6], [3, 0, 0, 0]]
+    assert batch.real_bs().tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]

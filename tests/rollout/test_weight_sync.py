@@ -60,7 +60,7 @@ def test_one_stale_matrix_stops_the_run(lm, stale):
     with torch.no_grad():
         weight = lm.get_parameter(stale)
         weight += 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UserError, match="sampler and trainer part: .* nothing was done with these samples"):
+    with pytest.raises(UserError, match="sampler and trainer disagree: .* these samples were not used"):
         check(lm, graded)
 
 

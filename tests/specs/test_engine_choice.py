@@ -79,5 +79,5 @@ def test_the_engine_is_part_of_a_runs_identity_and_where_it_lies_is_not():
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_a_missing_vllm_is_told_in_one_sentence():
-    with pytest.raises(UserError, match=r"vLLM does not import .*; rlx doctor says what is wrong; or set rollout\.eng"):
+    with pytest.raises(UserError, match=r"vLLM does not import .*; run rlx doctor for the reason, or set rollout\.eng"):
         VLLMSampler(EngineOptions(str(EMBEDDED_MODEL), dtype="float32", longest=40))

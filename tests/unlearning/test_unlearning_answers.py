@@ -96,7 +96,7 @@ def test_a_stale_copy_stops_the_run_before_its_answers_are_used(subject, request
     assert examine(subject, {"forget": requests})
     with torch.no_grad():
         subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(1.5)
-    with pytest.raises(UserError, match="sampler and trainer part: .*evaluation.engine=hf"):
+    with pytest.raises(UserError, match="sampler and trainer disagree: .*evaluation.engine=hf"):
         examine(subject, {"forget": requests})
 
 
