@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -313,7 +314,14 @@ def make_accelerator(spec: Model) -> Accelerator:
     """An accelerator with autocast to bfloat16 where the device supports it, or where the spec requests it."""
     cuda = torch.cuda.is_available()
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
+    atexit.register(_leave_process_group)
     return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=not cuda)
+
+
+def _leave_process_group() -> None:
+    """Close the connections to other processes: left to the end of the interpreter, their threads may abort it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _read_nothing(hidden_nd: Tensor, head: Head, batch: TokenBatch) -> Tensor:
