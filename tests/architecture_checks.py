@@ -50,9 +50,9 @@ SMALL_UNLEARNING = {
 QUESTIONS = [("12+3=", "15"), ("70+4=", "74"), ("35+5=", "40"), ("8+11=", "19")]
 
 
-def save_tiny(model_type: str, folder: Path) -> Path:
+def save_tiny(model_type: str, folder: Path, **changes: Any) -> Path:
     """A tiny random model of the architecture with the embedded tokenizer, saved as a published model is."""
-    lm = tiny_model(model_type)
+    lm = tiny_model(model_type, **changes)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in lm.parameters():  # norms and biases start at 1 and 0, which would hide a missing one
@@ -141,6 +141,13 @@ def check_saved(model: Any, folder: Path, spec: Model) -> None:
     for sequence in SEQUENCES:
         ours, theirs = own_logprobs(loaded, sequence), own_logprobs(lm, sequence)
         assert torch.allclose(ours, theirs, atol=1e-5), f"the saved model differs by {(ours - theirs).abs().max():.2g}"
+
+
+def decoder_of(folder: Path) -> str:
+    """How the transformers sampler decodes with the model, in words."""
+    kind = choose_decoder(load_model(str(folder), Model(path=str(folder)), CPU))
+    names = {"SharedPrefillDecoder": "shared prefill", "OwnCacheDecoder": "own cache", "RecomputeDecoder": "recompute"}
+    return names[kind.__name__]
 
 
 def check_full(folder: Path, work: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 
 from rlx.console import warn_once
 from rlx.errors import UserError
@@ -103,6 +104,17 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             for adapter in module.active_adapters:
                 weight = weight + module.get_delta_weight(adapter).detach()
         yield plain_name, weight
+
+
+def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """``merged_weights`` under the names, and in the pieces, of the published checkpoint format.
+
+    transformers holds some weights in another form than their files do, such as all experts of a layer in one tensor.
+
+    Args:
+        model: a transformers causal language model, with peft's adapters inside or not.
+    """
+    yield from revert_weight_conversion(model, dict(merged_weights(model))).items()
 
 
 def base_name(name: str) -> str:

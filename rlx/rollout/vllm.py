@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from rlx.engine.lora import merged_weights
+from rlx.engine.lora import published_weights
 from rlx.errors import UserError
 from rlx.rollout.sampler import Response, Sampling
 
@@ -97,7 +97,7 @@ class VLLMSampler:
             if self._asleep:
                 self._llm.wake_up(tags=["weights"])
             runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
-            runner.reload_weights(weights_iterator=merged_weights(model))
+            runner.reload_weights(weights_iterator=published_weights(model))
             _tie_head(runner.get_model())
             if self._asleep:
                 self._llm.wake_up(tags=["kv_cache"])
