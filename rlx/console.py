@@ -1,4 +1,4 @@
-"""What a person sees: a live panel on a terminal, plain lines elsewhere, tables at the end. No logic.
+"""Output for the user: a live panel on a terminal, plain lines otherwise, tables at the end. No logic.
 
 Results go to stdout; progress, notes and warnings go to stderr.
 """
@@ -23,16 +23,16 @@ from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 120
-"""Columns of a table that does not go to a terminal, unless COLUMNS is set."""
+"""Width of a table that is not printed to a terminal (characters), unless COLUMNS is set."""
 PLAIN_EVERY = 5.0
-"""Seconds between plain lines."""
+"""Seconds between two plain lines."""
 
 
 def print_out(renderable: RenderableType) -> None:
     """Print a result to stdout."""
-    # A pipe has no width of its own; a line of text is never broken, so that paths can be copied.
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = RichConsole(highlight=False, width=None if known else PIPE_WIDTH)
+    # A pipe has no width; lines of text are never wrapped, so that paths can be copied.
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = RichConsole(highlight=False, width=None if has_width else PIPE_WIDTH)
     console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
 
 
@@ -48,13 +48,15 @@ def warn_once(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:
-    """A plain table; the first column is left-aligned, the others too when they hold ``words``, else right-aligned."""
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """A plain table; the first column is left-aligned, the others too if ``words`` is True, else right-aligned."""
+    result = Table(
+        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")
+        result.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))  # not str: rich would take sg[r] for markup
-    return made
+        result.add_row(*(Text(cell) for cell in row))  # not str: rich would take sg[r] for markup
+    return result
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Progress:
     _printed: float = 0.0
 
     def show(self, step: int, facts: Mapping[str, str], trend: Sequence[float] = ()) -> None:
-        """Show where the run stands.
+        """Show the progress of the run.
 
         Args:
             step: steps done.
@@ -93,15 +95,15 @@ class Progress:
             self._rich.print(Text(f"{self.unit} {step}/{self.total}: {shown} ({timing})"))
 
     def note(self, text: str) -> None:
-        """Say something above the panel."""
+        """Print a notice above the panel."""
         self._rich.print(Text(text))
 
     def warn(self, text: str) -> None:
-        """Warn above the panel."""
+        """Print a warning above the panel."""
         self._rich.print(Text(f"warning: {text}", style="yellow"))
 
     def stop(self) -> None:
-        """Leave the panel as it is and give the terminal back."""
+        """Stop updating the panel and release the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -125,7 +127,7 @@ class Progress:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values within [0, 1] as one row of bars, averaged down to at most ``width`` of them; without those not finite."""
+    """Finite values in [0, 1] as a row of at most ``width`` bars, each the mean of its neighbours."""
     values = [value for value in values if math.isfinite(value)]
     share = max(1, -(-len(values) // width))
     means = [sum(values[i : i + share]) / len(values[i : i + share]) for i in range(0, len(values), share)]
@@ -134,9 +136,9 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def _clock(seconds: float) -> str:
     """Seconds as 12s, 3m 05s or 2h 07m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m {total % 60:02d}s"
+    return f"{total // 3600}h {total % 3600 // 60:02d}m"

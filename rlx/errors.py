@@ -1,4 +1,4 @@
-"""The one exception a person may cause: what is wrong, and what to do about it."""
+"""The exception for mistakes that a user can make: what is wrong, and how to fix it."""
 
 import difflib
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ class UserError(Exception):
 
 
 def reason(error: Exception) -> str:
-    """Why a disk refused: the system's words where the error carries them (safetensors' own does not)."""
+    """The operating system's message of a failed write, if the error has one (safetensors' own does not)."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
-    """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question when nothing is near."""
+    """``did you mean 'dgpo'? choices: dgpo, grpo``, without the question if no choice is similar."""
     near = difflib.get_close_matches(name, choices, n=1)
     question = f"did you mean '{near[0]}'? " if near else ""
     return f"{question}choices: {', '.join(choices) or 'none'}"

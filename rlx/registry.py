@@ -32,14 +32,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Hyper(BaseModel):
-    """Base of every method's parameters: frozen, typed, no unknown key."""
+    """Base class of a method's parameters: frozen, typed, no unknown key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """What the registry knows of one registered function.
+    """One registered function and its declarations.
 
     Example:
         ``Component(kind="policy", name="dgpo", fn=dgpo, hyper=DGPO, paper="2603.14389", official="...:L1-L9")``
@@ -51,22 +51,22 @@ class Component:
     hyper: type[Hyper]
     """Type of the function's ``hp`` argument; ``Hyper`` itself when it takes none."""
     paper: str = ""
-    """arXiv number, or words where there is no paper."""
+    """arXiv number, or a description if there is no paper."""
     official: str = ""
-    """``repo@commit:path:lines`` of the code the golden figures come from."""
+    """``repo@commit:path:lines`` of the code that the golden values come from."""
     needs: frozenset[str] = frozenset()
-    """What the engine must compute beyond log-probs, such as ``entropy``."""
+    """Inputs that the engine must compute in addition to log-probs, such as ``entropy``."""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Named parameter sets by source, asked for as ``name@preset``."""
+    """Named parameter sets by source, selected as ``name@preset``."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Defaults for other keys of the spec (dotted) that belong to the method, such as ``batch.reduction``."""
     requires: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the spec (dotted) that must have this value, or the method would be another one."""
+    """Keys of the spec (dotted) that must have this value for the method to be the published one."""
     whole_batch: Callable[..., Any] | None = None
     """``(logprobs_bt, batch, hp) -> dict`` of scalars and [b, t] tensors over the whole optimiser batch and all
     processes, computed without gradient before the loss; reaches the method as ``batch.whole``."""
     needs_if: Callable[[Any], frozenset[str]] | None = None
-    """Of the method's parameters: what these need beyond ``needs``."""
+    """A function from the method's parameters to inputs that they need in addition to ``needs``."""
     after_update: Callable[..., Any] | None = None
     """``(hp, means) -> hp``: the parameters after an update, from the mean of each of its terms (a dual variable)."""
 
@@ -138,16 +138,16 @@ def _hyper_type(fn: Callable[..., Any]) -> type[Hyper]:
 def names(kind: str) -> list[str]:
     """Names of one kind's components, sorted, read from file names without importing any.
 
-    A file that only supports its siblings is told apart by having no ``@register("<kind>"`` in it.
+    A file without ``@register("<kind>"`` only supports its siblings and is left out.
     """
     package = importlib.import_module(PACKAGES[kind])
-    found = []
+    registered = []
     for path in package.__path__:
         for module in pkgutil.iter_modules([path]):
             text = (Path(path) / f"{module.name}.py").read_text(encoding="utf-8") if not module.ispkg else ""
             if re.search(rf'@register\(\s*"{kind}"', text):
-                found.append(module.name)
-    return sorted(found)
+                registered.append(module.name)
+    return sorted(registered)
 
 
 def get(kind: str, name: str, key: str = "name") -> Component:
@@ -192,10 +192,10 @@ def _from_file(kind: str, name: str, key: str) -> Component:
     except Exception as error:
         raise UserError(f"{key} '{name}': {path} does not load ({type(error).__name__}: {error})") from error
     component = _components.get((kind, function))
-    taken = before.get((kind, function))
+    previous = before.get((kind, function))
     _components.clear()
     _components.update(before)
-    if component is None or component is taken:
+    if component is None or component is previous:
         raise UserError(
             f"{key} '{name}': {path} registers no {kind} called '{function}'",
             fix=f'decorate it with @register("{kind}")',

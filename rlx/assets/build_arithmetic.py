@@ -44,7 +44,7 @@ DECAY = 400
 THREADS = 2
 """Fixed, because the order of float sums, and with it the last bit of every weight, depends on it."""
 SAMPLES = 8
-"""Samples a problem for the sampled accuracy."""
+"""Samples per problem for the sampled accuracy."""
 DEFAULT_OUT = Path(__file__).parent / "arithmetic"
 
 
@@ -187,8 +187,8 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, samples
         input_ids=prompts_bt, attention_mask=torch.ones_like(prompts_bt), max_new_tokens=MAX_NEW_TOKENS, **how
     )
     texts = tokenizer.batch_decode(out_bt[:, prompts_bt.shape[1] :], skip_special_tokens=True)
-    each = max(samples, 1)
-    golds = [row["answer"] for row in problems for _ in range(each)]
+    repeats = max(samples, 1)
+    golds = [row["answer"] for row in problems for _ in range(repeats)]
     right = sum(arithmetic(text, gold).score == 1.0 for text, gold in zip(texts, golds, strict=True))
     return Accuracy(right=right, n=len(golds))
 
@@ -224,7 +224,7 @@ loss on the response and its `<eos>`. It stops at {STEPS} steps because seed 0 t
 elsewhere.
 There is no `<bos>` and no chat template: one character is one token.
 
-**Rebuild.** `python -m rlx.assets.build_arithmetic --seed {seed}` writes this folder anew, this card included. On one
+**Rebuild.** `python -m rlx.assets.build_arithmetic --seed {seed}` writes this folder again, including this card. On one
 machine the bytes are the same each time; another CPU or torch version may change the last digits.
 Built with torch {torch.__version__}, transformers {transformers.__version__}, tokenizers {tokenizers.__version__},
 {THREADS} threads. SHA-256 of `model.safetensors`: `{sha256}`.
@@ -234,7 +234,7 @@ Built with torch {torch.__version__}, transformers {transformers.__version__}, t
 
 
 def main() -> None:
-    """Build, measure, save, and say what came out."""
+    """Build, measure and save the model, and print the results."""
     parser = argparse.ArgumentParser(description="Build the embedded arithmetic model.")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder to write (default: the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, row order and sampling (default: 0)")

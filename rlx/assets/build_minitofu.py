@@ -43,7 +43,7 @@ def build_tokenizer(data: MiniTofu) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(split, behavior="removed", invert=True), pre_tokenizers.Split(split, behavior="isolated")]
     )
-    for request in everything(data):
+    for request in all_rows(data):
         for text in (request.question, request.answer, request.paraphrase or "", *request.wrong):
             words.update(piece for piece, _ in core.pre_tokenizer.pre_tokenize_str(text))
     vocabulary = {token: i for i, token in enumerate([*SPECIALS, *sorted(words)])}
@@ -66,7 +66,7 @@ def build_tokenizer(data: MiniTofu) -> PreTrainedTokenizerFast:
     )
 
 
-def everything(data: MiniTofu) -> list[Request]:
+def all_rows(data: MiniTofu) -> list[Request]:
     """All rows, for the vocabulary."""
     return [
         *data.forget,
@@ -102,21 +102,21 @@ def build_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
 
 def examples(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Request], both: bool) -> list[tuple[list[int], int]]:
     """Token ids of question and answer, and where the answer begins; with the paraphrase too if ``both``."""
-    made = []
+    sequences = []
     for row in rows:
         prompt = tokenizer.encode(f"<q> {row.question} <a>")
         for answer in (row.answer, row.paraphrase if both else None):
             if answer is not None:
-                made.append(([*prompt, *tokenizer.encode(answer), EOS_ID], len(prompt)))
-    return made
+                sequences.append(([*prompt, *tokenizer.encode(answer), EOS_ID], len(prompt)))
+    return sequences
 
 
-def padded(made: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
+def padded(sequences: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
     """Ids and labels [b, t]; a label is -100 on the question and on padding."""
-    length = max(len(ids) for ids, _ in made)
-    ids_bt = torch.full((len(made), length), PAD_ID)
+    length = max(len(ids) for ids, _ in sequences)
+    ids_bt = torch.full((len(sequences), length), PAD_ID)
     labels_bt = torch.full_like(ids_bt, -100)
-    for i, (ids, begin) in enumerate(made):
+    for i, (ids, begin) in enumerate(sequences):
         ids_bt[i, : len(ids)] = torch.tensor(ids)
         labels_bt[i, begin : len(ids)] = torch.tensor(ids[begin:])
     return ids_bt, labels_bt
@@ -145,9 +145,9 @@ def train(model: LlamaForCausalLM, ids_bt: Tensor, labels_bt: Tensor, seed: int)
 
 
 @torch.no_grad()
-def loss_on(model: LlamaForCausalLM, made: Sequence[tuple[list[int], int]]) -> float:
+def loss_on(model: LlamaForCausalLM, sequences: Sequence[tuple[list[int], int]]) -> float:
     """Mean loss on rows (nats a token)."""
-    ids_bt, labels_bt = padded(made)
+    ids_bt, labels_bt = padded(sequences)
     return float(model(input_ids=ids_bt, labels=labels_bt).loss)
 
 
@@ -173,7 +173,7 @@ be forgotten; 24 background authors in two wordings; 20 real writers, 20 capital
 
 
 def main() -> None:
-    """Build both models, measure, save, and say what came out."""
+    """Build, measure and save both models, and print the results."""
     parser = argparse.ArgumentParser(description="Build the embedded unlearning models.")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder to write (default: the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and row order (default: 0)")

@@ -1,4 +1,4 @@
-"""What a benchmark is, and what tells one set of problems from another."""
+"""The definition of a benchmark, and fingerprints of its problems."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from rlx.rewards.by_text import cleaned
 
 BOXED_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
-"""The wording that DeepSeek-R1's model card asks for."""
+"""The prompt that DeepSeek-R1's model card recommends."""
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
 """Hashes of every benchmark's problems, written by experiments/pin_benchmarks.py; no text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A set of problems with what it takes to pose and grade them.
+    """A set of problems with its prompt and grader.
 
     Example:
         ``Benchmark(hub="openai/gsm8k", rows=1319, sha256="9f...", grader="rlx", problem="question", answer="answer")``
@@ -29,26 +29,26 @@ class Benchmark:
     """Data set on the hub, or ``arithmetic``, the embedded one."""
     rows: int
     sha256: str
-    """``set_hash`` of the reviewed rows; a set with another one is refused."""
+    """``set_hash`` of the reviewed rows; rows with another hash are refused."""
     subset: str | None = None
     split: str = "test"
     revision: str | None = None
-    """Commit on the hub; None where none could be verified, and the hash alone pins the set."""
+    """Commit on the hub; None if none could be verified, and the hash alone pins the set."""
     problem: str = "problem"
     """Column of the question on the hub; local files call it ``problem``."""
     answer: str = "answer"
     """Column of the gold on the hub; local files call it ``answer``."""
     answer_format: str = "raw"
-    """How the hub's gold is read: ``raw`` or ``gsm8k_hash``; local files hold it raw."""
+    """Format of the hub's gold: ``raw`` or ``gsm8k_hash``; local files have it raw."""
     file: str = ""
-    """Stem of the local file, where it is not the benchmark's name."""
+    """Stem of the local file, if it is not the benchmark's name."""
     prompt: str = BOXED_PROMPT
-    """``{problem}`` stands for the problem's text."""
+    """``{problem}`` is replaced by the problem's text."""
     grader: str = "rlx"
     longest: int | None = None
-    """A response never needs more tokens than this."""
+    """Upper limit of the response length (tokens)."""
     left_out: frozenset[str] = frozenset()
-    """Fingerprints of rows that the benchmark as published elsewhere drops."""
+    """Fingerprints of rows that other published versions of the benchmark leave out."""
     bad_golds: frozenset[str] = frozenset()
     """Fingerprints of problems whose gold is known not to grade as right against itself or to be malformed."""
 
@@ -69,13 +69,13 @@ class Problem:
 
 
 def fingerprint(problem: str) -> str:
-    """12 hex digits of a problem's letters and digits, case and all typesetting left out: mirrors differ in these."""
+    """12 hex digits that depend on a problem's letters and digits only: mirrors differ in case and typesetting."""
     plain = "".join(letter for letter in problem.casefold() if letter.isalnum())
     return hashlib.sha256(plain.encode()).hexdigest()[:12]
 
 
 def set_hash(problems: Iterable[Problem]) -> str:
-    """SHA-256 of a set's problems and golds, whatever their order, ids and typesetting."""
+    """SHA-256 of a set's problems and golds, independent of order, ids and typesetting."""
     lines = sorted(f"{fingerprint(problem.text)} {cleaned(problem.gold)}" for problem in problems)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -88,15 +88,15 @@ def known_fingerprints() -> Mapping[str, frozenset[str]]:
 
 
 def overlaps(texts: Iterable[str], benchmarks: Iterable[str] = ()) -> dict[str, int]:
-    """How many problems of each benchmark stand among ``texts`` too; benchmarks without any are left out.
+    """The number of problems of each benchmark that occur in ``texts``; benchmarks without any are left out.
 
     Args:
         texts: training prompts.
-        benchmarks: names; all that are pinned when there is none.
+        benchmarks: names; all pinned benchmarks if empty.
     """
     seen = {fingerprint(text) for text in texts}
-    known = known_fingerprints()
-    counts = {name: len(known.get(name, frozenset()) & seen) for name in benchmarks or known}
+    pinned = known_fingerprints()
+    counts = {name: len(pinned.get(name, frozenset()) & seen) for name in benchmarks or pinned}
     return {name: count for name, count in counts.items() if count}
 
 

@@ -1,4 +1,4 @@
-"""What follows from graded samples: each problem's scores, and a benchmark's metrics with their intervals. No torch."""
+"""Scores of each problem from graded samples, and a benchmark's metrics with their intervals. No torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rlx.numerics.sampled import best_at_k, maj_at_k, pass_at_k, pass_hat_k
 from rlx.rewards.by_text import canonical
 
 FEW = 50
-"""Below so many problems an interval over problems is wide, and other problems may behave otherwise."""
+"""Number of problems below which an interval over problems is wide and may not hold for other problems."""
 NO_ANSWER = ("no_box", "no_answer", "empty", "several_answers")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One problem's samples in numbers.
+    """The scores of one problem's samples.
 
     Example:
         ``Score(id="aime24-I-01", n=8, correct=3, majority={1: 0.375, 8: 1.0}, subject="", level="")``
@@ -33,11 +33,11 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MeanInterval:
     """A mean over problems with its 95 % interval, fractions.
 
     Example:
-        ``Figure(value=0.43, low=0.3, high=0.56)``
+        ``MeanInterval(value=0.43, low=0.3, high=0.56)``
     """
 
     value: float
@@ -50,23 +50,23 @@ class Summary:
     """A benchmark's metrics.
 
     Example:
-        ``Summary(benchmark="aime24", problems=30, n=32, average=Figure(0.43, 0.3, 0.56), ...)``
+        ``Summary(benchmark="aime24", problems=30, n=32, average=MeanInterval(0.43, 0.3, 0.56), ...)``
     """
 
     benchmark: str
     problems: int
     n: int
-    average: Figure
+    average: MeanInterval
     """avg@n; the interval is over problems: Student's t, or Wilson's for one sample."""
-    over_samples: Figure | None
+    over_samples: MeanInterval | None
     """avg@n with the interval over other samples of the same problems; None for one sample."""
-    pass_at: Mapping[int, Figure]
+    pass_at: Mapping[int, MeanInterval]
     """Unbiased pass@k for every k up to n."""
     pass_hat: Mapping[int, float]
-    """Chance that all of k samples are right."""
+    """Probability that all of k samples are right."""
     majority: Mapping[int, float]
     best_at_n: float
-    """1-(1-c/n)^n: what papers print; never to be laid beside pass@n."""
+    """1-(1-c/n)^n, which some papers print; it is not comparable with pass@n."""
     tokens: float
     """Mean response length."""
     truncated: float
@@ -76,7 +76,7 @@ class Summary:
     caution: str
 
     def flat(self) -> dict[str, float]:
-        """The figures by metric name, such as ``avg_at_32``."""
+        """The values by metric name, such as ``avg_at_32``."""
         ks = [k for k in self.pass_at if k in self.majority]
         return {
             f"avg_at_{self.n}": self.average.value,
@@ -131,7 +131,7 @@ def summarised(benchmark: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
         problems=count,
         n=n,
         average=_over_problems([c / n for c in correct], n),
-        over_samples=Figure(sum(correct) / n / count, *over_samples(correct, n)) if n > 1 else None,
+        over_samples=MeanInterval(sum(correct) / n / count, *over_samples(correct, n)) if n > 1 else None,
         pass_at={k: _over_problems([pass_at_k(n, round(c), k) for c in correct], n) for k in range(1, n + 1)},
         pass_hat={k: sum(pass_hat_k(n, round(c), k) for c in correct) / count for k in range(1, n + 1)},
         majority={k: sum(score.majority[k] for score in scores) / count for k in powers(n)},
@@ -145,40 +145,40 @@ def summarised(benchmark: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
     )
 
 
-def averages(summaries: Sequence[Summary]) -> dict[str, Figure]:
-    """``macro`` (each benchmark counts the same) and ``weighted`` (each problem does) means of avg@n."""
+def averages(summaries: Sequence[Summary]) -> dict[str, MeanInterval]:
+    """Means of avg@n over benchmarks: ``macro`` weights benchmarks equally, ``weighted`` weights problems equally."""
     problems = sum(summary.problems for summary in summaries)
-    made = {}
+    means = {}
     for name, weights in (
         ("macro", [1 / len(summaries)] * len(summaries)),
         ("weighted", [summary.problems / problems for summary in summaries]),
     ):
         value = sum(w * summary.average.value for w, summary in zip(weights, summaries, strict=True))
         bounds = of_average([(summary.average.low, summary.average.high) for summary in summaries], weights)
-        made[name] = Figure(value, *bounds)
-    return made
+        means[name] = MeanInterval(value, *bounds)
+    return means
 
 
 def as_json(summary: Summary, scores: Sequence[Score]) -> dict[str, Any]:
-    """What result.json holds."""
+    """The content of result.json."""
     return {**asdict(summary), "scores": [asdict(score) for score in scores]}
 
 
 def from_json(content: Mapping[str, Any]) -> tuple[Summary, list[Score]]:
-    """What ``as_json`` made, after its way through a file."""
+    """The summary from the content of result.json."""
     scores = [
         Score(**{**score, "majority": {int(k): v for k, v in score["majority"].items()}}) for score in content["scores"]
     ]
     values = {key: value for key, value in content.items() if key != "scores"}
     for key in ("pass_hat", "majority"):
         values[key] = {int(k): v for k, v in values[key].items()}
-    values["pass_at"] = {int(k): Figure(**v) for k, v in values["pass_at"].items()}
-    values["average"] = Figure(**values["average"])
-    values["over_samples"] = Figure(**values["over_samples"]) if values["over_samples"] else None
+    values["pass_at"] = {int(k): MeanInterval(**v) for k, v in values["pass_at"].items()}
+    values["average"] = MeanInterval(**values["average"])
+    values["over_samples"] = MeanInterval(**values["over_samples"]) if values["over_samples"] else None
     return Summary(**values), scores
 
 
-def _over_problems(shares: Sequence[float], n: int) -> Figure:
-    """The mean of per-problem scores; for one sample these are 0 or 1, where Wilson's interval is the better one."""
+def _over_problems(shares: Sequence[float], n: int) -> MeanInterval:
+    """The mean of per-problem scores; for one sample per problem they are 0 or 1, and Wilson's interval is used."""
     mean = sum(shares) / len(shares)
-    return Figure(mean, *(wilson(mean * len(shares), len(shares)) if n == 1 else over_problems(shares)))
+    return MeanInterval(mean, *(wilson(mean * len(shares), len(shares)) if n == 1 else over_problems(shares)))

@@ -1,1 +1,1 @@
-"""Where prompts come from and how they become tokens."""
+"""Reading prompts and turning them into tokens."""

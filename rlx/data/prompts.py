@@ -1,4 +1,4 @@
-"""Prompts with their gold answers: where they come from, which are left out, and in what order they are visited."""
+"""Prompts with their gold answers: reading, filtering, splitting, and the order in which they are drawn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlx.specs.train import Data
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question that is ready to be sampled from.
+    """A question with its answer, rendered as a prompt.
 
     Example:
         ``Prompt(id="47+85", question="47+85=", answer="132", tokens=(7, 10, 13, 11, 8, 16))``
@@ -32,16 +32,16 @@ class Prompt:
 
     id: str
     question: str
-    """As it stands in the data, without system prompt and suffix."""
+    """The question as in the data, without system prompt and suffix."""
     answer: str
-    """The gold, read as ``data.answer_format`` says."""
+    """The gold answer, extracted according to ``data.answer_format``."""
     tokens: tuple[int, ...]
     """The whole rendered prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """Prompts, and how many rows were left out for which reason.
+    """Prompts, and the number of rows that were left out by reason.
 
     Example:
         ``PromptSet(prompts, left_out={"duplicate question": 2, "longer than 1024 tokens": 1})``
@@ -73,7 +73,7 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     prompts: list[Prompt] = []
     seen: set[str] = set()
     ids: set[str] = set()
-    for place, question, answer, name in islice(_questions(data), data.limit):
+    for location, question, answer, name in islice(_questions(data), data.limit):
         if question.strip() in seen:
             left_out["duplicate question"] += 1
             continue
@@ -81,22 +81,22 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
         try:
             tokens = encode(question, data, tokenizer)
         except UserError as error:
-            raise UserError(f"{data.source} {place}: {error.what}", fix=error.fix) from None
+            raise UserError(f"{data.source} {location}: {error.what}", fix=error.fix) from None
         if len(tokens) > data.max_prompt_tokens:
             left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
             continue
-        label = place if not name or name in ids else name
+        label = location if not name or name in ids else name
         ids.add(label)
         prompts.append(Prompt(label, question, answer, tokens))
-    made = PromptSet(prompts, dict(left_out))
+    prompt_set = PromptSet(prompts, dict(left_out))
     if not prompts:
-        why = made.sentence() if left_out else "it is empty"
+        why = prompt_set.sentence() if left_out else "it is empty"
         raise UserError(f"data.source '{data.source}' has no usable row ({why})", fix="check the file and data.*")
-    return made
+    return prompt_set
 
 
 def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Prompt]]:
-    """Training and held-out prompts; which are held out follows from a hash of the question.
+    """Split prompts into training and held-out ones by a hash of the question.
 
     Args:
         prompts: all prompts.
@@ -111,22 +111,24 @@ def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list
             fix="give more, name evaluation.source, or set evaluation.every=0",
         )
     ranked = sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.question.encode()).hexdigest())
-    chosen = {prompt.question for prompt in ranked[: min(number, len(prompts) // 2)]}
-    return [p for p in prompts if p.question not in chosen], [p for p in prompts if p.question in chosen]
+    held_out_questions = {prompt.question for prompt in ranked[: min(number, len(prompts) // 2)]}
+    return [p for p in prompts if p.question not in held_out_questions], [
+        p for p in prompts if p.question in held_out_questions
+    ]
 
 
 def prompt_indices(size: int, seed: int, start: int, number: int) -> list[int]:
-    """The prompts at places ``start`` to ``start + number`` of shuffled epochs without replacement.
+    """Indices of the prompts at positions ``start`` to ``start + number`` of epochs, each shuffled without replacement.
 
-    A pure function of its arguments, so that a resumed run needs no more than the number of prompts drawn so far.
+    A pure function of its arguments, so that a resumed run needs only the number of prompts drawn so far.
 
     Args:
-        size: prompts there are.
+        size: number of prompts.
         seed: the run's seed.
-        start: prompts drawn so far, over all epochs.
-        number: how many to draw; they may straddle epochs.
+        start: number of prompts drawn so far, over all epochs.
+        number: how many to draw; they may span two epochs.
     """
-    return [int(_epoch(size, seed, place // size)[place % size]) for place in range(start, start + number)]
+    return [int(_epoch(size, seed, position // size)[position % size]) for position in range(start, start + number)]
 
 
 @lru_cache(maxsize=4)
@@ -135,17 +137,17 @@ def _epoch(size: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[
 
 
 def _questions(data: Data) -> Iterator[tuple[str, str, str, str]]:
-    """Place, question, gold and id of every row."""
+    """Location, question, gold and id of every row."""
     if data.source == "arithmetic":
         for row in arithmetic.rows(_embedded_split(data.split)):
             yield row["id"], row["prompt"], row["answer"], row["id"]
         return
-    for place, content in read_rows(data.source, data.subset, data.split):
-        where = f"{data.source} {place}"
+    for location, content in read_rows(data.source, data.subset, data.split):
+        where = f"{data.source} {location}"
         question = _text(column(content, data.prompt, where, "data.prompt"), where, "data.prompt")
         answer = _text(column(content, data.answer, where, "data.answer"), where, "data.answer")
         name = content.get("id")
-        yield place, question, _gold(answer, data, where), str(name) if isinstance(name, (str, int)) else ""
+        yield location, question, _gold(answer, data, where), str(name) if isinstance(name, (str, int)) else ""
 
 
 def _embedded_split(split: str) -> Literal["train", "test"]:
@@ -155,7 +157,7 @@ def _embedded_split(split: str) -> Literal["train", "test"]:
 
 
 def _text(value: Any, where: str, key: str) -> str:
-    """A column's value as text: numbers are written out, of a list of chat messages the user's last one is taken."""
+    """A column's value as text: a number written out, or the last user message of a list of chat messages."""
     if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
         value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value)
     text = value if isinstance(value, str) else _number(value)
@@ -165,7 +167,7 @@ def _text(value: Any, where: str, key: str) -> str:
 
 
 def _number(value: Any) -> str:
-    """A finite number written out, without a fraction of zeros (72.0 is 72); empty for anything else."""
+    """A finite number as text without a zero fraction (72.0 is 72); empty for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return ""
     if isinstance(value, int):
@@ -179,11 +181,11 @@ def _gold(answer: str, data: Data, where: str) -> str:
     """The gold answer in its format."""
     if data.answer_format == "raw":
         return answer.strip()
-    found = last_boxed(answer) if data.answer_format == "last_boxed" else (last_hash(answer) or "").replace(",", "")
-    if not found:
-        mark = "\\boxed{...}" if data.answer_format == "last_boxed" else "'#### ...'"
+    gold = last_boxed(answer) if data.answer_format == "last_boxed" else (last_hash(answer) or "").replace(",", "")
+    if not gold:
+        marker = "\\boxed{...}" if data.answer_format == "last_boxed" else "'#### ...'"
         raise UserError(
-            f"{where}: the answer has no {mark}, which data.answer_format={data.answer_format} reads",
+            f"{where}: the answer has no {marker}, which data.answer_format={data.answer_format} reads",
             fix="choices for data.answer_format: raw, last_boxed, gsm8k_hash",
         )
-    return found
+    return gold

@@ -1,4 +1,4 @@
-"""Rows of a file or a hub data set, each with the place it came from for error sentences."""
+"""Rows of a file or a hub data set, each with its location for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rlx.errors import UserError, did_you_mean
 
 Row = tuple[str, Mapping[str, Any]]
-"""Place (``line 17``, ``row 17``) and content."""
+"""Location (``line 17``, ``row 17``) and content."""
 
 
 def read_rows(source: str, subset: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
@@ -33,13 +33,13 @@ def read_rows(source: str, subset: str | None, split: str, revision: str | None 
     return _hub(source, subset, split, revision)
 
 
-def column(row: Mapping[str, Any], key: str, place: str, name: str) -> Any:
+def column(row: Mapping[str, Any], key: str, location: str, name: str) -> Any:
     """The value at a dotted path of a row.
 
     Args:
         row: the row.
         key: dotted path, such as ``reward_model.ground_truth``, or a name that holds a dot itself.
-        place: where the row stands.
+        location: where the row is, for messages.
         name: the spec key that holds the path.
 
     Raises:
@@ -51,9 +51,9 @@ def column(row: Mapping[str, Any], key: str, place: str, name: str) -> Any:
     walked = ""
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            choices = [f"{walked}{known}" for known in value] if isinstance(value, Mapping) else [walked[:-1]]
+            choices = [f"{walked}{existing}" for existing in value] if isinstance(value, Mapping) else [walked[:-1]]
             raise UserError(
-                f"{name} is '{key}', and {place} has no such column", fix=did_you_mean(f"{walked}{part}", choices)
+                f"{name} is '{key}', and {location} has no such column", fix=did_you_mean(f"{walked}{part}", choices)
             )
         value = value[part]
         walked += f"{part}."

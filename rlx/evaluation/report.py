@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rlx.benchmarks.summary import Figure, averages
+from rlx.benchmarks.summary import MeanInterval, averages
 from rlx.console import print_out, table
 from rlx.evaluation.run import EvalOutcome
 from rlx.specs.evaluate import ResolvedEval
@@ -127,5 +127,5 @@ def _csv(outcomes: Sequence[EvalOutcome]) -> str:
     return text.getvalue()
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: MeanInterval) -> str:
     return f"{figure.value:.1%} [{figure.low:.1%}, {figure.high:.1%}]"

@@ -15,7 +15,7 @@ _LINE = re.compile(r"^[\s*#]*answer\s*:\s*(.*?)[\s*]*$", re.IGNORECASE | re.MULT
 
 @register("reward", paper="2503.14476 (DAPO), the answer format of its prompt")
 def answer_line(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
-    """1 if what stands behind the last line's ``Answer:`` equals the gold as text, as an integer or as mathematics.
+    """1 if the text after the last line's ``Answer:`` equals the gold as text, as an integer or as mathematics.
 
     Args:
         response: generated text.

@@ -29,9 +29,9 @@ def by_text(extracted: str, gold: str) -> Verdict | None:
         return Verdict(0.0, "empty", extracted)
     if ours == theirs:
         return Verdict(1.0, "exact", extracted)
-    number, wanted = as_integer(ours), as_integer(theirs)
-    if number is not None and wanted is not None and (number == wanted or "%" not in extracted + gold):
-        return Verdict(float(number == wanted), "int", extracted)
+    number, gold_text = as_integer(ours), as_integer(theirs)
+    if number is not None and gold_text is not None and (number == gold_text or "%" not in extracted + gold):
+        return Verdict(float(number == gold_text), "int", extracted)
     if _IN_BASE.fullmatch(theirs) and (number is not None or _IN_BASE.fullmatch(ours)):
         return Verdict(0.0, "exact", extracted)  # 52_8 is not 52, and math-verify drops the base
     return None

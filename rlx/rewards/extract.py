@@ -1,4 +1,4 @@
-r"""Final answers out of text: the last balanced ``\boxed{}`` and what follows the last ``####``."""
+r"""Extraction of final answers from text: the last balanced ``\boxed{}`` and what follows the last ``####``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\boxed\s+(?=[^\s{])")
 
 
 def after_thinking(text: str) -> str:
-    """What stands behind the last ``</think>``; all of it without one."""
+    """The text after the last ``</think>``; the whole text if there is none."""
     return text.rpartition("</think>")[2]
 
 
@@ -31,10 +31,10 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_hash(text: str) -> str | None:
-    """The first line behind the last ``####`` after the last ``</think>``, GSM8K's own mark of an answer."""
-    _, mark, rest = after_thinking(text).rpartition("####")
+    """The first line after the last ``####`` (GSM8K's answer marker) that follows the last ``</think>``."""
+    _, separator, rest = after_thinking(text).rpartition("####")
     lines = rest.strip().splitlines()
-    return lines[0].strip() if mark and lines else None
+    return lines[0].strip() if separator and lines else None
 
 
 def _closings(text: str) -> dict[int, int]:

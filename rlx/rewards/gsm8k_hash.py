@@ -1,4 +1,4 @@
-"""GSM8K's own format: the number behind the last ``####``."""
+"""GSM8K's own format: the number after the last ``####``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlx.rewards.verdict import Verdict
 
 @register("reward", paper="2110.14168 (GSM8K), its mark of a final answer")
 def gsm8k_hash(response: str, gold: str) -> Verdict:
-    """1 if what stands behind the last ``####`` equals the gold as text or as an integer.
+    """1 if the text after the last ``####`` equals the gold as text or as an integer.
 
     Args:
         response: generated text.

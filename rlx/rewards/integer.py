@@ -1,4 +1,4 @@
-"""Integers only: for contests whose answers are, and for models that don't box."""
+"""Integer answers only: for contests with integer answers, and for models that do not box their answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def integer(response: str, gold: str) -> Verdict:
         response: generated text.
         gold: an integer, with or without a box of its own.
     """
-    wanted = as_integer(cleaned(last_boxed(gold) or gold))
-    if wanted is None:
+    gold_integer = as_integer(cleaned(last_boxed(gold) or gold))
+    if gold_integer is None:
         return Verdict(0.0, "gold_unparseable", None)
     extracted = last_boxed(response)
     if extracted is None:
-        found = _NUMBER.findall(after_thinking(response))
-        extracted = found[-1] if found else None
+        numbers = _NUMBER.findall(after_thinking(response))
+        extracted = numbers[-1] if numbers else None
     if extracted is None:
         return Verdict(0.0, "no_answer", None)
     number = as_integer(cleaned(extracted))
-    return Verdict(float(number == wanted), "int" if number is not None else "wrong", extracted)
+    return Verdict(float(number == gold_integer), "int" if number is not None else "wrong", extracted)

@@ -1,4 +1,4 @@
-"""math-verify on the whole response, as most published figures were graded."""
+"""math-verify on the whole response, as most published results were graded."""
 
 from __future__ import annotations
 

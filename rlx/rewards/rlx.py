@@ -23,7 +23,7 @@ def rlx(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
 
 
 def in_boxes(extracted: str, gold: str) -> NeedsSymbolicCheck:
-    r"""The question whether two answers are the same mathematics.
+    r"""The check whether two answers are mathematically equal.
 
     Both stand in boxes, since math-verify reads a bare ``\$5`` or a set in other ways than the boxed one.
     """

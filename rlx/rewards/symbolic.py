@@ -1,4 +1,4 @@
-r"""Whether two LaTeX answers are the same mathematics, by math-verify. Runs in a worker that may be killed.
+r"""Whether two LaTeX answers are mathematically equal, by math-verify; runs in a worker that may be killed.
 
 Only math-verify's LaTeX grammar reads what a model wrote: its other reader hands text to Python's ``eval``.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 RELATIVE = 1e-6
-"""Two numbers that part by more than this share of the larger are different, however small both are."""
+"""Two numbers whose relative difference is larger than this are different, however small both are."""
 _SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LOST_BACKSLASH = re.compile(r"(?<![\\a-zA-Z])(sqrt|frac|dfrac|tfrac|binom)(?=\s*\{)")
 _RAISED_FACTORIAL = re.compile(r"(\d+|[a-zA-Z])!(?=\s*\^)")
@@ -20,7 +20,7 @@ _ZERO_FRACTION = re.compile(r"(?<![\d.])(\d+)\.0+(?![\d.])")
 
 
 def compared(question: NeedsSymbolicCheck) -> Verdict:
-    """The verdict on one question: ``math_verify`` with a score, ``gold_unparseable`` or ``error``.
+    """The verdict on one check: ``math_verify`` with a score, ``gold_unparseable`` or ``error``.
 
     Both directions count, since ``1<x<2`` and ``(1,2)`` are one answer whichever of them is the gold.
     """
@@ -34,7 +34,7 @@ def compared(question: NeedsSymbolicCheck) -> Verdict:
 
 
 def _spelled(answer: str) -> str:
-    r"""An answer with what the grammar trips over written out.
+    r"""An answer with the notation that math-verify's grammar does not read rewritten.
 
     A backslash lost before ``sqrt{``, a raised factorial, a leading ``\approx``, a zero fraction (``14.0``), a full
     stop before the closing brace, and ``a\pm b`` as the list ``a+b, a-b`` (``\mp`` with the opposite sign).
@@ -59,17 +59,19 @@ def _signed(part: str, sign: str) -> str:
 
 
 def _parsed(text: str, bare: bool = False) -> list[Any]:
-    """What math-verify reads: expressions, best first, then the text itself; ``i`` is the imaginary unit."""
+    """The expressions that math-verify reads, best first, then the text itself; ``i`` is the imaginary unit."""
     from math_verify import LatexExtractionConfig, parse
     from sympy import Basic, Expr, I, nan, zoo
 
-    found = parse(text, [LatexExtractionConfig(try_extract_without_anchor=bare)], parsing_timeout=None)
+    parsed = parse(text, [LatexExtractionConfig(try_extract_without_anchor=bare)], parsing_timeout=None)
     # 1:00 reads as 1/0, and all undefined values are one object: only the text tells them apart.
-    found = [each for each in found if not (isinstance(each, Basic) and each.has(zoo, nan))]
+    parsed = [expression for expression in parsed if not (isinstance(expression, Basic) and expression.has(zoo, nan))]
     # math-verify gives i other assumptions in 14-i than in 14-1i, and then they differ.
     return [
-        each.subs({symbol: I for symbol in each.free_symbols if symbol.name == "i"}) if isinstance(each, Expr) else each
-        for each in found
+        expression.subs({symbol: I for symbol in expression.free_symbols if symbol.name == "i"})
+        if isinstance(expression, Expr)
+        else expression
+        for expression in parsed
     ]
 
 
@@ -80,8 +82,8 @@ def _same(gold: list[Any], answer: list[Any]) -> bool:
     if gold[0] == answer[0]:
         return True
     percent = any("%" in str(text) for text in (gold[-1], answer[-1]))  # 28 % may be meant as 28, and only then
-    if not percent and all(_is_number(each[0]) for each in (gold, answer)):
-        left, right = (each[0].doit() for each in (gold, answer))
+    if not percent and all(_is_number(side[0]) for side in (gold, answer)):
+        left, right = (side[0].doit() for side in (gold, answer))
         if isinstance(left, Rational) and isinstance(right, Rational):
             return bool(left == right)
         if _gap(left, right) > RELATIVE:
@@ -103,7 +105,7 @@ def _gap(left: Any, right: Any) -> float:
 
     math-verify compares six decimals, to which 2^-99 equals 2^-98.
     """
-    values = [each.evalf(15) for each in (left, right)]
+    values = [number.evalf(15) for number in (left, right)]
     if not all(value.is_number and value.is_finite for value in values):
         return 0.0
     larger = max(abs(value) for value in values)

@@ -1,4 +1,4 @@
-"""Worker processes that compare answers as mathematics, and may be killed over it.
+"""Worker processes that compare answers as mathematics, and are killed when they take too long.
 
 math-verify's own time limits are signals, useless in threads, and its work can take gigabytes; so each comparison has
 a wall clock and an address space of its own. Workers come from a fork server that has sympy loaded: replacing a
@@ -22,46 +22,46 @@ from typing import Any
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 REMEMBERED = 200_000
-"""Verdicts kept by gold and answer before all are forgotten."""
+"""Size of the verdict cache; it is emptied when full."""
 LONGEST = 2000
-"""Answers with more characters than this and than the gold has are wrong without a hearing."""
+"""Answers longer than this and than the gold (characters) are graded wrong without a comparison."""
 TASKS_A_WORKER = 1000
-"""A worker is replaced after so many, since sympy's caches grow."""
+"""A worker is replaced after this many comparisons, because sympy's caches grow."""
 GRACE = 2.0
-"""Seconds after its limit at which a worker ends by itself, should nobody be left to kill it."""
+"""Seconds after its time limit at which a worker ends by itself, if its parent no longer exists."""
 
 
 @dataclass(slots=True)
 class SymbolicPool:
-    r"""Settles questions in worker processes, which are started for the first one.
+    r"""Compares answers in worker processes, which are started for the first comparison.
 
     Example:
         ``SymbolicPool(seconds=5.0).compare([NeedsSymbolicCheck(gold, answer, "0.5")])[0].score == 1.0``
     """
 
     seconds: float = 5.0
-    """Time that one comparison may take."""
+    """Time limit of one comparison."""
     memory: int = 1 << 30
-    """Address space that a worker may take beyond what it starts with (bytes)."""
+    """Address space that a worker may use in addition to that at its start (bytes)."""
     workers: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     _pool: Any = None
-    _known: dict[NeedsSymbolicCheck, Verdict] = field(default_factory=dict)
+    _cache: dict[NeedsSymbolicCheck, Verdict] = field(default_factory=dict)
 
     def compare(self, questions: Sequence[NeedsSymbolicCheck]) -> list[Verdict]:
-        """A verdict for every question; what takes too long is ``timeout``, what breaks its worker is ``error``."""
-        if len(self._known) > REMEMBERED:
-            self._known.clear()
-        new = [question for question in dict.fromkeys(questions) if question not in self._known]
+        """A verdict for each check: ``timeout`` if it took too long, ``error`` if it crashed its worker."""
+        if len(self._cache) > REMEMBERED:
+            self._cache.clear()
+        new = [question for question in dict.fromkeys(questions) if question not in self._cache]
         for question in new:
             if len(question.answer) > max(LONGEST, 2 * len(question.gold)) and not question.bare:
-                self._known[question] = Verdict(0.0, "error", question.extracted)
-        new = [question for question in new if question not in self._known]
+                self._cache[question] = Verdict(0.0, "error", question.extracted)
+        new = [question for question in new if question not in self._cache]
         futures = [
             self._open().schedule(_judged, args=(question, self.seconds), timeout=self.seconds) for question in new
         ]
         for question, future in zip(new, futures, strict=True):
-            self._known[question] = _awaited(question, future)
-        return [self._known[question] for question in questions]
+            self._cache[question] = _awaited(question, future)
+        return [self._cache[question] for question in questions]
 
     def close(self) -> None:
         """Stop the workers."""
@@ -71,7 +71,7 @@ class SymbolicPool:
             self._pool = None
 
     def _open(self) -> Any:
-        """The pool, started once."""
+        """The process pool, started at the first use."""
         if self._pool is None:
             from pebble import ProcessPool
 
@@ -96,7 +96,7 @@ def _awaited(question: NeedsSymbolicCheck, future: Any) -> Verdict:
 
 
 def _judged(question: NeedsSymbolicCheck, seconds: float) -> Verdict:
-    """In a worker: the verdict, or ``error`` for whatever the comparison raises."""
+    """In a worker: the verdict, or ``error`` if the comparison raises."""
     from rlx.rewards.symbolic import compared
 
     # The kernel ends the process, even inside a multiplication that never lets Python's own handlers run. It outlives
@@ -111,11 +111,11 @@ def _judged(question: NeedsSymbolicCheck, seconds: float) -> Verdict:
 
 
 def _confined(memory: int) -> None:
-    """In a worker: at most ``memory`` more bytes, no terminal signals, no words."""
+    """Limit a worker to ``memory`` more bytes, and turn off its terminal signals and messages."""
     # math-verify warns that it has no timeout; here the pool has one.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if Path("/proc/self/statm").exists():
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + memory, in_use + memory))

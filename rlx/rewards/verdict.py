@@ -1,4 +1,4 @@
-"""What a reward says of one response."""
+"""The result of grading one response."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Verdict:
     """
 
     score: float
-    """1.0 for right and 0.0 for wrong; a reward may give anything between."""
+    """1.0 for right and 0.0 for wrong; a reward may give values between."""
     reason: str
-    """One word or two joined by ``_`` that can be counted over a run, such as ``no_answer``."""
+    """A short code that can be counted over a run, such as ``no_answer``."""
     extracted: str | None
-    """The part of the response that was compared with the gold; ``None`` where there was none."""
+    """The part of the response that was compared with the gold; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeedsSymbolicCheck:
-    r"""What a reward says when text alone does not decide: ``grade`` has the two compared as mathematics.
+    r"""A reward's result when text alone cannot decide: ``grade`` compares the two as mathematics.
 
     Example:
         ``NeedsSymbolicCheck(gold=r"\boxed{\frac{1}{2}}", answer=r"\boxed{0.5}", extracted="0.5")``
@@ -35,10 +35,10 @@ class NeedsSymbolicCheck:
     """LaTeX, inside ``\\boxed{}``; for ``math_verify`` the whole response."""
     extracted: str | None
     bare: bool = False
-    """Whether an answer outside of a box counts."""
+    """Whether an answer outside a box counts."""
 
 
 Reward = Callable[[Sequence[tuple[str, str]]], list[Verdict]]
-"""A reward: (response, gold answer) pairs to one verdict each."""
+"""A function from (response, gold answer) pairs to one verdict each."""
 Decode = Callable[[Sequence[int]], str]
-"""Token ids to text."""
+"""A function from token ids to text."""

@@ -10,33 +10,33 @@ from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
 
 
-def accuracy(parts: TrainComponents) -> dict[str, float]:
-    """Share of held-out prompts answered rightly, sampled at the evaluation's temperature and greedily.
+def accuracy(components: TrainComponents) -> dict[str, float]:
+    """Fraction of held-out prompts that are answered correctly, sampled at the evaluation's temperature and greedily.
 
-    The seeds do not change from one evaluation to the next, so that differences between them are paired.
+    The seeds are the same in every evaluation, so that differences between evaluations are paired.
 
     Returns:
         ``eval/sampled_accuracy``, ``eval/greedy_accuracy`` (fractions), ``eval/problems``, ``eval/response_tokens`` and
-        ``eval/truncated`` (the last two of the sampled responses); empty without held-out prompts.
+        ``eval/truncated`` (of the sampled responses); empty without held-out prompts.
     """
-    if not parts.held_out:
+    if not components.held_out:
         return {}
-    spec = parts.resolved.spec
-    parts.sampler.load_weights(causal_lm(parts.engine.gathered_model()))
-    labels = [[sample_seed(spec.seed, "eval", prompt.id)] for prompt in parts.held_out]
-    result: dict[str, float] = {}
+    spec = components.resolved.spec
+    components.sampler.load_weights(causal_lm(components.engine.gathered_model()))
+    seeds = [[sample_seed(spec.seed, "eval", prompt.id)] for prompt in components.held_out]
+    metrics: dict[str, float] = {}
     for name, temperature in (("sampled", spec.evaluation.temperature), ("greedy", 0.0)):
-        sampling = replace(parts.sampling, temperature=temperature)
-        numbers, groups = sample_groups(parts.sampler, parts.held_out, parts.engine, sampling, labels)
+        sampling = replace(components.sampling, temperature=temperature)
+        indices, groups = sample_groups(components.sampler, components.held_out, components.engine, sampling, seeds)
         responses = [response for (response,) in groups]
-        golds = [parts.held_out[number].answer for number in numbers]
-        texts = [parts.decode(response.tokens) for response in responses]
-        right = [verdict.score for verdict in parts.reward(list(zip(texts, golds, strict=True)))]
-        facts = [(len(response.tokens), not response.finished) for response in responses]
-        every = parts.engine.gather(list(zip(right, facts, strict=True)))
-        result[f"eval/{name}_accuracy"] = sum(score for score, _ in every) / len(every)
+        golds = [components.held_out[index].answer for index in indices]
+        texts = [components.decode(response.tokens) for response in responses]
+        scores = [verdict.score for verdict in components.reward(list(zip(texts, golds, strict=True)))]
+        lengths = [(len(response.tokens), not response.finished) for response in responses]
+        results = components.engine.gather(list(zip(scores, lengths, strict=True)))
+        metrics[f"eval/{name}_accuracy"] = sum(score for score, _ in results) / len(results)
         if name == "sampled":
-            result["eval/response_tokens"] = sum(length for _, (length, _) in every) / len(every)
-            result["eval/truncated"] = sum(cut for _, (_, cut) in every) / len(every)
-    result["eval/problems"] = len(parts.held_out)
-    return result
+            metrics["eval/response_tokens"] = sum(length for _, (length, _) in results) / len(results)
+            metrics["eval/truncated"] = sum(truncated for _, (_, truncated) in results) / len(results)
+    metrics["eval/problems"] = len(components.held_out)
+    return metrics

@@ -1,4 +1,4 @@
-"""Names to things: every part of a run, built from its resolved experiment."""
+"""Build the components of a training run from its resolved spec."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ from rlx.specs.train import Resolved
 
 
 def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainComponents:
-    """Every name of the experiment as the thing it names."""
+    """The components of a run: model, engine, sampler, data, reward and method.
+
+    Raises:
+        UserError: when a model, file or setting cannot be used.
+    """
     spec = resolved.spec
-    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
+    torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)
-    for name, part in (("training", data), ("held-out", held_out)):
-        if part.left_out:
-            recorder.note(f"{name} data: {part.sentence()}")
+    for name, prompt_set in (("training", data), ("held-out", held_out)):
+        if prompt_set.left_out:
+            recorder.note(f"{name} data: {prompt_set.sentence()}")
     for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
         recorder.note(f"warning: {sentence}")
     model = load_trainable(resolved.model_folder, spec.model, accelerator.device)
@@ -56,16 +60,16 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     )
     component = policy_method(spec)
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
-    sampler, watch = make_sampler(resolved, engine, recorder, longest_prompt)
+    sampler, sync_check = make_sampler(resolved, engine, recorder, longest_prompt)
     return TrainComponents(
         resolved=resolved,
         run=folder,
         engine=engine,
         sampler=sampler,
-        watch=watch,
+        sync_check=sync_check,
         tokenizer=tokenizer,
         method=Method(component, component.hyper(**spec.algorithm.params)),
-        reward=graded_by(spec.reward.name),
+        reward=reward_function(spec.reward.name),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
         sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stops),
         prompts=data.prompts,
@@ -77,7 +81,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
 
 
 def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]:
-    """Training prompts and held-out prompts (empty when evaluation is off)."""
+    """Training prompts and held-out prompts; the latter are empty if evaluation is off."""
     spec = resolved.spec
     data = load_prompts(spec.data, tokenizer)
     if not spec.evaluation.every:
@@ -96,6 +100,6 @@ def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]
     return data, load_prompts(test, tokenizer)
 
 
-def graded_by(name: str) -> Reward:
+def reward_function(name: str) -> Reward:
     """The registered reward as a function of (response, gold) pairs."""
     return partial(grade, get("reward", name, key="reward.name").fn)

@@ -20,14 +20,14 @@ from rlx.specs.train import Resolved
 
 @dataclass(frozen=True, slots=True)
 class TrainComponents:
-    """Everything a run is made of."""
+    """The objects of one training run."""
 
     resolved: Resolved
     run: RunDir
     engine: Engine
     sampler: Sampler
-    watch: SyncSchedule | None
-    """How the sampler's copy of the weights is watched; None where it has none."""
+    sync_check: SyncSchedule | None
+    """When the sampler's copy of the weights is compared with the trainer's; None if it has no copy."""
     tokenizer: Any
     method: Method
     reward: Reward

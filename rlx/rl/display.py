@@ -1,4 +1,4 @@
-"""What a person sees of a training run: the panel's figures, and the table at its end."""
+"""What the user sees of a training run: the values of the live panel, and the table at its end."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rlx.runs.tracking import Figures, public_uri, read_metrics, tracking_uri
 from rlx.specs.train import Resolved
 
 KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
-"""Accuracies by name; verl measures no greedy one."""
+"""Metric keys of the accuracies by name; verl measures no greedy accuracy."""
 
 
 class TrainView:
-    """Reward, accuracy, entropy, clipping, length and speed."""
+    """The live panel's values: reward, accuracy, entropy, clipping, length and speed."""
 
     def __init__(self) -> None:
         self.curve: list[float] = []
         self._accuracy = ""
 
     def remember(self, record: Figures) -> None:
-        """Take in one record."""
+        """Store what later panels show of one record."""
         if "train/reward" in record:
             self.curve.append(float(record["train/reward"]))
         if "eval/sampled_accuracy" in record:
-            shares = [f"{_share(record, key)} {kind}" for kind, key in KINDS.items() if key in record]
-            self._accuracy = f"{', '.join(shares)} at step {int(record['step'])}"
+            accuracies = [f"{_accuracy(record, key)} {kind}" for kind, key in KINDS.items() if key in record]
+            self._accuracy = f"{', '.join(accuracies)} at step {int(record['step'])}"
 
     def facts(self, record: Figures) -> Mapping[str, str]:
-        """Names and values to show beside the progress bar."""
+        """Names and values to show next to the progress bar."""
         facts = {"reward": f"{record['train/reward']:.3f}"} if "train/reward" in record else {}
         if self._accuracy:
             facts["accuracy"] = self._accuracy
@@ -41,8 +41,8 @@ class TrainView:
             facts["entropy"] = f"{record['policy/entropy']:.3f} nats"
             facts["clipped"] = f"{low:.2%} low, {high:.2%} high"
         if "train/response_tokens" in record:
-            cut = f", {record['train/truncated']:.1%} truncated" if "train/truncated" in record else ""
-            facts["response"] = f"{record['train/response_tokens']:.1f} tokens{cut}"
+            truncated = f", {record['train/truncated']:.1%} truncated" if "train/truncated" in record else ""
+            facts["response"] = f"{record['train/response_tokens']:.1f} tokens{truncated}"
             facts["speed"] = f"{record['time/tokens_per_s']:,.0f} tokens/s"
         return facts
 
@@ -56,33 +56,33 @@ def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    told = RunDescription(spec, spec.tracker, tags)
-    return RunRecorder(folder, told, TrainView(), Progress(f"rlx {folder.run_id}", spec.steps))
+    description = RunDescription(spec, spec.tracker, tags)
+    return RunRecorder(folder, description, TrainView(), Progress(f"rlx {folder.run_id}", spec.steps))
 
 
 def finish(folder: RunDir) -> None:
     """Write the summary that marks a run as complete: its first and last evaluation and its time."""
     records = read_metrics(folder.metrics)
     evaluated = [record for record in records if "eval/sampled_accuracy" in record]
-    keep = ("step", *KINDS.values(), "eval/problems")
+    keys = ("step", *KINDS.values(), "eval/problems")
     ends = {"before": evaluated[0], "after": evaluated[-1]} if evaluated else {}
     summary = {
         "steps": int(records[-1]["step"]),
         "seconds": round(sum(record.get("time/step", 0.0) for record in records), 1),
         "tokens": int(sum(record.get("train/tokens", 0) for record in records)),
-        **{name: {key: record[key] for key in keep if key in record} for name, record in ends.items()},
+        **{name: {key: record[key] for key in keys if key in record} for name, record in ends.items()},
     }
     write_atomically(folder.summary, json.dumps(summary, indent=2))
 
 
 def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> None:
-    """The table of a complete run: accuracy before and after, where everything is, and what to do next."""
+    """Print the table of a complete run: accuracy before and after, the paths of its files, and a next command."""
     summary = read_json(folder.summary)
-    state = "was already complete; nothing was done (--fresh starts it anew)" if again else "is complete"
+    state = "was already complete; nothing was done (--fresh starts it again)" if again else "is complete"
     print_out(f"run {folder.run_id} {state}")
     if "before" in summary:
         rows = [
-            [name, _share(summary["before"], key), _share(summary["after"], key), _gain(summary, key)]
+            [name, _accuracy(summary["before"], key), _accuracy(summary["after"], key), _gain(summary, key)]
             for name, key in KINDS.items()
             if key in summary["after"]
         ]
@@ -90,25 +90,25 @@ def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> No
         title = f"accuracy on {problems} held-out problems, with 95 % Wilson intervals"
         print_out(table(title, ["", "before", "after", "difference"], rows))
     uri = tracking_uri(folder.root.parent)
-    places = [
+    lines = [
         ["steps", f"{summary['steps']} in {summary['seconds']:.0f} s, {summary['tokens']:,} response tokens"],
         ["model", str(folder.model)],
         ["metrics", str(folder.metrics)],
         ["samples", str(folder.samples)],
     ]
     if resolved.spec.tracker.mlflow:
-        places.append(["MLflow", public_uri(uri)])
+        lines.append(["MLflow", public_uri(uri)])
     other = "grpo" if resolved.spec.algorithm.name != "grpo" else "dgpo"
-    places.append(["next", f"rlx train --algo {other}" if _embedded(resolved) else f"ls {folder.samples}"])
-    for name, place in places:
-        print_out(f"{name:8} {place}")
+    lines.append(["next", f"rlx train --algo {other}" if _embedded(resolved) else f"ls {folder.samples}"])
+    for name, value in lines:
+        print_out(f"{name:8} {value}")
 
 
 def _embedded(resolved: Resolved) -> bool:
     return resolved.spec.model.path == "embedded"
 
 
-def _share(record: Mapping[str, float], key: str) -> str:
+def _accuracy(record: Mapping[str, float], key: str) -> str:
     problems = int(record["eval/problems"])
     low, high = wilson(record[key] * problems, problems)
     return f"{record[key]:.1%} [{low:.1%}, {high:.1%}]"

@@ -12,20 +12,20 @@ from torch.profiler import record_function
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.engine.lora import causal_lm
-from rlx.engine.profiling import PHASE
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.rl.accuracy import accuracy
 from rlx.rl.components import TrainComponents
 from rlx.rl.metrics import Rollout, step_metrics
+from rlx.rl.profiling import PHASE
 from rlx.rl.rollouts import (
     Graded,
     grade,
     group_advantages,
-    refuse_broken,
+    refuse_non_finite,
     rollout_seeds,
     sample_groups,
-    with_signal,
+    select_with_signal,
 )
 from rlx.rl.samples import sample_rows
 from rlx.rl.update import subtract_kl, update_policy
@@ -34,166 +34,168 @@ from rlx.runs.samples import Row, write_samples
 from rlx.runs.stop import Interrupted
 
 
-def train(parts: TrainComponents) -> bool:
-    """Train until the last step; goes on from the newest checkpoint.
+def train(components: TrainComponents) -> bool:
+    """Train until the last step, starting from the newest checkpoint if there is one.
 
     sample prompts -> responses -> rewards -> group advantages -> optimiser updates -> evaluate -> log -> checkpoint
 
     Returns:
-        True when the run is complete, False when it was asked to stop and has written a checkpoint.
+        True if the run is complete, False if a stop was requested; a checkpoint is written in both cases.
     """
-    spec, engine = parts.resolved.spec, parts.engine
-    train_state = _start(parts)
-    began = train_state.position.step
-    if began == 0:
-        parts.recorder.write({"step": 0, **_evaluated(parts, 0, train_state)})
-    while train_state.position.step < spec.steps and not engine.agree(parts.stop.requested):
+    spec, engine = components.resolved.spec, components.engine
+    train_state = _start(components)
+    start_step = train_state.position.step
+    if start_step == 0:
+        components.recorder.write({"step": 0, **_evaluate_if_due(components, 0, train_state)})
+    while train_state.position.step < spec.steps and not engine.agree(components.stop.requested):
         step = train_state.position.step + 1
         clock = Clock()
         try:
-            with parts.stop.interruptible(alone=engine.world == 1):
-                rollout = _rollout(parts, train_state.position.drawn, clock)
-                synced = _synced(parts, rollout, step, began, clock)
+            with components.stop.interruptible(alone=engine.world == 1):
+                rollout = _rollout(components, train_state.position.drawn, clock)
+                sync_metrics = _check_sampler(components, rollout, step, start_step, clock)
         except Interrupted:
             break
         except UserError:
-            _saved_at_least(parts, train_state)
+            _save_finished_steps(components, train_state)
             raise
-        refuse_broken(rollout.sampled.responses, step)
+        refuse_non_finite(rollout.sampled.responses, step)
         with clock.measure("update"):
             adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
-            updates = update_policy(rollout.graded, adv_b, parts)
-        record = {"step": step, **step_metrics(rollout, updates, engine), **synced}
-        train_state.rows += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
+            updates = update_policy(rollout.graded, adv_b, components)
+        record = {"step": step, **step_metrics(rollout, updates, engine), **sync_metrics}
+        train_state.pending_samples += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
         train_state.position = replace(
             train_state.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
         )
-        record |= _evaluated(parts, step, train_state)
+        record |= _evaluate_if_due(components, step, train_state)
         record |= clock.record(tokens=record["train/tokens"])
-        parts.recorder.write(record)
+        components.recorder.write(record)
         if step % spec.checkpoint.every == 0 or step in (train_state.position.best_step, spec.steps):
-            _checkpoint(parts, train_state)
+            _checkpoint(components, train_state)
     if train_state.saved_step < train_state.position.step:
-        _checkpoint(parts, train_state)
+        _checkpoint(components, train_state)
     return train_state.position.step == spec.steps
 
 
 @dataclass(slots=True)
 class _TrainState:
-    """Where the run stands and what has not been written yet."""
+    """The position in the run, and the sample rows that have not been written yet."""
 
     position: Position
     saved_step: int
-    rows: list[Row] = field(default_factory=list)
+    pending_samples: list[Row] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of each phase of a step, under ``time/``."""
+    """Seconds of each phase of a step, reported under ``time/``."""
 
-    began: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
     phases: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Add this context's seconds to ``phase``, and show it to a profiler."""
+        """Add the seconds of this context to ``phase``, and mark it for the profiler."""
         start = time.perf_counter()
         with record_function(PHASE + phase):
             yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - start
 
     def record(self, tokens: float) -> dict[str, float]:
-        """Seconds by phase and of the whole step, and response tokens a second."""
-        whole = time.perf_counter() - self.began
+        """Seconds of each phase and of the step, and response tokens per second."""
+        total = time.perf_counter() - self.start
         phases = {f"time/{phase}": round(seconds, 4) for phase, seconds in self.phases.items()}
-        return phases | {"time/step": round(whole, 4), "time/tokens_per_s": round(tokens / whole, 1)}
+        return phases | {"time/step": round(total, 4), "time/tokens_per_s": round(tokens / total, 1)}
 
 
-def _start(parts: TrainComponents) -> _TrainState:
-    """The newest checkpoint's state, or the beginning's."""
-    newest = latest_checkpoint(parts.run.checkpoints)
+def _start(components: TrainComponents) -> _TrainState:
+    """The state of the newest checkpoint, or that of step 0."""
+    newest = latest_checkpoint(components.run.checkpoints)
     if newest is None:
-        parts.recorder.rewind(0)
+        components.recorder.rewind(0)
         return _TrainState(Position(step=0, updates=0, skipped=0, metrics_bytes=0), saved_step=0)
-    position = load_checkpoint(newest, parts.engine)
-    parts.recorder.rewind(position.metrics_bytes)
-    parts.recorder.note(f"going on from step {position.step} of {parts.resolved.spec.steps} ({newest})")
+    position = load_checkpoint(newest, components.engine)
+    components.recorder.rewind(position.metrics_bytes)
+    components.recorder.note(f"continuing from step {position.step} of {components.resolved.spec.steps} ({newest})")
     return _TrainState(position, saved_step=position.step)
 
 
-def _rollout(parts: TrainComponents, drawn: int, clock: Clock) -> Rollout:
-    """Sample and grade the prompts of one step; with dynamic sampling, until enough groups carry a signal."""
-    spec = parts.resolved.spec
-    wanted = spec.batch.prompts
+def _rollout(components: TrainComponents, prompts_drawn: int, clock: Clock) -> Rollout:
+    """Sample and grade the prompts of one step; with dynamic sampling, until enough groups have unequal rewards."""
+    spec = components.resolved.spec
+    target = spec.batch.prompts
     with clock.measure("sync"):
-        parts.sampler.load_weights(causal_lm(parts.engine.gathered_model()))
-    every = _groups(parts, drawn, 0, clock)
+        components.sampler.load_weights(causal_lm(components.engine.gathered_model()))
+    sampled = _sample_and_grade(components, prompts_drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
-        return Rollout(every, every, drawn + wanted, tries=1)
-    kept, signals = with_signal(every, wanted, parts.engine)
+        return Rollout(sampled, sampled, prompts_drawn + target, tries=1)
+    selected, signals = select_with_signal(sampled, target, components.engine)
     tries = 1
-    while signals < wanted and tries < spec.rollout.dynamic_tries:
-        every = every.joined(_groups(parts, drawn + tries * wanted, tries * wanted, clock))
-        kept, signals = with_signal(every, wanted, parts.engine)
+    while signals < target and tries < spec.rollout.dynamic_tries:
+        sampled = sampled.joined(_sample_and_grade(components, prompts_drawn + tries * target, tries * target, clock))
+        selected, signals = select_with_signal(sampled, target, components.engine)
         tries += 1
-    return Rollout(kept, every, drawn + tries * wanted, tries)
+    return Rollout(selected, sampled, prompts_drawn + tries * target, tries)
 
 
-def _synced(parts: TrainComponents, rollout: Rollout, step: int, began: int, clock: Clock) -> dict[str, float]:
-    """Let the sampler rest, and compare its log-probs with the trainer's when that is due."""
-    parts.sampler.sleep()
-    if parts.watch is None or not parts.watch.due(step, began):
+def _check_sampler(
+    components: TrainComponents, rollout: Rollout, step: int, start_step: int, clock: Clock
+) -> dict[str, float]:
+    """Free the sampler's memory, and compare its log-probs with the trainer's if that is due at this step."""
+    components.sampler.sleep()
+    if components.sync_check is None or not components.sync_check.due(step, start_step):
         return {}
     with clock.measure("sync"):
-        temperature = parts.resolved.spec.rollout.temperature
+        temperature = components.resolved.spec.rollout.temperature
         sequences, responses = rollout.sampled.sequences, rollout.sampled.responses
-        return check_sync(sequences, responses, parts.engine, temperature, parts.watch.tolerance)
+        return check_sync(sequences, responses, components.engine, temperature, components.sync_check.tolerance)
 
 
-def _groups(parts: TrainComponents, drawn: int, first: int, clock: Clock) -> Graded:
-    """This process's graded groups of the prompts drawn next, numbered from ``first``."""
-    spec = parts.resolved.spec
-    wanted = spec.batch.prompts
-    prompts = [parts.prompts[i] for i in prompt_indices(len(parts.prompts), spec.seed, drawn, wanted)]
+def _sample_and_grade(components: TrainComponents, prompts_drawn: int, first: int, clock: Clock) -> Graded:
+    """This process's graded groups of the next prompts; their indices in the rollout start at ``first``."""
+    spec = components.resolved.spec
+    count = spec.batch.prompts
+    prompts = [components.prompts[i] for i in prompt_indices(len(components.prompts), spec.seed, prompts_drawn, count)]
     with clock.measure("rollout"):
-        seeds = rollout_seeds(spec.seed, drawn, wanted, spec.rollout.samples_per_prompt)
-        numbers, groups = sample_groups(parts.sampler, prompts, parts.engine, parts.sampling, seeds)
+        seeds = rollout_seeds(spec.seed, prompts_drawn, count, spec.rollout.samples_per_prompt)
+        prompt_ids, groups = sample_groups(components.sampler, prompts, components.engine, components.sampling, seeds)
     with clock.measure("reward"):
-        graded = grade(prompts, numbers, groups, parts.reward, parts.decode, spec)
+        graded = grade(prompts, prompt_ids, groups, components.reward, components.decode, spec)
         if spec.algorithm.kl_in == "reward" and spec.algorithm.kl_coef > 0:
-            graded = subtract_kl(graded, parts)
-    return graded.chosen(range(len(numbers)), [first + number for number in numbers])
+            graded = subtract_kl(graded, components)
+    return graded.select(range(len(prompt_ids)), [first + index for index in prompt_ids])
 
 
-def _evaluated(parts: TrainComponents, step: int, train_state: _TrainState) -> dict[str, float]:
-    """Accuracy when it is due, and the best so far."""
-    spec = parts.resolved.spec
-    every = spec.evaluation.every
-    if not every or (step % every and step != spec.steps):
+def _evaluate_if_due(components: TrainComponents, step: int, train_state: _TrainState) -> dict[str, float]:
+    """Accuracy if an evaluation is due at this step; also records the best step so far."""
+    spec = components.resolved.spec
+    interval = spec.evaluation.every
+    if not interval or (step % interval and step != spec.steps):
         return {}
     start = time.perf_counter()
     with record_function(f"{PHASE}eval"):
-        result = accuracy(parts)
-        parts.sampler.sleep()
+        result = accuracy(components)
+        components.sampler.sleep()
     score = result.get("eval/sampled_accuracy", -1.0)
     if step and score > train_state.position.best_score:
         train_state.position = replace(train_state.position, best_step=step, best_score=score)
     return result | {"time/eval": round(time.perf_counter() - start, 4)}
 
 
-def _saved_at_least(parts: TrainComponents, train_state: _TrainState) -> None:
-    """Before a failed rollout ends the run: keep the steps done. Several processes may not all have failed."""
-    if parts.engine.world == 1 and train_state.saved_step < train_state.position.step:
-        _checkpoint(parts, train_state)
+def _save_finished_steps(components: TrainComponents, train_state: _TrainState) -> None:
+    """Write a checkpoint before a failed rollout ends the run, in a single process: others may not have failed."""
+    if components.engine.world == 1 and train_state.saved_step < train_state.position.step:
+        _checkpoint(components, train_state)
 
 
 @record_function(f"{PHASE}checkpoint")
-def _checkpoint(parts: TrainComponents, train_state: _TrainState) -> None:
-    """Samples first, then the checkpoint that counts them as written."""
-    if parts.engine.rank == 0:
-        write_samples(train_state.rows, parts.run.sample_part(train_state.position.step))
-    train_state.rows = []
-    train_state.position = replace(train_state.position, metrics_bytes=parts.recorder.offset)
-    keep = parts.resolved.spec.checkpoint.keep
-    save_checkpoint(parts.run.checkpoint(train_state.position.step), parts.engine, train_state.position, keep)
+def _checkpoint(components: TrainComponents, train_state: _TrainState) -> None:
+    """Write the pending samples, then the checkpoint, whose position counts them as written."""
+    if components.engine.rank == 0:
+        write_samples(train_state.pending_samples, components.run.sample_part(train_state.position.step))
+    train_state.pending_samples = []
+    train_state.position = replace(train_state.position, metrics_bytes=components.recorder.offset)
+    keep = components.resolved.spec.checkpoint.keep
+    save_checkpoint(components.run.checkpoint(train_state.position.step), components.engine, train_state.position, keep)
     train_state.saved_step = train_state.position.step

@@ -1,8 +1,8 @@
-"""One step's figures, by name.
+"""The metrics of one step, by name.
 
-``train/*`` are over all samples of the rollout, those included that dynamic sampling left out; ``policy/*`` over the
-tokens that were scored (those of groups with a signal), summed over the rollout's updates; ``optim/*`` over the
-updates.
+``train/*`` are means over all samples of the rollout, including those that dynamic sampling left out; ``policy/*`` are
+means over the scored tokens (of groups with unequal rewards) of all updates; ``optim/*`` and ``moe/*`` are means over
+the updates.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from rlx.engine.step import Engine, Update
 from rlx.rl.rollouts import Graded
 
 EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}
-"""Peaks of the objective, with the sign that undoes the negation of a minimum."""
+"""Peaks of the objective, with the sign that undoes the negation of the minimum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What one step sampled.
+    """The samples of one step.
 
     Example:
-        ``Rollout(graded=kept, sampled=every, drawn=3264, tries=2)``
+        ``Rollout(graded=selected, sampled=all_groups, drawn=3264, tries=2)``
     """
 
     graded: Graded
-    """The groups that are trained on (this process's)."""
+    """This process's groups that are trained on."""
     sampled: Graded
-    """All groups that were sampled (this process's); more than those with dynamic sampling."""
+    """All groups that this process sampled; more than ``graded`` with dynamic sampling."""
     drawn: int
-    """Prompts drawn from the data so far."""
+    """Number of prompts drawn from the data so far."""
     tries: int
-    """Batches sampled."""
+    """Number of sampled batches."""
 
 
 def step_metrics(rollout: Rollout, updates: Sequence[Update], engine: Engine) -> dict[str, float]:
-    """All of a step's metrics but its times.
+    """All metrics of a step except its times.
 
     Args:
         rollout: this process's share of the rollout.
-        updates: what the optimiser updates did.
+        updates: results of the optimiser updates.
         engine: gathers over processes.
     """
     return _rollout_metrics(rollout, engine) | _policy_metrics(updates) | _optim_metrics(updates)
@@ -51,10 +51,10 @@ def step_metrics(rollout: Rollout, updates: Sequence[Update], engine: Engine) ->
 def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:
     graded = rollout.sampled
     scores = torch.tensor([verdict.score for verdict in graded.verdicts], dtype=torch.float64)
-    rows = zip(graded.numbers, scores.reshape(-1, graded.samples).tolist(), strict=True)
+    rows = zip(graded.prompt_indices, scores.reshape(-1, graded.samples).tolist(), strict=True)
     scores_qg = torch.tensor([row for _, row in sorted(engine.gather(list(rows)))], dtype=torch.float64)
     best, worst = scores_qg.amax(dim=1), scores_qg.amin(dim=1)
-    facts = engine.gather([(len(r.tokens), not r.finished) for r in graded.responses])
+    lengths = engine.gather([(len(r.tokens), not r.finished) for r in graded.responses])
     reasons = engine.gather([verdict.reason for verdict in graded.verdicts])
     shaped = engine.gather(graded.rewards_b.tolist())
     return {
@@ -64,10 +64,10 @@ def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:
         "train/groups_all_right": float(((worst == best) & (best > 0)).double().mean()),
         "train/groups_all_wrong": float(((worst == best) & (best <= 0)).double().mean()),
         "train/tries": rollout.tries,
-        "train/tokens": sum(length for length, _ in facts),
-        "train/response_tokens": sum(length for length, _ in facts) / len(facts),
-        "train/response_tokens_max": max(length for length, _ in facts),
-        "train/truncated": sum(cut for _, cut in facts) / len(facts),
+        "train/tokens": sum(length for length, _ in lengths),
+        "train/response_tokens": sum(length for length, _ in lengths) / len(lengths),
+        "train/response_tokens_max": max(length for length, _ in lengths),
+        "train/truncated": sum(truncated for _, truncated in lengths) / len(lengths),
         "train/no_answer": sum(reason in ("no_answer", "no_box", "empty") for reason in reasons) / len(reasons),
         "train/timeout": sum(reason == "timeout" for reason in reasons) / len(reasons),
     }
@@ -82,8 +82,8 @@ def _policy_metrics(updates: Sequence[Update]) -> dict[str, float]:
     for name in names:
         metrics[f"policy/{name}"] = sum(update.sums.get(name, 0.0) for update in updates) / tokens
     for name, sign in EXTREMES.items():
-        found = [update.peaks[name] for update in updates if name in update.peaks]
-        metrics[f"policy/{name.lstrip('-')}"] = sign * max(found)
+        peaks = [update.peaks[name] for update in updates if name in update.peaks]
+        metrics[f"policy/{name.lstrip('-')}"] = sign * max(peaks)
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""The loss of one micro-batch of RL: the method's values, the KL term, and what is logged of them."""
+"""The loss terms of one micro-batch: the policy loss, the KL term, and their logged statistics."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from rlx.specs.train import Algorithm
 
 @dataclass(frozen=True, slots=True)
 class MiniBatch:
-    """The samples of one optimiser update that are scored, on this process; lists hold one tensor [t] a sample."""
+    """The scored samples of one optimiser update on this process; lists hold one tensor [t] per sample."""
 
     sequences: list[TokenSequence]
     adv_b: Tensor
     sampler_logprobs: list[Tensor]
     old_logprobs: list[Tensor] | None
-    """None in the first update after a rollout, where the policy itself is the trust region's centre."""
+    """None in the first update after a rollout, where the old policy is the current one."""
     ref_logprobs: list[Tensor] | None
     counts: Counts
-    """Over all samples of the update, those without a gradient included."""
-    whole: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
-    """See ``PolicyBatch.whole``; [b, t] tensors as one tensor [t] a sample."""
+    """Denominators over all samples of the update, including those without a gradient."""
+    statistics: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
+    """See ``PolicyBatch.whole``; [b, t] tensors are stored as one tensor [t] per sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class PolicyObjective:
         old_bt = logprobs_bt.detach() if old is None else _padded(old, tokens, rows)
         sampler_bt = _padded(self.mini.sampler_logprobs, tokens, rows)
         batch = self._batch(old_bt, entropy_bt, tokens, rows)
-        made = self.method.component.fn(logprobs_bt, batch, self.method.hyper)
-        sums = {name: (value * mask_bt).sum() for name, value in made.stats_bt.items()}
-        loss_bt = made.loss_bt
+        policy = self.method.component.fn(logprobs_bt, batch, self.method.hyper)
+        sums = {name: (value * mask_bt).sum() for name, value in policy.stats_bt.items()}
+        loss_bt = policy.loss_bt
         if algorithm.importance_cap is not None:
             weight_bt = truncated_importance_weight(old_bt, sampler_bt, algorithm.importance_cap)
             loss_bt = loss_bt * weight_bt
@@ -65,21 +65,21 @@ class PolicyObjective:
             kl_bt = KL_FORMS[algorithm.kl_form](logprobs_bt, ref_bt)
             terms.append(Term("kl", kl_bt, mask_bt, algorithm.kl_coef, algorithm.reduction))
             sums["ref_kl"] = (kl_bt.detach() * mask_bt).sum()
-        fixed_bt = logprobs_bt.detach()
+        detached_bt = logprobs_bt.detach()
         return Losses(
             terms,
-            sums | _sums(fixed_bt, old_bt, sampler_bt, entropy_bt, mask_bt),
-            _peaks(fixed_bt, old_bt, sampler_bt, mask_bt),
+            sums | _sums(detached_bt, old_bt, sampler_bt, entropy_bt, mask_bt),
+            _peaks(detached_bt, old_bt, sampler_bt, mask_bt),
         )
 
     def _batch(self, old_bt: Tensor, entropy_bt: Tensor, tokens: TokenBatch, rows: list[int]) -> PolicyBatch:
         adv_bt = self.mini.adv_b[rows].to(old_bt.device)[:, None] * tokens.mask_bt
-        whole = {
+        statistics = {
             name: _padded(value, tokens, rows) if isinstance(value, list) else value
-            for name, value in self.mini.whole.items()
+            for name, value in self.mini.statistics.items()
         }
         needs_entropy = "entropy" in self.method.component.needs
-        return PolicyBatch(old_bt, adv_bt, tokens.mask_bt, entropy_bt if needs_entropy else None, whole)
+        return PolicyBatch(old_bt, adv_bt, tokens.mask_bt, entropy_bt if needs_entropy else None, statistics)
 
 
 def _padded(values: Sequence[Tensor], tokens: TokenBatch, rows: list[int]) -> Tensor:
@@ -101,7 +101,7 @@ def _sums(
 
 
 def _peaks(logprobs_bt: Tensor, old_bt: Tensor, sampler_bt: Tensor, mask_bt: Tensor) -> dict[str, Tensor]:
-    """The ratio's extremes (the smallest one negated) and the largest distance of sampler and trainer (nats)."""
+    """The largest and the negated smallest ratio, and the largest difference of sampler and trainer (nats)."""
     ratio_bt = log_ratio(logprobs_bt, old_bt).exp()
     one = torch.ones((), dtype=ratio_bt.dtype, device=ratio_bt.device)
     return {

@@ -1,4 +1,4 @@
-"""Prompts to graded groups of responses with advantages."""
+"""From prompts to graded groups of responses and their advantages."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rlx.specs.train import Spec
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """One process's groups of a rollout; b = q * g, a group's samples side by side.
+    """One process's groups of a rollout; b = q * g, the samples of a group are neighbours.
 
     Example:
-        8 prompts of 4 samples on the first of 2 processes: ``numbers == [0, 2, 4, 6]``, ``len(responses) == 16``
+        8 prompts of 4 samples on the first of 2 processes: ``prompt_indices == [0, 2, 4, 6]``, ``len(responses) == 16``
     """
 
     prompts: list[Prompt]
-    numbers: list[int]
-    """Place of each prompt in the rollout over all processes."""
+    prompt_indices: list[int]
+    """Index of each prompt in the rollout over all processes."""
     responses: list[Response]
     texts: list[str]
     verdicts: list[Verdict]
     rewards_b: Tensor
-    """Scores after shaping, float64: what advantages are made of."""
+    """Scores after shaping (float64), from which advantages are computed."""
     samples: int
     """Group size g."""
 
@@ -43,12 +43,12 @@ class Graded:
         """Prompt and response tokens of every sample."""
         return [TokenSequence(self.prompts[b // self.samples].tokens, r.tokens) for b, r in enumerate(self.responses)]
 
-    def chosen(self, rows: Sequence[int], numbers: Sequence[int]) -> Graded:
-        """The groups at ``rows`` with new ``numbers``."""
+    def select(self, rows: Sequence[int], prompt_indices: Sequence[int]) -> Graded:
+        """The groups at ``rows`` with new ``prompt_indices``."""
         b_rows = [q * self.samples + g for q in rows for g in range(self.samples)]
         return Graded(
             prompts=[self.prompts[q] for q in rows],
-            numbers=list(numbers),
+            prompt_indices=list(prompt_indices),
             responses=[self.responses[b] for b in b_rows],
             texts=[self.texts[b] for b in b_rows],
             verdicts=[self.verdicts[b] for b in b_rows],
@@ -57,10 +57,10 @@ class Graded:
         )
 
     def joined(self, other: Graded) -> Graded:
-        """These groups and then the other's."""
+        """These groups followed by the other's."""
         return Graded(
             prompts=self.prompts + other.prompts,
-            numbers=self.numbers + other.numbers,
+            prompt_indices=self.prompt_indices + other.prompt_indices,
             responses=self.responses + other.responses,
             texts=self.texts + other.texts,
             verdicts=self.verdicts + other.verdicts,
@@ -70,99 +70,98 @@ class Graded:
 
 
 def sample_groups(
-    sampler: Sampler, prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, labels: Sequence[Sequence[int]]
+    sampler: Sampler, prompts: Sequence[Prompt], engine: Engine, sampling: Sampling, seeds: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[list[Response]]]:
     """This process's share of the prompts (every ``world``-th one) and their sampled responses.
 
     Args:
         sampler: see ``Sampler``.
-        prompts: the whole rollout's prompts, the same list on all processes.
-        engine: tells rank and number of processes.
-        sampling: how to draw.
-        labels: for each prompt the seeds of its samples.
+        prompts: all prompts of the rollout, the same list on all processes.
+        engine: provides rank and number of processes.
+        sampling: the sampling parameters.
+        seeds: for each prompt the seeds of its samples.
 
     Returns:
-        Places of this process's prompts in ``prompts``, and their responses.
+        Indices of this process's prompts in ``prompts``, and their responses.
     """
-    numbers = list(range(engine.rank, len(prompts), engine.world))
-    tokens = [prompts[number].tokens for number in numbers]
-    return numbers, sampler.sample(tokens, [labels[number] for number in numbers], sampling)
+    indices = list(range(engine.rank, len(prompts), engine.world))
+    tokens = [prompts[index].tokens for index in indices]
+    return indices, sampler.sample(tokens, [seeds[index] for index in indices], sampling)
 
 
-def refuse_broken(responses: Sequence[Response], step: int) -> None:
-    """Stop where weights have become infinite or no numbers: every log-prob is then none, and rewards are nought.
+def refuse_non_finite(responses: Sequence[Response], step: int) -> None:
+    """Stop a run whose weights have become infinite or NaN: its log-probs are NaN and its rewards 0.
 
     Raises:
         UserError: when the first log-prob of a response is not finite.
     """
-    broken = sum(not math.isfinite(response.logprobs[0]) for response in responses if response.logprobs)
-    if broken:
+    not_finite = sum(not math.isfinite(response.logprobs[0]) for response in responses if response.logprobs)
+    if not_finite:
         raise UserError(
-            f"step {step}: log-probs of {broken} of {len(responses)} samples are not finite, so the weights are broken",
-            fix="lower optim.lr and start anew with --fresh; checkpoints from before are kept",
+            f"step {step}: log-probs of {not_finite} of {len(responses)} samples are not finite, so the weights are "
+            "damaged",
+            fix="lower optim.lr and start again with --fresh; earlier checkpoints are kept",
             exit_code=1,
         )
 
 
 def rollout_seeds(run_seed: int, start: int, prompts: int, samples: int) -> list[list[int]]:
-    """Seeds of a rollout's samples: functions of the run's seed, the prompt's place in the run and the sample alone.
+    """Seeds of a rollout's samples, functions of the run's seed, the prompt's index in the run and the sample alone.
 
     Args:
         run_seed: the run's seed.
-        start: prompts drawn before this rollout.
-        prompts: prompts of this rollout.
+        start: number of prompts drawn before this rollout.
+        prompts: number of prompts of this rollout.
         samples: group size g.
     """
     return [[sample_seed(run_seed, "rollout", start + q, g) for g in range(samples)] for q in range(prompts)]
 
 
 def grade(
-    prompts: list[Prompt], numbers: list[int], groups: list[list[Response]], reward: Reward, decode: Decode, spec: Spec
+    prompts: list[Prompt], indices: list[int], groups: list[list[Response]], reward: Reward, decode: Decode, spec: Spec
 ) -> Graded:
-    """Verdicts of this process's samples, with the overlong penalty in the rewards.
+    """Grade this process's samples; the overlong penalty is added to their rewards.
 
     Args:
-        prompts: the whole rollout's prompts.
-        numbers: this process's places in it.
-        groups: the responses at those places.
-        reward: (response, gold) pairs to verdicts.
-        decode: token ids to text, special tokens left out.
+        prompts: all prompts of the rollout.
+        indices: this process's prompts among them.
+        groups: the responses to those prompts.
+        reward: gives verdicts on (response, gold) pairs.
+        decode: turns token ids into text without special tokens.
         spec: the experiment.
     """
-    mine = [prompts[number] for number in numbers]
+    own_prompts = [prompts[index] for index in indices]
     responses = [response for group in groups for response in group]
     texts = [decode(response.tokens) for response in responses]
-    golds = [prompt.answer for prompt, group in zip(mine, groups, strict=True) for _ in group]
+    golds = [prompt.answer for prompt, group in zip(own_prompts, groups, strict=True) for _ in group]
     verdicts = reward(list(zip(texts, golds, strict=True)))
     scores_b = torch.tensor([verdict.score for verdict in verdicts], dtype=torch.float64)
     lengths_b = torch.tensor([len(response.tokens) for response in responses])
     penalty_b = overlong_penalty(lengths_b, spec.rollout.max_new_tokens, spec.reward.overlong_buffer)
-    return Graded(
-        mine, numbers, responses, texts, verdicts, scores_b + penalty_b, samples=spec.rollout.samples_per_prompt
-    )
+    rewards_b = scores_b + penalty_b
+    return Graded(own_prompts, indices, responses, texts, verdicts, rewards_b, samples=spec.rollout.samples_per_prompt)
 
 
-def with_signal(graded: Graded, wanted: int, engine: Engine) -> tuple[Graded, int]:
-    """The first ``wanted`` groups over all processes, those whose rewards differ before those whose rewards are equal.
+def select_with_signal(graded: Graded, count: int, engine: Engine) -> tuple[Graded, int]:
+    """The first ``count`` groups over all processes, groups with unequal rewards first.
 
     Returns:
-        This process's share of them, and how many groups over all processes had differing rewards.
+        This process's share of them, and the number of groups with unequal rewards over all processes.
     """
     rewards_qg = graded.rewards_b.reshape(-1, graded.samples)
     differ = (rewards_qg.amax(dim=1) > rewards_qg.amin(dim=1)).tolist()
-    every = sorted(
-        (not signal, number) for number, signal in engine.gather(list(zip(graded.numbers, differ, strict=True)))
-    )
-    places = {number: place for place, (_, number) in enumerate(every[:wanted])}
-    rows = [row for row, number in enumerate(graded.numbers) if number in places]
-    kept = graded.chosen(rows, [places[graded.numbers[row]] for row in rows])
-    return kept, sum(not dull for dull, _ in every)
+    own = list(zip(graded.prompt_indices, differ, strict=True))
+    ordered = sorted((not signal, index) for index, signal in engine.gather(own))
+    new_index = {index: position for position, (_, index) in enumerate(ordered[:count])}
+    rows = [row for row, index in enumerate(graded.prompt_indices) if index in new_index]
+    selected = graded.select(rows, [new_index[graded.prompt_indices[row]] for row in rows])
+    return selected, sum(not equal for equal, _ in ordered)
 
 
 def group_advantages(graded: Graded, advantage: Callable[[Tensor], Tensor], engine: Engine) -> Tensor:
-    """Advantage of each of this process's samples [b], float32; the function sees all processes' rewards [q, g]."""
+    """Advantages of this process's samples [b] (float32), computed from the rewards of all processes [q, g]."""
     rewards_qg = graded.rewards_b.reshape(-1, graded.samples)
-    rows = sorted(engine.gather(list(zip(graded.numbers, rewards_qg.tolist(), strict=True))))
+    rows = sorted(engine.gather(list(zip(graded.prompt_indices, rewards_qg.tolist(), strict=True))))
     adv_qg = advantage(torch.tensor([row for _, row in rows], dtype=torch.float64))
-    place = {number: row for row, (number, _) in enumerate(rows)}
-    return adv_qg[[place[number] for number in graded.numbers]].flatten().float()
+    row_of = {index: row for row, (index, _) in enumerate(rows)}
+    return adv_qg[[row_of[index] for index in graded.prompt_indices]].flatten().float()

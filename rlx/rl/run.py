@@ -1,4 +1,4 @@
-"""A resolved experiment in this process, or in several that torch's elastic launcher starts."""
+"""Run a resolved experiment in this process, or in several that torch's elastic launcher starts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from rlx.engine.export import save_trained
 from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
-from rlx.engine.profiling import ProfiledRecorder, print_profile, profiled, request_profile
 from rlx.errors import UserError
 from rlx.rl.build import build
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.rl.loop import train
+from rlx.rl.profiling import ProfiledRecorder, print_profile, profiled, request_profile
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.recorder import NullRecorder
 from rlx.specs.reading import validate
@@ -22,61 +22,61 @@ def run(
     resolved: Resolved,
     content: dict[str, Any],
     folder: RunDir,
-    team: ProcessLayout | None = None,
+    layout: ProcessLayout | None = None,
     profile: bool = False,
 ) -> int:
-    """Start the run of a resolved experiment, go on with it, or say that it is done.
+    """Start the run of a resolved experiment, continue it, or report that it is complete.
 
     Args:
         resolved: the experiment.
-        content: what the person wrote, kept in the run folder.
+        content: the user's spec, which is saved in the run folder.
         folder: the run's folder; several machines see the same one.
-        team: the processes that share the work; this one alone by default.
-        profile: whether to profile the first steps that are left, in the first process.
+        layout: the processes that share the run; by default this one.
+        profile: whether rank 0 profiles the next steps.
 
     Returns:
-        The exit code: 0 when the run is complete, 130 when it was asked to stop.
+        The exit code: 0 if the run is complete, 130 if it was stopped.
     """
-    team = team or ProcessLayout()
-    team.check()
-    _check_share(resolved, team)
+    layout = layout or ProcessLayout()
+    layout.check()
+    _check_share(resolved, layout)
     if launched():
-        return _as_one_of_several(resolved, content, folder, profile)
-    if team.node_rank == 0:
+        return _run_launched(resolved, content, folder, profile)
+    if layout.node_rank == 0:
         folder.create(content, resolved.model_dump_json(indent=2))
         with folder.locked():
             if _already_complete(resolved, folder, profile):
                 return 0
             folder.update(resolved.model_dump_json(indent=2))
-            if team.size == 1:
+            if layout.size == 1:
                 return work(resolved, folder)
-    return 0 if folder.summary.exists() else launch("rlx.rl.run", folder.root, team)
+    return 0 if folder.summary.exists() else launch("rlx.rl.run", folder.root, layout)
 
 
-def _check_share(resolved: Resolved, team: ProcessLayout) -> None:
-    """Refuse a number of processes that an update's prompts, or vLLM's copies, cannot be dealt to evenly."""
+def _check_share(resolved: Resolved, layout: ProcessLayout) -> None:
+    """Refuse a number of processes that an update's prompts, or vLLM's copies, cannot be divided over evenly."""
     share = resolved.spec.batch.prompts // resolved.spec.batch.updates_per_rollout
-    if share % team.size:
+    if share % layout.size:
         divisors = [str(n) for n in range(1, share + 1) if share % n == 0]
         raise UserError(
-            f"--processes is {team.size}{' in all' if team.nodes > 1 else ''}, which does not divide the {share} "
+            f"--processes is {layout.size}{' in all' if layout.nodes > 1 else ''}, which does not divide the {share} "
             "prompts of an optimiser update (batch.prompts / batch.updates_per_rollout)",
             fix=f"choices: {', '.join(divisors)}",
         )
     sharers = resolved.spec.cluster.tensor_parallel
-    if resolved.spec.rollout.engine == "vllm" and team.size % sharers:
+    if resolved.spec.rollout.engine == "vllm" and layout.size % sharers:
         raise UserError(
-            f"cluster.tensor_parallel is {sharers}, but only whole groups of so many processes can share a copy of "
-            f"vLLM's weights, and there are {team.size}",
+            f"cluster.tensor_parallel is {sharers}, but that many processes share a copy of vLLM's weights, and it "
+            f"does not divide the {layout.size} processes",
             fix="start a multiple of it with --processes, or lower it",
         )
 
 
 def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:
-    """Whether the run is complete, which is then said; a wish for a profile is left for the first process.
+    """Return True, after printing its summary, if the run is complete; else pass on a request for a profile to rank 0.
 
     Raises:
-        UserError: when a complete run is to be profiled.
+        UserError: when a profile of a complete run is requested.
     """
     complete = folder.summary.exists()
     if complete and profile:
@@ -90,8 +90,8 @@ def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool
     return complete
 
 
-def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
-    """This process's part of a run whose processes torchrun or accelerate launch has started."""
+def _run_launched(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
+    """This process's part of a run that torchrun or accelerate launch has started."""
     exit_with_launcher()
     if rank():
         return 0 if folder.summary.exists() else work(resolved, folder)
@@ -103,35 +103,35 @@ def _as_one_of_several(resolved: Resolved, content: dict[str, Any], folder: RunD
 
 
 def work(resolved: Resolved, folder: RunDir) -> int:
-    """This process's part of the run: the whole of it when it is alone.
+    """This process's part of the run; all of it in a single process.
 
     Returns:
         The exit code.
     """
-    first = rank() == 0
-    recorder = profiled(train_recorder(resolved, folder), folder) if first else NullRecorder()
+    is_first = rank() == 0
+    recorder = profiled(train_recorder(resolved, folder), folder) if is_first else NullRecorder()
     status = "FAILED"
     try:
-        parts = build(resolved, folder, recorder)
-        with parts.stop.handling():
-            complete = train(parts)
+        components = build(resolved, folder, recorder)
+        with components.stop.handling():
+            complete = train(components)
             status = "FINISHED" if complete else "KILLED"
             if complete:
-                save_trained(parts.engine, parts.tokenizer, folder)
+                save_trained(components.engine, components.tokenizer, folder)
     finally:
         recorder.close(status)
-    if first and complete:
+    if is_first and complete:
         finish(folder)
         print_summary(resolved, folder)
-    elif first:
-        recorder.note(f"stopped; the same command goes on from here ({folder.root})")
+    elif is_first:
+        recorder.note(f"stopped; the same command continues from here ({folder.root})")
     if isinstance(recorder, ProfiledRecorder):
         print_profile(folder)
     return 0 if complete else STOPPED
 
 
 def worker(root: Path) -> int:
-    """One process of several: its spec is the run folder's."""
+    """One of several processes; it reads its spec from the run folder."""
     exit_with_launcher()
     folder = RunDir(root)
     resolved = validate(read_json(folder.resolved), Resolved)

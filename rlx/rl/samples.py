@@ -9,7 +9,7 @@ from rlx.runs.samples import Row
 
 
 def sample_rows(graded: Graded, adv_b: Tensor, step: int, prompts: int) -> list[Row]:
-    """One row for every sample of the rollout's first ``prompts`` groups of this process."""
+    """One row per sample of this process's first ``prompts`` groups of the rollout."""
     return [
         {
             "step": step,

@@ -11,7 +11,6 @@ from torch import Tensor
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
 from rlx.benchmarks.tofu.scores import Estimate, Floats, clustered_interval
 from rlx.engine.lora import LM
-from rlx.engine.quantize import round_trip
 from rlx.engine.step import Batch, Engine, Losses
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.output_layer.logprobs import Head
@@ -21,6 +20,7 @@ from rlx.specs.unlearn import UnlearnSpec
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import encode
 from rlx.unlearning.measures import Subject, answers
+from rlx.unlearning.quantize import round_trip
 
 SMALLEST_GAP = 0.05
 """Below this difference in ROUGE between the original and the yardstick there is nothing to recover."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlx.errors import UserError
-from rlx.rl.rollouts import refuse_broken
+from rlx.rl.rollouts import refuse_non_finite
 from rlx.rollout.sampler import Response
 
 BASE = [
@@ -149,9 +149,9 @@ def test_a_kl_in_the_reward_lowers_it_once_the_policy_has_moved(tmp_path):
 
 def test_samples_of_broken_weights_stop_the_run_with_the_step_and_the_way_out():
     sound, broken = Response((5,), (-0.1,), True), Response((5,), (float("nan"),), True)
-    refuse_broken([sound, sound], step=3)
+    refuse_non_finite([sound, sound], step=3)
     with pytest.raises(UserError, match="step 3: log-probs of 1 of 2 samples are not finite.*lower optim.lr"):
-        refuse_broken([sound, broken], step=3)
+        refuse_non_finite([sound, broken], step=3)
 
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path):

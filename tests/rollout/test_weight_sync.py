@@ -34,7 +34,7 @@ def rollout(sampler: HFSampler) -> Graded:
     groups = sampler.sample(PROMPTS, [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], Sampling(0.9, 8, (2,)))
     return Graded(
         prompts=[Prompt(id=str(q), tokens=tokens, question="", answer="") for q, tokens in enumerate(PROMPTS)],
-        numbers=[0, 1],
+        prompt_indices=[0, 1],
         responses=[response for group in groups for response in group],
         texts=[""] * 10,
         verdicts=[Verdict(0.0, "wrong", None)] * 10,

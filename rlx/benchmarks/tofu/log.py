@@ -13,13 +13,13 @@ from rlx.benchmarks.tofu.scores import ATTACKS, Sample, truth_ratio
 from rlx.errors import UserError
 
 EPSILON = 1e-10
-"""What open-unlearning adds to the denominators of truth ratios."""
+"""The constant that open-unlearning adds to the denominators of truth ratios."""
 QUESTIONS_AN_AUTHOR = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PartNames:
-    """Which entries of a log hold one part's values."""
+    """Names of the log entries with the values of one part."""
 
     part: str
     prob: str
@@ -78,8 +78,8 @@ def read_log(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"log {path} cannot be read ({error})", fix="give a TOFU_EVAL.json file") from None
-    known = {name for parts in PARTS for name in (parts.prob, parts.rouge, parts.ratio)}
-    if not isinstance(content, dict) or not known & set(content):
+    expected = {name for parts in PARTS for name in (parts.prob, parts.rouge, parts.ratio)}
+    if not isinstance(content, dict) or not expected & set(content):
         raise UserError(f"log {path} holds no entry such as forget_Q_A_Prob", fix="give a TOFU_EVAL.json file")
     return content
 
@@ -94,12 +94,12 @@ def read_samples(path: Path) -> list[Sample]:
     try:
         return samples_of(log)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        said = f"log {path} has an entry of another shape ({type(error).__name__}: {error})"
-        raise UserError(said, fix="give a TOFU_EVAL.json file of locuslab/open-unlearning") from None
+        problem = f"log {path} has an entry of another shape ({type(error).__name__}: {error})"
+        raise UserError(problem, fix="give a TOFU_EVAL.json file of locuslab/open-unlearning") from None
 
 
 def samples_of(log: Mapping[str, Any]) -> list[Sample]:
-    """Every sample of a log, its derived scores computed anew.
+    """Every sample of a log, with its derived scores recomputed.
 
     ROUGE comes from the stored texts, truth ratios and normalised probabilities from the stored losses and
     probabilities.
@@ -113,9 +113,9 @@ def samples_of(log: Mapping[str, Any]) -> list[Sample]:
     outsiders = {name: _scores(entry, "holdout") for name, entry in attacks.items()}
     forget = {s.index: s for s in samples if s.part == "forget"}
     for index in _indices([exact, strength, *members.values()]):
-        known = forget.get(index, Sample("forget", index, index // QUESTIONS_AN_AUTHOR))
+        sample = forget.get(index, Sample("forget", index, index // QUESTIONS_AN_AUTHOR))
         forget[index] = replace(
-            known,
+            sample,
             exact=exact.get(index),
             strength=strength.get(index),
             attacks={name: scores[index] for name, scores in members.items() if index in scores},

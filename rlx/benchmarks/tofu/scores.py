@@ -1,4 +1,4 @@
-"""Scores of one unlearning sample, and what follows from all of them. numpy and scipy only.
+"""Scores of one unlearning sample, and aggregates over samples. numpy and scipy only.
 
 Names of aggregates are those of locuslab/open-unlearning, so that its logs and ours can be laid side by side.
 """
@@ -32,20 +32,20 @@ class Sample:
     """``forget``, ``holdout``, ``retain``, ``real_authors`` or ``world_facts``."""
     index: int
     author: int
-    """Cluster: questions about one author stand or fall together."""
+    """Cluster for resampling: questions about one author are drawn together."""
     prob: float | None = None
-    """exp(-mean NLL of the answer), end of sequence counted."""
+    """exp(-mean NLL of the answer), including the end of sequence."""
     prob_normalised: float | None = None
     """p / (p + sum of the wrong answers' p)."""
     rouge: float | None = None
     """ROUGE-L recall of the greedy answer, with stemmer."""
     truth_ratio: float | None = None
     exact: float | None = None
-    """Share of teacher-forced argmax = label."""
+    """Fraction of positions where the teacher-forced argmax is the label."""
     strength: float | None = None
     """Extraction strength."""
     attacks: Mapping[str, float] = field(default_factory=dict)
-    """Score of each membership attack; lower means likelier a member."""
+    """Score of each membership attack; lower means more likely a member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Estimate:
     high: float
 
     def plain(self) -> dict[str, float | None]:
-        """As JSON knows it, which has no NaN: what does not exist is null."""
+        """The values for JSON, which has no NaN: undefined values are null."""
         return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
@@ -139,7 +139,7 @@ def aggregates(
         retain_model: the samples of the model that never saw the forget set, for forget quality and privleak.
         epsilon: see ``truth_ratio``.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     forget = _part(samples, "forget")
     for name, key in (
         ("exact_memorization", "exact"),
@@ -147,26 +147,26 @@ def aggregates(
         ("forget_Q_A_Prob", "prob"),
         ("forget_Q_A_ROUGE", "rouge"),
     ):
-        _put_mean(found, name, _column(forget, key))
+        _put_mean(metrics, name, _column(forget, key))
     ratios = _column(forget, "truth_ratio")
     if len(ratios):
-        found["forget_truth_ratio"] = float(np.mean(closeness(ratios, epsilon)))
+        metrics["forget_truth_ratio"] = float(np.mean(closeness(ratios, epsilon)))
         others = _column(_part(retain_model, "forget"), "truth_ratio")
         if len(others):
             p, d, n = forget_quality(ratios, others)
-            found |= {"forget_quality": p, "forget_quality_D": d, "forget_quality_n": n}
+            metrics |= {"forget_quality": p, "forget_quality_D": d, "forget_quality_n": n}
     areas, retain_areas = _areas(samples), _areas(retain_model)
-    found |= {f"mia_{name}": area for name, area in areas.items()}
+    metrics |= {f"mia_{name}": area for name, area in areas.items()}
     if "min_k" in areas:
-        found["privleak"] = privleak(areas["min_k"], retain_areas.get("min_k", 0.5))
-    found |= _utility(samples)
-    return found
+        metrics["privleak"] = privleak(areas["min_k"], retain_areas.get("min_k", 0.5))
+    metrics |= _utility(samples)
+    return metrics
 
 
-def kept_utility(found: Mapping[str, float]) -> float:
-    """Harmonic mean of what was measured of the kept sets: model utility's nine means, or those that there are."""
+def kept_utility(metrics: Mapping[str, float]) -> float:
+    """Harmonic mean of the measured means of the kept sets: model utility's nine, or those that exist."""
     names = [f"{part}_{score}" for part in UTILITY_PARTS for score in KEPT_SCORES]
-    values = [found[name] for name in names if name in found]
+    values = [metrics[name] for name in names if name in metrics]
     return harmonic_mean(values) if values else 0.0
 
 
@@ -177,13 +177,13 @@ def intervals(
     point = aggregates(samples, retain_model, epsilon)
     generator = np.random.Generator(np.random.Philox(seed))
     redraw, redraw_retain = _redrawer(samples, generator), _redrawer(retain_model, generator)
-    drawn = [aggregates(redraw(), redraw_retain(), epsilon) for _ in range(RESAMPLES)]
+    resampled = [aggregates(redraw(), redraw_retain(), epsilon) for _ in range(RESAMPLES)]
     result = {}
     for name, value in point.items():
         if name in ("forget_quality", "forget_quality_n"):  # a p-value has no meaningful interval; D has
             result[name] = Estimate(value, value, value)
             continue
-        result[name] = Estimate(value, *_percentiles([d[name] for d in drawn if name in d]))
+        result[name] = Estimate(value, *_percentiles([d[name] for d in resampled if name in d]))
     return result
 
 
@@ -200,17 +200,17 @@ def clustered_interval(
     """
     rows = [np.flatnonzero(np.asarray(authors) == author) for author in sorted(set(authors))]
     generator = np.random.Generator(np.random.Philox(seed))
-    drawn = []
+    resampled = []
     for _ in range(RESAMPLES):
         picked = np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
-        drawn.append(statistic(*(column[picked] for column in columns)))
-    return Estimate(statistic(*columns), *_percentiles(drawn))
+        resampled.append(statistic(*(column[picked] for column in columns)))
+    return Estimate(statistic(*columns), *_percentiles(resampled))
 
 
-def _percentiles(drawn: Sequence[float]) -> tuple[float, float]:
-    """The middle 95 % of the draws; NaN when the statistic does not exist in one draw of twenty or more."""
-    finite = [value for value in drawn if np.isfinite(value)]
-    if len(finite) <= 0.95 * len(drawn):
+def _percentiles(resampled: Sequence[float]) -> tuple[float, float]:
+    """The central 95 % of the resamples; NaN if the statistic is undefined in 5 % of them or more."""
+    finite = [value for value in resampled if np.isfinite(value)]
+    if len(finite) <= 0.95 * len(resampled):
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [0.025, 0.975])
     return float(low), float(high)
@@ -245,18 +245,18 @@ def kept_scores(sample: Sample) -> dict[str, float]:
 
 
 def _utility(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means of the kept sets and, when all nine are there, their harmonic mean."""
+    """Means of the kept sets and, if all nine exist, their harmonic mean."""
     nine: list[float] = []
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for part in UTILITY_PARTS:
         of_part = [kept_scores(sample) for sample in _part(samples, part)]
         for name in KEPT_SCORES:
             values = np.array([scores[name] for scores in of_part if name in scores], dtype=np.float64)
-            _put_mean(found, f"{part}_{name}", values)
+            _put_mean(metrics, f"{part}_{name}", values)
             nine += [float(np.mean(values))] if len(values) else []
     if len(nine) == 9:
-        found["model_utility"] = harmonic_mean(nine)
-    return found
+        metrics["model_utility"] = harmonic_mean(nine)
+    return metrics
 
 
 def _areas(samples: Sequence[Sample]) -> dict[str, float]:
@@ -278,6 +278,6 @@ def _column(samples: Sequence[Sample], name: str) -> Floats:
     return np.array([value for value in values if value is not None], dtype=np.float64)
 
 
-def _put_mean(found: dict[str, float], name: str, values: Floats) -> None:
+def _put_mean(metrics: dict[str, float], name: str, values: Floats) -> None:
     if len(values):
-        found[name] = float(np.mean(values))
+        metrics[name] = float(np.mean(values))
