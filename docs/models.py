@@ -63,7 +63,7 @@ FOOTER = """
 
 Master weights and checkpoints are float32. The saved model has the type of the model that was loaded
 (`model.save_dtype: source`) or float32 on request. Rounding to bfloat16 costs little: see
-`experiments/models/save_dtype.md` for the KL that was measured.
+[experiments/models/save_dtype.md](../experiments/models/save_dtype.md) for the KL that was measured on small models.
 """
 
 

@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rlx.errors import UserError
+from rlx.runs.folder import RunDir
 
 STOPPED = 130
 """Exit code of a run that was stopped, as shells report SIGINT."""
@@ -84,6 +87,7 @@ def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
         The exit code: 0, or that of the first process that failed.
     """
     from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -91,7 +95,7 @@ def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // layout.processes)))
     single_node = layout.nodes == 1
-    config = LaunchConfig(
+    settings = LaunchConfig(
         min_nodes=layout.nodes,
         max_nodes=layout.nodes,
         nproc_per_node=layout.processes,
@@ -104,7 +108,10 @@ def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
         monitor_interval=0.2,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", module, str(folder))
+        # Its log files, which stay empty, would otherwise remain in the temporary directory.
+        with TemporaryDirectory(prefix="rlx_launch_") as logs:
+            config = replace(settings, logs_specs=DefaultLogsSpecs(log_dir=logs))
+            elastic_launch(config, sys.executable)("-m", module, str(folder))
     except SignalException:
         return STOPPED
     except DistError as error:
@@ -137,10 +144,45 @@ def exit_with_launcher() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_worker(worker: Callable[[Path], int]) -> None:
-    """The main function of a launched process; rank 0 prints a user error."""
+def run_in_processes(
+    module: str, folder: RunDir, layout: ProcessLayout, is_complete: Callable[[], bool], work: Callable[[], int]
+) -> int:
+    """Do the work of a run in this process, or in the processes of the layout, which this function then starts.
+
+    Args:
+        module: the module to run in each started process; it ends with ``run_worker``.
+        folder: the run's folder, which exists.
+        layout: the processes that share the run.
+        is_complete: called by rank 0 of machine 0 while it holds the folder's lock; True if nothing is left to do.
+        work: this process's part of the run; returns its exit code.
+
+    Returns:
+        The exit code.
+    """
+    if launched():
+        exit_with_launcher()
+    if layout.node_rank == 0 and rank() == 0:
+        with folder.locked():
+            if is_complete():
+                return 0
+            if layout.size == 1 or launched():
+                return work()
+    if folder.summary.exists():
+        return 0
+    return work() if launched() else launch(module, folder.root, layout)
+
+
+def run_worker(work: Callable[[RunDir], int]) -> None:
+    """The main function of a started process: its part of the run in the folder that the command line names.
+
+    Rank 0 holds the folder's lock, and prints a user error.
+    """
+    exit_with_launcher()
+    folder = RunDir(Path(sys.argv[1]))
     try:
-        sys.exit(worker(Path(sys.argv[1])))
+        with nullcontext() if rank() else folder.locked():
+            code = work(folder)
+        sys.exit(code)
     except UserError as error:
         if rank() == 0:
             print(f"rlx: {error}", file=sys.stderr)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
+from rlx.engine.processes import STOPPED, ProcessLayout, rank, run_in_processes, run_worker
 from rlx.errors import UserError
 from rlx.rl.build import build
 from rlx.rl.display import finish, print_summary, train_recorder
@@ -40,17 +39,15 @@ def run(
     layout = layout or ProcessLayout()
     layout.check()
     _check_share(resolved, layout)
-    if launched():
-        return _run_launched(resolved, content, folder, profile)
-    if layout.node_rank == 0:
+    if rank() == 0 and layout.node_rank == 0:
         folder.create(content, resolved.model_dump_json(indent=2))
-        with folder.locked():
-            if _already_complete(resolved, folder, profile):
-                return 0
-            folder.update(resolved.model_dump_json(indent=2))
-            if layout.size == 1:
-                return work(resolved, folder)
-    return 0 if folder.summary.exists() else launch("rlx.rl.run", folder.root, layout)
+    return run_in_processes(
+        "rlx.rl.run",
+        folder,
+        layout,
+        is_complete=lambda: _already_complete(resolved, folder, profile),
+        work=lambda: work(resolved, folder),
+    )
 
 
 def _check_share(resolved: Resolved, layout: ProcessLayout) -> None:
@@ -85,21 +82,11 @@ def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool
         )
     if complete:
         print_summary(resolved, folder, again=True)
-    elif profile:
-        request_profile(folder)
+    else:
+        folder.update(resolved.model_dump_json(indent=2))
+        if profile:
+            request_profile(folder)
     return complete
-
-
-def _run_launched(resolved: Resolved, content: dict[str, Any], folder: RunDir, profile: bool) -> int:
-    """This process's part of a run that torchrun or accelerate launch has started."""
-    exit_with_launcher()
-    if rank():
-        return 0 if folder.summary.exists() else work(resolved, folder)
-    folder.create(content, resolved.model_dump_json(indent=2))
-    with folder.locked():
-        if _already_complete(resolved, folder, profile):
-            return 0
-        return work(resolved, folder)
 
 
 def work(resolved: Resolved, folder: RunDir) -> int:
@@ -130,16 +117,5 @@ def work(resolved: Resolved, folder: RunDir) -> int:
     return 0 if complete else STOPPED
 
 
-def worker(root: Path) -> int:
-    """One of several processes; it reads its spec from the run folder."""
-    exit_with_launcher()
-    folder = RunDir(root)
-    resolved = validate(read_json(folder.resolved), Resolved)
-    if rank():
-        return work(resolved, folder)
-    with folder.locked():
-        return work(resolved, folder)
-
-
 if __name__ == "__main__":
-    run_worker(worker)
+    run_worker(lambda folder: work(validate(read_json(folder.resolved), Resolved), folder))

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlx.console import print_out, table
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, ProcessLayout, exit_with_launcher, launch, launched, rank, run_worker
+from rlx.engine.processes import STOPPED, ProcessLayout, rank, run_in_processes, run_worker
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.recorder import NullRecorder, RunRecorder
 from rlx.runs.samples import write_samples
@@ -58,34 +58,21 @@ def run_unlearn(
 
 
 def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: ProcessLayout) -> int:
-    """One experiment in this process, or in those that the launcher starts; the exit code."""
-    if team.node_rank == 0 and rank() == 0:
-        folder.create(content, resolved.model_dump_json(indent=2))
-        with folder.locked():
-            if not folder.summary.exists():
-                folder.update(resolved.model_dump_json(indent=2))
-                if team.size == 1 or launched():
-                    return 0 if work(resolved, folder) else STOPPED
-    if folder.summary.exists():
-        return 0
-    if launched():
-        return 0 if work(resolved, folder) else STOPPED
-    return launch("rlx.unlearning.run", folder.root, team)
+    """Run one experiment in this process, or in those that the launcher starts; return the exit code."""
+    content_of_spec = resolved.model_dump_json(indent=2)
+    if rank() == 0 and team.node_rank == 0:
+        folder.create(content, content_of_spec)
+
+    def is_complete() -> bool:
+        if not folder.summary.exists():
+            folder.update(content_of_spec)
+        return folder.summary.exists()
+
+    return run_in_processes("rlx.unlearning.run", folder, team, is_complete, lambda: work(resolved, folder))
 
 
-def worker(root: Path) -> int:
-    """One process of several: its spec is the run folder's."""
-    exit_with_launcher()
-    folder = RunDir(root)
-    resolved = validate(read_json(folder.resolved), ResolvedUnlearn)
-    if rank():
-        return 0 if work(resolved, folder) else STOPPED
-    with folder.locked():
-        return 0 if work(resolved, folder) else STOPPED
-
-
-def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
-    """One experiment to its certificate; False when it was asked to stop."""
+def work(resolved: ResolvedUnlearn, folder: RunDir) -> int:
+    """This process's part of one experiment, up to its certificate; returns the exit code."""
     first = rank() == 0
     recorder = unlearn_recorder(resolved, folder) if first else NullRecorder()
     status = "FAILED"
@@ -107,7 +94,7 @@ def work(resolved: ResolvedUnlearn, folder: RunDir) -> bool:
             recorder.note(f"stopped; the same command goes on from here ({folder.root})")
     finally:
         recorder.close(status)
-    return complete
+    return 0 if complete else STOPPED
 
 
 def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, conclusion: Conclusion) -> None:
@@ -205,4 +192,4 @@ def _recovered(attack: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_worker(worker)
+    run_worker(lambda folder: work(validate(read_json(folder.resolved), ResolvedUnlearn), folder))

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make test-vllm installs it)"),
 ]
-WIDE = {"head_dim": 32, "hidden_size": 64, "moe_intermediate_size": 32}
+WIDE = {"head_dim": 32, "hidden_size": 64, "num_attention_heads": 2, "moe_intermediate_size": 32}
 """The smallest sizes that vLLM's kernels on a CPU have without padding."""
 
 
