@@ -1,1 +1,1 @@
-"""The command line: one module a command, and the application that collects them."""
+"""The command line: one module per command, and the application that collects them."""

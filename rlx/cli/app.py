@@ -1,4 +1,4 @@
-"""The command line. Heavy imports stand inside the commands, so that ``rlx --help`` answers at once."""
+"""The application. Each command imports torch and other slow modules in its own function, so `rlx --help` is fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlx.errors import UserError
 
 app = typer.Typer(
     name="rlx",
-    help="Train, unlearn, evaluate and compare language models: one spec an experiment, one file a method.",
+    help="Train, unlearn, evaluate and compare language models: one spec per experiment, one file per method.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -31,12 +31,12 @@ app.command()(compare)
 
 @app.command()
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="Show these methods in full.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Methods to show in full; default: list all.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the gradient weights of policy losses (.png, .svg, .pdf).")
+        Path | None, typer.Option(help="Plot the gradient weights of policy losses to this file (.png, .svg, .pdf).")
     ] = None,
 ) -> None:
-    """List the methods, show some in full, or draw how hard each pushes a token."""
+    """List methods, show them in full, or plot their gradient weights."""
     from rlx.console import print_out
 
     if plot is not None:
@@ -47,20 +47,23 @@ def methods(
         return
     from rlx.cli.methods import list_methods, show_method
 
-    for shown in [show_method(name) for name in names] if names else [list_methods()]:
-        print_out(shown)
+    if not names:
+        print_out(list_methods())
+        return
+    for method in [show_method(name) for name in names]:  # an unknown name is reported before anything is printed
+        print_out(method)
 
 
 @app.command()
 def doctor(runs_dir: RunsDir = Path("runs")) -> None:
-    """Say what this machine can do."""
-    from rlx.cli.doctor import doctor as diagnose
+    """Check Python, packages, devices, memory, disk, vLLM and the hub."""
+    from rlx.cli.doctor import print_findings
 
-    raise typer.Exit(diagnose(runs_dir))
+    raise typer.Exit(print_findings(runs_dir))
 
 
 def main() -> None:
-    """Entry point: a person's mistake is one sentence on stderr and an exit code, never a traceback."""
+    """Run the command line; a user's mistake is printed as one sentence on stderr, without a traceback."""
     try:
         app()
     except UserError as error:

@@ -15,29 +15,38 @@ if TYPE_CHECKING:
 
 
 def compare(
-    targets: Annotated[list[str] | None, typer.Argument(help="A study's YAML file, or runs by folder or name.")] = None,
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="One study (a YAML file), or runs by folder or name.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Method that the others are tested against.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Runs with this MLflow tag.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="Runs of this MLflow experiment.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare runs that were not measured alike.")] = False,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Compare the runs with this MLflow tag; may be repeated."),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Compare the runs of this MLflow experiment.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs even if they were measured with different protocols.")
+    ] = False,
     jobs: Jobs = 1,
     launcher: Launcher = "local",
     plan: Plan = False,
-    out: Annotated[Path, typer.Option(help="Folder of all reports.")] = Path("reports"),
+    out: Annotated[Path, typer.Option(help="Folder that contains all reports.")] = Path("reports"),
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Say which method is better, and whether the data allow saying so.
+    """Report which method is better, and whether the data suffice.
 
-    A study's missing runs are trained and evaluated first; killed, the same command goes on.
+    The missing runs of a study are trained and evaluated first. If that is interrupted, the same command resumes it.
     """
     from rlx.compare.run import Places, Request, compare_runs, compare_study, print_plan, run_study
 
     places = Places(runs_dir, out)
-    studies = [name for name in targets or [] if name.endswith((".yaml", ".yml"))]
+    studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
     if studies:
         if len(targets or []) > 1 or tag or experiment:
-            raise UserError(f"{studies[0]} is a study, and more is named beside it", fix="give the study alone")
-        study = _study(Path(studies[0]), baseline)
+            raise UserError(
+                f"{studies[0]} is a study and cannot be combined with other runs", fix="give only the study"
+            )
+        study = _read_study(Path(studies[0]), baseline)
         if plan:
             print_plan(study, places, jobs)
             return
@@ -45,7 +54,7 @@ def compare(
         compare_study(study, failed, places, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
-        raise UserError("nothing is named to compare", fix="give a study, runs, --tag or --experiment")
+        raise UserError("there is nothing to compare", fix="give a study, runs, --tag or --experiment")
     names, trained = list(targets or []), []
     if tag or experiment:
         from rlx.compare.load.mlflow import logged_runs
@@ -55,10 +64,9 @@ def compare(
     compare_runs(names, trained, Request(baseline, force), places)
 
 
-def _study(path: Path, baseline: str | None = None) -> StudySpec:
-    """The study in a file."""
+def _read_study(file: Path, baseline: str | None) -> StudySpec:
+    """Return the study in a file, with another baseline if one is given."""
     from rlx.compare.study.runner import read_study
-    from rlx.specs.reading import read_spec
+    from rlx.specs.reading import apply_options, read_spec
 
-    content = read_spec(path)
-    return read_study({**content, "baseline": baseline} if baseline else content)
+    return read_study(apply_options(read_spec(file), {"baseline": baseline or None}))

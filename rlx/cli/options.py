@@ -1,50 +1,48 @@
-"""Options that several commands share."""
+"""Types of the options that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rlx.errors import UserError
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that contains all runs.", envvar="RLX_RUNS_DIR")]
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.", envvar="RLX_RUNS_DIR")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the spec; may be repeated.")
+ModelPath = Annotated[str | None, typer.Option("--model", help="Model: a folder, a hub id, or embedded.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run-name", help="First part of the run folder's name; default: method, model, data and seed."),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what this run has done and start anew.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set any key of the spec: section.key=value, value in YAML; may be repeated."
+    ),
+]
+
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, help="Number of processes on each machine that share the run.")
+]
+Nodes = Annotated[
+    int, typer.Option("--nodes", min=1, help="Number of machines that share the run and the runs folder.")
+]
+NodeRank = Annotated[int, typer.Option("--node-rank", min=0, help="Index of this machine, from 0 to nodes - 1.")]
+Master = Annotated[
+    str, typer.Option("--master", metavar="HOST:PORT", help="Address of machine 0 and a free port on it.")
+]
+
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the run's earlier results and start again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")]
-JsonSchema = Annotated[bool, typer.Option("--json-schema", help="Print the spec's JSON schema and stop.")]
-Seed = Annotated[int | None, typer.Option(help="Every random choice follows from it.")]
-RunName = Annotated[str | None, typer.Option(help="First part of the run folder's name.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Runs of a study at once.")]
-Launcher = Annotated[str, typer.Option(help="Of a study: local processes, or ray for a cluster's tasks.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Of a study: show what would be done, and stop.")]
+JsonSchema = Annotated[bool, typer.Option("--json-schema", help="Print the JSON schema of the spec and stop.")]
 
-Processes = Annotated[int, typer.Option(min=1, help="Processes on each node that share the work.")]
-Nodes = Annotated[int, typer.Option(min=1, help="Machines that share the work, and the runs folder.")]
-NodeRank = Annotated[int, typer.Option(min=0, help="This machine's number.")]
-Master = Annotated[str, typer.Option(metavar="HOST:PORT", help="Address and free port of machine 0.")]
-
-
-def with_named(content: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    """The content with the named options that were given put on top."""
-    from rlx.specs.reading import assign, with_sets
-
-    result = with_sets(content, [])
-    for key, value in named.items():
-        if value is not None:
-            assign(result, key, value)
-    return result
-
-
-def refuse_beside_study(study: Path | None, named: dict[str, Any], sets: list[str] | None) -> None:
-    """Refuse options that change one spec where a study was given.
-
-    Raises:
-        UserError: naming the first of them.
-    """
-    given = [key for key, value in named.items() if value is not None] + (sets or [])
-    if given:
-        raise UserError(f"{given[0]} does not go with a study", fix=f"write it in {study} under base or axes")
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, help="Study only: number of runs at the same time (launcher local).")
+]
+Launcher = Annotated[
+    str, typer.Option("--launcher", help="Study only: local (processes) or ray (tasks on a Ray cluster).")
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Study only: print the runs, their states and the time left, and stop.")
+]

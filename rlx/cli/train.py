@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,42 +14,60 @@ from rlx.cli.options import (
     JsonSchema,
     Launcher,
     Master,
+    ModelPath,
     NodeRank,
     Nodes,
+    Overrides,
     Plan,
     Processes,
     RunName,
     RunsDir,
     Seed,
-    Sets,
-    refuse_beside_study,
-    with_named,
+)
+from rlx.cli.run_spec import (
+    StudyOptions,
+    is_study,
+    print_json_schema,
+    print_resolved,
+    read_user_spec,
+    reject_fresh_with_launcher,
+    reject_options_of_one_run,
+    run_study,
+    with_options,
 )
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
     from rlx.engine.processes import ProcessLayout
+    from rlx.runs.folder import RunDir
     from rlx.specs.train import Resolved
 
 
 def train(
-    spec: Annotated[Path | None, typer.Argument(help="YAML spec; without one the embedded task is trained.")] = None,
-    algo: Annotated[str | None, typer.Option(help="Policy loss: a name, name@preset or file.py:function.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model.")] = None,
-    data: Annotated[str | None, typer.Option(help="Prompts: .jsonl, .parquet or hub data set.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Rollouts.")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="YAML file of a spec or study; default: the embedded arithmetic task.")
+    ] = None,
+    algo: Annotated[
+        str | None, typer.Option(help="Policy loss: a name from rlx methods, name@preset, or file.py:function.")
+    ] = None,
+    model: ModelPath = None,
+    data: Annotated[str | None, typer.Option(help="Prompts: a .jsonl or .parquet file, or a hub data set.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of rollouts.")] = None,
     seed: Seed = None,
     run_name: RunName = None,
-    sets: Sets = None,
+    overrides: Overrides = None,
     processes: Processes = 1,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
     master: Master = "",
-    backend: Annotated[str | None, typer.Option(help="local, or verl: a Ray cluster.")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="Of verl: GPUs on each node.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="Of verl: a Ray cluster that stands.")] = None,
+    backend: Annotated[str | None, typer.Option(help="local, or verl (on a Ray cluster).")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="verl only: number of GPUs on each machine.")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="verl only: address of a running Ray cluster; default: start one on this machine."),
+    ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time of two steps goes, and trace it.")
+        bool, typer.Option("--profile", help="Profile two steps: print the time of each phase and write a trace.")
     ] = False,
     fresh: Fresh = False,
     dry_run: DryRun = False,
@@ -62,16 +79,18 @@ def train(
 ) -> None:
     """Train a policy by reinforcement learning with verifiable rewards.
 
-    The same spec finds its run again: it is finished if it was cut off, and left alone if it is done. A study (a YAML
-    file with axes) has all its runs trained.
+    The same spec always names the same run: an interrupted run is resumed and a complete run is left as it is. If the
+    YAML file is a study (it has axes), all of its runs are trained.
     """
-    from rlx.specs.reading import assign, read_spec, with_sets
+    from rlx.engine.processes import ProcessLayout
+    from rlx.runs.folder import RunDir
+    from rlx.specs.resolve_train import resolve
     from rlx.specs.train import Spec
 
     if json_schema:
-        typer.echo(json.dumps(Spec.model_json_schema(), indent=2))
+        print_json_schema(Spec)
         return
-    named = {
+    options = {
         "algorithm.name": algo,
         "model.path": model,
         "data.source": data,
@@ -82,51 +101,85 @@ def train(
         "cluster.gpus_per_node": gpus_per_node,
         "cluster.ray_address": ray_address,
     }
-    content = read_spec(spec) if spec else {}
-    if "axes" in content:
-        refuse_beside_study(spec, named, sets)
-        from rlx.compare.run import Places, run_only
-
-        places = Places(runs_dir, Path("reports"))
-        raise typer.Exit(run_only(content, "train", places, jobs, launcher, plan or dry_run))
-    content = with_sets(with_named(content, named), sets or [])
+    content = read_user_spec(spec)
+    if is_study(content):
+        reject_options_of_one_run(spec, options, overrides or [])
+        raise typer.Exit(run_study("train", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
+    content = with_options(content, options, overrides or [])
+    layout = ProcessLayout(processes, nodes, node_rank, master)
     if content.get("backend") == "verl":
-        _refuse({"--processes": processes > 1, "--node-rank": node_rank > 0, "--master": bool(master)}, "verl")
-        assign(content, "cluster.nodes", nodes if nodes > 1 else content.get("cluster", {}).get("nodes", 1))
+        _reject_local_options(layout)
+        _set_verl_nodes(content, nodes)
     else:
-        _refuse({"--gpus-per-node": gpus_per_node is not None, "--ray-address": ray_address is not None}, "local")
-
-    from rlx.specs.resolve_train import resolve
-
+        _reject_verl_options(gpus_per_node, ray_address)
     resolved = resolve(content)
+    folder = RunDir(runs_dir / resolved.run_id)
     if dry_run or plan:
-        _print_resolved(resolved, runs_dir)
+        print_resolved(resolved)
+        if resolved.spec.backend == "verl":
+            _print_verl_command(resolved, folder)
         return
+    if profile:
+        _check_profile(resolved)
+    reject_fresh_with_launcher(fresh, [folder])
+    raise typer.Exit(_run(resolved, content, folder, layout, fresh, profile))
 
-    from rlx.engine.processes import ProcessLayout
 
-    if profile and resolved.spec.backend == "verl":
+def _reject_local_options(layout: ProcessLayout) -> None:
+    """Reject options that only the local backend reads."""
+    options = {
+        "--processes": layout.processes > 1,
+        "--node-rank": layout.node_rank > 0,
+        "--master": bool(layout.master),
+    }
+    _reject_options([name for name, given in options.items() if given], "verl")
+
+
+def _reject_verl_options(gpus_per_node: int | None, ray_address: str | None) -> None:
+    """Reject options that only the verl backend reads."""
+    options = {"--gpus-per-node": gpus_per_node, "--ray-address": ray_address}
+    _reject_options([name for name, value in options.items() if value is not None], "local")
+
+
+def _reject_options(names: list[str], backend: str) -> None:
+    if names:
         raise UserError(
-            "--profile does not go with backend=verl", fix="verl has a profiler of its own, or leave --backend out"
+            f"{names[0]} does not go with backend={backend}",
+            fix="local reads --processes, --node-rank and --master; verl reads --gpus-per-node and --ray-address",
         )
-    if profile and resolved.spec.steps < 2:
-        raise UserError("--profile needs a step to warm up and one to look at, and steps is 1", fix="give --steps 3")
-    raise typer.Exit(
-        _run(resolved, content, runs_dir, ProcessLayout(processes, nodes, node_rank, master), fresh, profile)
-    )
+
+
+def _set_verl_nodes(content: dict[str, Any], nodes: int) -> None:
+    """Store ``--nodes`` in the spec; the spec's own value is kept if the option was not given."""
+    from rlx.specs.reading import assign
+
+    assign(content, "cluster.nodes", nodes if nodes > 1 else content.get("cluster", {}).get("nodes", 1))
+
+
+def _check_profile(resolved: Resolved) -> None:
+    """Reject a run that cannot be profiled."""
+    if resolved.spec.backend == "verl":
+        raise UserError(
+            "--profile does not go with backend=verl", fix="use verl's own profiler, or leave --backend out"
+        )
+    if resolved.spec.steps < 2:
+        raise UserError(
+            "--profile needs at least 2 steps, one to warm up and one to profile, and steps is 1", fix="give --steps 3"
+        )
+
+
+def _print_verl_command(resolved: Resolved, folder: RunDir) -> None:
+    """Print verl's configuration and command."""
+    from rlx.verl.translate import format_translation
+
+    typer.echo(format_translation(resolved, folder))
 
 
 def _run(
-    resolved: Resolved, content: dict[str, Any], runs_dir: Path, team: ProcessLayout, fresh: bool, profile: bool
+    resolved: Resolved, content: dict[str, Any], folder: RunDir, layout: ProcessLayout, fresh: bool, profile: bool
 ) -> int:
-    """Hand the experiment to its backend; the exit code."""
-    from rlx.engine.processes import launched
-    from rlx.runs.folder import RunDir
-
-    folder = RunDir(runs_dir / resolved.run_id)
-    if fresh and launched():
-        raise UserError("--fresh would be done by every process of the launcher", fix=f"remove {folder.root} first")
-    if fresh and team.node_rank == 0:
+    """Run the experiment on its backend; returns the exit code."""
+    if fresh and layout.node_rank == 0:
         with folder.locked():
             folder.clear()
     if resolved.spec.backend == "verl":
@@ -136,25 +189,4 @@ def _run(
 
     from rlx.rl.run import run
 
-    return run(resolved, content, folder, team, profile)
-
-
-def _refuse(given: dict[str, bool], backend: str) -> None:
-    """Refuse an option that the backend does not read."""
-    for option in (option for option, stands in given.items() if stands):
-        raise UserError(
-            f"{option} does not go with backend={backend}",
-            fix="local reads --processes, --node-rank and --master; verl reads --gpus-per-node and --ray-address",
-        )
-
-
-def _print_resolved(resolved: Resolved, runs_dir: Path) -> None:
-    """The resolved experiment, and with verl its command, which holds the whole configuration."""
-    import yaml
-
-    typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
-    if resolved.spec.backend == "verl":
-        from rlx.runs.folder import RunDir
-        from rlx.verl.translate import told
-
-        typer.echo(told(resolved, RunDir(runs_dir / resolved.run_id)))
+    return run(resolved, content, folder, layout, profile)

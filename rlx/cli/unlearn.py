@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,39 +14,67 @@ from rlx.cli.options import (
     JsonSchema,
     Launcher,
     Master,
+    ModelPath,
     NodeRank,
     Nodes,
+    Overrides,
     Plan,
     Processes,
     RunName,
     RunsDir,
     Seed,
-    Sets,
-    refuse_beside_study,
-    with_named,
+)
+from rlx.cli.run_spec import (
+    StudyOptions,
+    is_study,
+    print_json_schema,
+    print_resolved,
+    read_user_spec,
+    reject_fresh_with_launcher,
+    reject_options_of_one_run,
+    run_study,
+    with_options,
 )
 from rlx.errors import UserError
 
+if TYPE_CHECKING:
+    from rlx.specs.unlearn import ResolvedUnlearn
+
 
 def unlearn(
-    spec: Annotated[Path | None, typer.Argument(help="YAML spec; without one the embedded set is forgotten.")] = None,
-    method: Annotated[str | None, typer.Option(help="Method: a name, name@preset or file.py:function.")] = None,
-    against: Annotated[str | None, typer.Option(help="Methods to lay beside it, by comma; '' for none.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model.")] = None,
-    forget: Annotated[str | None, typer.Option(help="JSONL of requests: question and answer, or text.")] = None,
-    retain: Annotated[str | None, typer.Option(help="JSONL of questions and answers that must stay.")] = None,
-    tofu: Annotated[str | None, typer.Option(help="TOFU split instead: forget01, forget05 or forget10.")] = None,
-    retain_model: Annotated[str | None, typer.Option(help="A model that never saw the forget set.")] = None,
-    spans: Annotated[str | None, typer.Option(help="auto, given, subject, surprisal or all.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the forget set.")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(help="YAML file of a spec or study; default: the embedded example.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Unlearning method: a name from rlx methods, name@preset, or file.py:function.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="More methods to run for comparison, separated by commas; '' for none.")
+    ] = None,
+    model: ModelPath = None,
+    forget: Annotated[
+        str | None, typer.Option(help="JSONL file of requests, each with question and answer, or with text.")
+    ] = None,
+    retain: Annotated[str | None, typer.Option(help="JSONL file of questions and answers to retain.")] = None,
+    tofu: Annotated[
+        str | None, typer.Option(help="TOFU split to use instead of --forget: forget01, forget05 or forget10.")
+    ] = None,
+    retain_model: Annotated[
+        str | None, typer.Option(help="Reference model trained without the forget set: a folder or a hub id.")
+    ] = None,
+    spans: Annotated[
+        str | None,
+        typer.Option(help="How sensitive spans are found: auto, given, subject, surprisal or all."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of passes over the forget set.")] = None,
     seed: Seed = None,
     run_name: RunName = None,
-    sets: Sets = None,
+    overrides: Overrides = None,
     processes: Processes = 1,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
     master: Master = "",
-    backend: Annotated[str, typer.Option(help="local is the only one.")] = "local",
+    backend: Annotated[str, typer.Option(help="local is the only choice.")] = "local",
     fresh: Fresh = False,
     dry_run: DryRun = False,
     json_schema: JsonSchema = False,
@@ -56,20 +83,21 @@ def unlearn(
     plan: Plan = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Make a model forget what a file of requests asks, and write a certificate of what is left.
+    """Make a model forget requests and certify what it still knows.
 
-    Without any argument an embedded model forgets four fictitious authors, by palu, grad_diff and npo. A study (a YAML
-    file with axes) has all its runs done.
+    Without arguments, an embedded model forgets four fictitious authors with palu, grad_diff and npo. If the YAML file
+    is a study (it has axes), all of its runs are trained.
     """
-    from rlx.specs.reading import assign, read_spec, with_sets
+    from rlx.engine.processes import ProcessLayout
+    from rlx.runs.folder import RunDir
     from rlx.specs.unlearn import UnlearnSpec
 
     if backend != "local":
-        raise UserError(f"--backend is '{backend}', but unlearning runs here only", fix="leave it out")
+        raise UserError(f"--backend is '{backend}', but rlx unlearn has only the local backend", fix="leave it out")
     if json_schema:
-        typer.echo(json.dumps(UnlearnSpec.model_json_schema(), indent=2))
+        print_json_schema(UnlearnSpec)
         return
-    named = {
+    options = {
         "method.name": method,
         "model.path": model,
         "forget.source": f"tofu/{tofu.removeprefix('tofu/')}" if tofu else forget,
@@ -80,33 +108,42 @@ def unlearn(
         "seed": seed,
         "run_name": run_name,
     }
-    content = read_spec(spec) if spec else {}
-    if "axes" in content:
-        from rlx.compare.run import Places, run_only
-
-        refuse_beside_study(spec, {**named, "--against": against}, sets)
-        places = Places(runs_dir, Path("reports"))
-        raise typer.Exit(run_only(content, "unlearn", places, jobs, launcher, plan or dry_run))
-    content = with_sets(with_named(content, named), sets or [])
-
-    from rlx.specs.resolve_unlearn import EMBEDDED_AGAINST, resolve_unlearn
-
-    experiments = [(resolve_unlearn(content), content)]
-    default = EMBEDDED_AGAINST if experiments[0][0].spec.model.path == "embedded" and method is None else ""
-    for other in filter(None, (default if against is None else against).split(",")):
-        beside = with_sets(content, [])
-        assign(beside, "method", {**content.get("method", {}), "name": other.strip(), "params": {}})
-        experiments.append((resolve_unlearn(beside), beside))
+    content = read_user_spec(spec)
+    if is_study(content):
+        reject_options_of_one_run(spec, {**options, "--against": against}, overrides or [])
+        raise typer.Exit(run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
+    content = with_options(content, options, overrides or [])
+    experiments = _experiments(content, against, compare_embedded=method is None)
     if dry_run or plan:
-        import yaml
-
         for resolved, _ in experiments:
-            typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
+            print_resolved(resolved)
         return
+    reject_fresh_with_launcher(fresh, [RunDir(runs_dir / resolved.run_id) for resolved, _ in experiments])
 
-    from rlx.engine.processes import ProcessLayout, launched
     from rlx.unlearning.run import run_unlearn
 
-    if fresh and launched():
-        raise UserError("--fresh would be done by every process of the launcher", fix="remove the run's folder first")
     raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, ProcessLayout(processes, nodes, node_rank, master)))
+
+
+def _experiments(
+    content: dict[str, Any], against: str | None, compare_embedded: bool
+) -> list[tuple[ResolvedUnlearn, dict[str, Any]]]:
+    """Return the resolved experiment of a spec and one for each method to compare with, each with its spec.
+
+    Args:
+        content: the user's spec.
+        against: methods to compare with, separated by commas; None means the default.
+        compare_embedded: whether the default for the embedded model is ``EMBEDDED_COMPARISONS`` instead of none.
+    """
+    from rlx.specs.reading import assign, copy_content
+    from rlx.specs.resolve_unlearn import EMBEDDED_COMPARISONS, resolve_unlearn
+
+    resolved = resolve_unlearn(content)
+    experiments = [(resolved, content)]
+    if against is None:
+        against = EMBEDDED_COMPARISONS if compare_embedded and resolved.spec.model.path == "embedded" else ""
+    for name in filter(None, against.split(",")):
+        other = copy_content(content)
+        assign(other, "method", {**content.get("method", {}), "name": name.strip(), "params": {}})
+        experiments.append((resolve_unlearn(other), other))
+    return experiments

@@ -44,12 +44,12 @@ class EvalOutcome:
     seconds: float
 
 
-def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[EvalOutcome] | None:
+def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOutcome] | None:
     """Evaluate a model on every benchmark of the spec, going on where an earlier call was cut off.
 
     Args:
         resolved: the evaluation.
-        anew: grade the stored responses anew and sample nothing.
+        regrade_only: grade the stored responses again and sample nothing.
 
     Returns:
         The outcomes, or None when it was asked to stop.
@@ -66,7 +66,7 @@ def run_eval(resolved: ResolvedEval, anew: bool = False) -> list[EvalOutcome] | 
         stop = Stop()
         task = assemble(name, problems[: spec.limit], mark, candidate, stop)
         with RunDir(task.folder.root).locked(), stop.handling():
-            outcome = _outcome(task, _regraded(task, run, resolved.checkpoint) if anew else _sampled(task))
+            outcome = _outcome(task, _regraded(task, run, resolved.checkpoint) if regrade_only else _sampled(task))
         if outcome is None:
             return None
         outcomes.append(outcome)
@@ -102,7 +102,7 @@ def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list
     """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
     for folder in [task.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
-        if folder.parts() and stored.sampled_as(task.protocol):
+        if folder.parts() and stored.same_responses(task.protocol):
             return lambda: regrade(folder, task.folder, task.reward)
     raise UserError(
         f"benchmark {task.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",

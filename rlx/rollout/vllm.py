@@ -99,6 +99,8 @@ class VLLMSampler:
             runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
             runner.reload_weights(weights_iterator=published_weights(model))
             _tie_head(runner.get_model())
+            if not self._on_gpu:
+                _pack_experts(runner.get_model())
             if self._asleep:
                 self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
@@ -216,6 +218,18 @@ def _tie_head(model: Any) -> None:
     if tied and embedding is not None and hasattr(model, "lm_head"):
         model.lm_head.tie_weights(embedding)
         model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
+
+
+def _pack_experts(model: Any) -> None:
+    """Pack the weights of experts for the CPU's kernels, which reloading in place leaves out (vLLM 0.32, CPU).
+
+    Models without experts, and versions of vLLM of another structure, are left unchanged.
+    """
+    for layer in model.modules():
+        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+        experts = getattr(kernel, "fused_experts", None)
+        if experts is not None:
+            experts.process_weights_after_loading(layer)
 
 
 def _response(output: Any) -> Response:

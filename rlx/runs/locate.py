@@ -11,11 +11,11 @@ from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
 from rlx.specs.evaluate import EvalSpec
 from rlx.specs.identity import model_hash, stem
-from rlx.specs.resolve_evaluate import Locate
+from rlx.specs.resolve_evaluate import ModelLocator
 from rlx.specs.resolve_train import EMBEDDED_MODEL
 
 
-def locator(runs: Path) -> Locate:
+def locator(runs: Path) -> ModelLocator:
     """The ``locate`` argument of ``resolve_eval`` for the runs in this folder; a run may be given by its name alone."""
 
     def locate(spec: EvalSpec) -> tuple[dict[str, Any], bool]:

@@ -1,1 +1,1 @@
-"""What a user writes, and its resolution into a complete experiment. No torch."""
+"""Specs that users write and their resolution into complete experiments. Does not import torch."""

@@ -1,4 +1,4 @@
-"""What a person asks of an evaluation, and the protocol that it comes to. No torch."""
+"""The spec of an evaluation, and the protocol that identifies its measurements. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRESETS = {
     "dapo": {"n": 32, "temperature": 1.0, "top_p": 0.7, "max_new_tokens": 20480},
     "greedy": {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 32768},
 }
-"""r1: DeepSeek-R1's evaluation (2501.12948); sober: 2504.07086; dapo: 2503.14476. n is 32 where a source has more."""
+"""r1: DeepSeek-R1's evaluation (2501.12948); sober: 2504.07086; dapo: 2503.14476. n is 32 if the source uses more."""
 
 
 class EvalSpec(Section):
@@ -28,77 +28,77 @@ class EvalSpec(Section):
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast type; ``auto`` is bfloat16 where the device has it."""
+    """Autocast dtype; ``auto`` is bfloat16 if the device supports it."""
     checkpoint: str = "final"
-    """Of a run: ``final``, ``best`` (by its own evaluation), or a step's number."""
+    """Checkpoint of a run: ``final``, ``best`` (by the run's own evaluation), or a step number."""
     benchmarks: list[str] = Field(default_factory=list)
-    """Names of benchmarks; without any, the embedded one for a model that reads only that."""
+    """Names of benchmarks; by default the embedded one for the embedded model and models trained from it."""
     data_dir: str | None = None
-    """Folder with <benchmark>.jsonl files; without one, the hub."""
+    """Folder with <benchmark>.jsonl files; null loads the data from the hub."""
     unpinned: bool = False
-    """Accept a set whose hash differs from the reviewed one; the protocol keeps its hash."""
+    """Accept benchmark data whose hash differs from the reviewed one; the protocol records the hash."""
     preset: Literal["r1", "sober", "dapo", "greedy"] = "r1"
-    """Sampling settings by source; the next five keys override it."""
+    """Sampling settings by source; n, temperature, top_p and max_new_tokens override it."""
     n: int | None = Field(default=None, ge=1, le=1024)
-    """Samples a problem."""
+    """Samples per problem."""
     temperature: float | None = Field(default=None, ge=0)
-    """Softmax temperature; 0 takes the likeliest token."""
+    """Softmax temperature; 0 is greedy decoding."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Nucleus mass."""
+    """Probability mass of nucleus sampling."""
     top_k: int = Field(default=0, ge=0)
-    """Sample from the k likeliest tokens; 0 is off."""
+    """Sample from the k most probable tokens; 0 is off."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Longest response (tokens)."""
+    """Maximum length of a response (tokens)."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many problems."""
+    """Number of problems to use, from the first one; null uses all."""
     grader: str = "auto"
-    """A registered reward or ``path/to/file.py:function``; ``auto`` is the benchmark's own."""
+    """A registered reward or ``path/to/file.py:function``; ``auto`` is the benchmark's default."""
     prompt: str | None = Field(default=None, pattern=r"\{problem\}")
-    """Template with ``{problem}`` in it, in place of the benchmark's."""
+    """Template with ``{problem}`` in it; replaces the benchmark's."""
     system: str | None = None
     """System prompt."""
     chat: Literal["auto", "never"] = "auto"
-    """``auto`` renders the tokenizer's chat template where it has one."""
+    """``auto`` applies the tokenizer's chat template if it has one; ``never`` uses plain text."""
     chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
-    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
+    """Additional arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Every sample's seed follows from it, the problem and the sample's number."""
+    """Seed from which, with the problem and the sample index, every sample's seed is derived."""
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    """``hf`` samples with transformers; ``auto`` takes vLLM where it is installed and the model is large enough."""
+    """``hf`` samples with transformers; ``auto`` chooses vLLM if it is installed and the model is large enough."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """Of vLLM: GPUs that share the model. Not part of the protocol, nor is the next."""
+    """vLLM only: GPUs that share the model. Not part of the protocol."""
     memory_share: float = Field(default=0.9, gt=0, lt=1)
-    """Of vLLM: part of a GPU's memory that it takes."""
+    """vLLM only: fraction of each GPU's memory that it uses. Not part of the protocol."""
     batch: int = Field(default=32, ge=1)
-    """Responses sampled at once and written together. Not part of the protocol."""
+    """Responses that are sampled and written together. Not part of the protocol."""
     mlflow: bool = True
     """Log to MLflow."""
 
 
 class Protocol(Section):
-    """Everything besides the model that a measured figure depends on. Two figures compare if these are equal."""
+    """Everything other than the model that a metric depends on; metrics are comparable if their protocols are equal."""
 
     benchmark: str
     problems: int
     data_sha256: str
-    """Of problems and golds, typesetting left out."""
+    """Hash of the problems and gold answers, without their typesetting."""
     prompt: str
     """Template of the question."""
     system: str | None
     chat_template: str
     """Hash of the tokenizer's template; ``none`` for plain text."""
     chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
-    """Further arguments of the template."""
+    """Additional arguments of the template."""
     n: int
     temperature: float
     top_p: float
     top_k: int
     max_new_tokens: int
     stop: tuple[str, ...]
-    """Texts of the tokens that end a response."""
+    """Text of the tokens that end a response."""
     seed: int
     seeds: str = "blake2b(seed:eval:benchmark:problem:sample)"
-    """How a sample's seed follows."""
+    """How a sample's seed is derived."""
     grader: str
     grader_version: str
     engine: str
@@ -107,18 +107,18 @@ class Protocol(Section):
 
     @property
     def digest(self) -> str:
-        """8 hex digits that name this protocol."""
+        """The first 8 hex digits of the protocol's hash, which name its results."""
         content = self.model_dump_json(exclude=None if self.chat_kwargs else {"chat_kwargs"})
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
-    def sampled_as(self, other: Protocol) -> bool:
-        """Whether both have the same responses, however graded."""
-        graded = {"grader": "", "grader_version": ""}
-        return self.model_copy(update=graded) == other.model_copy(update=graded)
+    def same_responses(self, other: Protocol) -> bool:
+        """Return whether both protocols sample the same responses; their graders may differ."""
+        no_grader = {"grader": "", "grader_version": ""}
+        return self.model_copy(update=no_grader) == other.model_copy(update=no_grader)
 
 
 class ResolvedEval(Section):
-    """An evaluation with nothing left open.
+    """An evaluation spec with every default filled in, and the values derived from it.
 
     Example:
         ``ResolvedEval(spec=spec, folder="runs/eval_smollm2-135m-1f0c2a9b33", model_folder="models/smollm2-135m", ...)``
@@ -130,15 +130,15 @@ class ResolvedEval(Section):
     top_p: float
     max_new_tokens: int
     folder: str
-    """Run folder that the results go to."""
+    """Run folder to which the results are written."""
     checkpoint: str
     """``final``, or ``step_000025``."""
     model_folder: str
-    """What ``from_pretrained`` is given."""
+    """Folder or hub id that ``from_pretrained`` loads."""
     weights: str | None = None
-    """A run's checkpoint folder, whose weights go into that model."""
+    """Checkpoint folder of a run, whose weights are loaded into that model."""
     run_spec: str | None = None
-    """The resolved experiment of the run that is evaluated."""
+    """Path of the resolved.json of the evaluated run."""
     engine: Literal["hf", "vllm"] = "hf"
     engine_reason: str = ""
-    """Why this one samples."""
+    """Reason for the choice of the engine."""

@@ -1,4 +1,4 @@
-"""What a model's folder contains, read from its JSON files alone."""
+"""What a model folder contains, read from its JSON files alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rlx.errors import UserError
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The base model that the LoRA adapter in ``folder`` was trained on; None if the folder holds no adapter.
+    """Return the base model of the LoRA adapter in ``folder``; None if the folder contains no adapter.
 
     A relative path is looked up from the working directory, then from the adapter's folder.
 
     Raises:
-        UserError: when the adapter's configuration cannot be read or names no base.
+        UserError: if the adapter's configuration cannot be read or names no base model.
     """
     file = folder / "adapter_config.json"
     if not file.is_file() or (folder / "config.json").is_file():

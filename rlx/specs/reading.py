@@ -1,4 +1,7 @@
-"""Reading what a person wrote: YAML, ``--set``, and one plain sentence for the first thing that is wrong."""
+"""Reading and validating what the user wrote: YAML files, command-line options and ``--set``.
+
+A mistake is reported as one sentence about the first problem.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ from pydantic import BaseModel, ValidationError
 from rlx.errors import UserError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
+MAX_VALUE_LENGTH = 80
+"""Characters of a wrong value that an error message shows."""
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
-        UserError: when the file is missing, empty, not YAML or not a mapping.
+        UserError: if the file is missing, empty, not YAML or not a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -30,20 +35,43 @@ def read_spec(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "unreadable"
-        raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="mend that line") from None
+        raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="correct that line") from None
     if not isinstance(content, dict):
-        found = "empty" if content is None else f"a {type(content).__name__}"
-        raise UserError(f"spec file {path} is {found}", fix="write keys such as 'seed: 1' in it")
+        kind = "empty" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"spec file {path} is {kind}, not a mapping", fix="write keys such as 'seed: 1' in it")
     return content
 
 
-def with_sets(content: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """A copy of ``content`` with every ``a.b=value`` of ``sets`` applied; values are read as YAML."""
-    result = _copied(content)
-    for item in sets:
-        key, equals, text = item.partition("=")
+def copy_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested dictionaries; values that are not mappings are shared."""
+    return {key: copy_content(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+
+
+def apply_options(content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a spec with command-line options applied.
+
+    Args:
+        content: the spec.
+        options: dotted keys to values; None means an option that was not given.
+    """
+    result = copy_content(content)
+    for key, value in options.items():
+        if value is not None:
+            assign(result, key, value)
+    return result
+
+
+def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of a spec with every ``a.b=value`` of ``--set`` applied; values are parsed as YAML.
+
+    Raises:
+        UserError: for an override without a key or ``=``, or with a value that is not YAML.
+    """
+    result = copy_content(content)
+    for override in overrides:
+        key, equals, text = override.partition("=")
         if not equals or not all(key.strip().split(".")):
-            raise UserError(f"--set '{item}' has no key or no '='", fix="write it as --set section.key=value")
+            raise UserError(f"--set '{override}' has no key or no '='", fix="write it as --set section.key=value")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -53,7 +81,7 @@ def with_sets(content: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` in nested dictionaries, making sections on the way."""
+    """Set the dotted ``key`` in nested dictionaries; missing sections are created."""
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
         inner = content.setdefault(section, {})
@@ -66,45 +94,49 @@ def assign(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def validate(content: Mapping[str, Any], model: type[M], prefix: str = "") -> M:
-    """``content`` as a ``model``, or one sentence on the first thing that is wrong with it."""
+    """Return ``content`` as an instance of ``model``.
+
+    Args:
+        content: keys of the model.
+        model: the pydantic class.
+        prefix: section of the spec that the keys belong to, for the error message.
+
+    Raises:
+        UserError: for the first key that is unknown or has a wrong value.
+    """
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        raise _sentence(error, model, prefix) from None
+        raise _user_error(error, model, prefix) from None
 
 
-def _sentence(error: ValidationError, model: type[BaseModel], prefix: str) -> UserError:
-    """The first validation error as key, value, choices and nearest match."""
+def _user_error(error: ValidationError, model: type[BaseModel], prefix: str) -> UserError:
+    """Return the first validation error as one sentence with key, value, choices and nearest match."""
     first, *others = error.errors()
     path = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained"))]
     key = ".".join([*([prefix] if prefix else []), *path])
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        choices = _fields(model, path[:-1])
+        choices = _field_names(model, path[:-1])
         return UserError(f"unknown key {key}{more}", fix=did_you_mean(path[-1], choices))
-    expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    shown = repr(first["input"])
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    fix = ""
+    value = repr(first["input"])
+    if len(value) > MAX_VALUE_LENGTH:
+        value = value[: MAX_VALUE_LENGTH - 3] + "..."
     if first["type"] == "literal_error":
         literals = [part.strip().strip("'") for part in str(first["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        return UserError(f"{key} is {shown}{more}", fix=did_you_mean(str(first["input"]), literals))
-    return UserError(f"{key} is {shown}, but it {expected}{more}", fix=fix)
+        return UserError(f"{key} is {value}{more}", fix=did_you_mean(str(first["input"]), literals))
+    expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return UserError(f"{key} is {value}, but it {expected}{more}")
 
 
-def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Names of the fields of the section at ``path``."""
+def _field_names(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Return the field names of the section at ``path``."""
     for part in path:
         field = model.model_fields.get(part)
-        inner = field.annotation if field else None
-        options = [inner, *getattr(inner, "__args__", ())]
-        sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        annotation = field.annotation if field else None
+        types = [annotation, *getattr(annotation, "__args__", ())]
+        sections = [type_ for type_ in types if isinstance(type_, type) and issubclass(type_, BaseModel)]
         if not sections:
             return []
         model = sections[0]
     return sorted(model.model_fields)
-
-
-def _copied(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""An evaluation as asked for to one with nothing left open. Light: no torch."""
+"""Resolution of an evaluation spec into a complete evaluation. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from rlx.specs.evaluate import PRESETS, EvalSpec, ResolvedEval
 from rlx.specs.reading import assign, validate
 from rlx.specs.resolve_train import EMBEDDED_DATA
 
-Locate = Callable[[EvalSpec], tuple[dict[str, Any], bool]]
-"""From a spec to the keys of ``ResolvedEval`` that say where its model and results are, and whether that model is the
+ModelLocator = Callable[[EvalSpec], tuple[dict[str, Any], bool]]
+"""Maps a spec to the keys of ``ResolvedEval`` that locate its model and its results, and to whether that model is the
 embedded one or was trained from it."""
 
 
-def resolve_eval(content: Mapping[str, Any], locate: Locate) -> ResolvedEval:
-    """What ``content`` comes to.
+def resolve_eval(content: Mapping[str, Any], locate: ModelLocator) -> ResolvedEval:
+    """Return the complete evaluation of a user's spec.
 
     Args:
         content: keys of ``EvalSpec``.
-        locate: finds the model; ``rlx.runs.locate.locator`` makes it.
+        locate: finds the model; ``rlx.runs.locate.locator`` returns one.
 
     Raises:
-        UserError: for an unknown key, benchmark or grader, or a model that is nowhere.
+        UserError: for an unknown key, benchmark or grader, or a model that does not exist.
     """
-    asked = validate(content, EvalSpec)
-    place, embedded = locate(asked)
-    merged = asked.model_dump(mode="json")
-    if not asked.benchmarks:
+    user_spec = validate(content, EvalSpec)
+    location, embedded = locate(user_spec)
+    merged = user_spec.model_dump(mode="json")
+    if not user_spec.benchmarks:
         if not embedded:
-            raise UserError("no benchmark is named", fix="add --bench with names such as aime24,math500")
+            raise UserError("no benchmark is given", fix="add --bench with names such as aime24,math500")
         assign(merged, "benchmarks", [EMBEDDED_DATA])
     for name in merged["benchmarks"]:
         get("benchmark", name, key="benchmark")
-    if asked.grader != "auto":
-        get("reward", asked.grader, key="grader")
-    if asked.data_dir is not None and not Path(asked.data_dir).is_dir():
-        raise UserError(f"--data-dir '{asked.data_dir}' is no folder", fix="give the folder of <benchmark>.jsonl files")
-    preset = PRESETS[asked.preset]
-    chosen = {key: preset[key] if merged[key] is None else merged[key] for key in preset}
+    if user_spec.grader != "auto":
+        get("reward", user_spec.grader, key="grader")
+    if user_spec.data_dir is not None and not Path(user_spec.data_dir).is_dir():
+        raise UserError(
+            f"--data-dir '{user_spec.data_dir}' is not a folder", fix="give the folder of <benchmark>.jsonl files"
+        )
+    preset = PRESETS[user_spec.preset]
+    sampling = {key: preset[key] if merged[key] is None else merged[key] for key in preset}
     for key in preset:
         del merged[key]
-    engine = choose_engine(asked.engine, str(place["model_folder"]))
-    sampled_by = {"engine": engine.engine, "engine_reason": engine.why}
-    return validate({"spec": merged, **chosen, **place, **sampled_by}, ResolvedEval)
+    choice = choose_engine(user_spec.engine, str(location["model_folder"]))
+    engine = {"engine": choice.engine, "engine_reason": choice.reason}
+    return validate({"spec": merged, **sampling, **location, **engine}, ResolvedEval)

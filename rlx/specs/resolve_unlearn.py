@@ -1,24 +1,31 @@
-"""Unlearning spec to resolved experiment; shares its manners and its pieces with resolve.py."""
+"""Resolution of an unlearning spec into a complete experiment. Does not import torch, except with a method's file."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError, did_you_mean
-from rlx.registry import Component, get
+from rlx.registry import Component
+from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import choose_engine
-from rlx.specs.identity import code_fingerprint, file_hash, model_fingerprints, run_id, run_label
+from rlx.specs.identity import (
+    code_fingerprints,
+    file_fingerprints,
+    file_hash,
+    hash_lines,
+    model_fingerprints,
+    run_id,
+)
 from rlx.specs.reading import assign, validate
-from rlx.specs.resolve_train import merge, method_params
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 
-EMBEDDED = Path(__file__).parents[1] / "assets" / "minitofu"
+EMBEDDED_MODELS = Path(__file__).parents[1] / "assets" / "minitofu"
+"""Folder of the embedded models: ``target``, which knows the forget set, and ``retain``, which never saw it."""
 EMBEDDED_DATA = "minitofu"
-EMBEDDED_AGAINST = "grad_diff,npo"
-"""Methods that the embedded run lays beside the one asked for."""
+EMBEDDED_COMPARISONS = "grad_diff,npo"
+"""Methods that the embedded model is unlearned with for comparison, in addition to the default one."""
 TOFU_SPLITS = ("forget01", "forget05", "forget10")
 EMBEDDED_RECIPE: Mapping[str, Any] = {
     "epochs": 12,
@@ -28,63 +35,91 @@ EMBEDDED_RECIPE: Mapping[str, Any] = {
     "evaluation.max_new_tokens": 24,
     "evaluation.relearn_updates": 5,
 }
-"""What suits the embedded model better than the general defaults (which suit a 1B model)."""
+"""Defaults for the embedded model, which differ from the general ones (those suit a 1B model)."""
 GENERAL_RECIPE: Mapping[str, Any] = {"optim.lr": 1e-5, "optim.weight_decay": 0.01}
 """Learning rate and weight decay of the official PALU scripts (1-5e-5, .01)."""
+NOT_IDENTIFYING: Mapping[str, Any] = {
+    "run_name": True,
+    "tracker": True,
+    "sharding": True,
+    "evaluation": {"memory_share"},
+}
+"""Keys of the spec that do not affect the run's result and so are not part of its id."""
 
 
 def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
-    """The resolved experiment of what a person wrote.
+    """Return the complete experiment of a user's spec.
 
-    Precedence, weakest first: the spec's defaults, what suits the model, the method's recipe, the person's own.
+    Precedence, lowest first: the spec's defaults, the recipe for the model, the method's recipe, the user's keys.
+
+    Args:
+        content: keys of ``UnlearnSpec``.
 
     Raises:
-        UserError: for an unknown key or name, a wrong type, or keys that exclude each other.
+        UserError: for an unknown key or name, a wrong type, or keys that contradict each other.
     """
-    asked = validate(content, UnlearnSpec)
-    method = unlearn_method(asked)
-    embedded = asked.model.path == "embedded"
-    merged: dict[str, Any] = {}
-    for recipe in (EMBEDDED_RECIPE if embedded else GENERAL_RECIPE, method.recipe):
-        for key, value in recipe.items():
-            assign(merged, key, value)
-    merge(merged, asked.model_dump(mode="json", exclude_unset=True))
-    name = asked.method.name
-    if embedded and "embedded" in method.presets and "@" not in name:
-        name = f"{name}@embedded"
-    assign(merged, "method.params", method_params(name, asked.method.params, method, "method"))
-    if asked.forget.source == "auto":
-        assign(merged, "forget.source", _default_source(asked))
-    if embedded and asked.evaluation.retain_model is None:
+    user_spec = validate(content, UnlearnSpec)
+    method = unlearn_method(user_spec)
+    embedded = user_spec.model.path == "embedded"
+    merged = merge_recipes([EMBEDDED_RECIPE if embedded else GENERAL_RECIPE, method.recipe], user_spec)
+    reference = user_spec.method.name
+    if embedded and "embedded" in method.presets and "@" not in reference:
+        reference = f"{reference}@embedded"
+    assign(merged, "method.params", method_params(reference, user_spec.method.params, method, "method"))
+    if user_spec.forget.source == "auto":
+        assign(merged, "forget.source", _default_source(user_spec))
+    if embedded and user_spec.evaluation.retain_model is None:
         assign(merged, "evaluation.retain_model", "embedded")
-    choice = choose_engine(asked.evaluation.engine, str(_folder(asked.model.path, "target")))
+    choice = choose_engine(user_spec.evaluation.engine, _model_folder(user_spec.model.path, "target"))
     assign(merged, "evaluation.engine", choice.engine)
     spec = validate(merged, UnlearnSpec)
-    _check(spec)
-    return _identified(spec, choice.why)
+    _check_sources(spec)
+    _check_batch(spec)
+    model_folder = _model_folder(spec.model.path, "target")
+    retain_model = spec.evaluation.retain_model
+    retain_folder = None if retain_model is None else _model_folder(retain_model, "retain")
+    fingerprints = _fingerprints(spec, model_folder, retain_folder)
+    return ResolvedUnlearn(
+        run_id=run_id(spec, (spec.method.name, spec.model.path, spec.forget.source), NOT_IDENTIFYING, fingerprints),
+        spec=spec,
+        model_folder=model_folder,
+        retain_folder=retain_folder,
+        fingerprints=fingerprints,
+        engine_reason=choice.reason,
+    )
 
 
 def unlearn_method(spec: UnlearnSpec) -> Component:
-    """The component of ``method.name``, the preset after ``@`` left out."""
-    return get("unlearn", spec.method.name.partition("@")[0], key="method.name")
+    """Return the component of ``method.name``, without its preset."""
+    return method_component("unlearn", spec.method.name, "method.name")
 
 
 def is_tofu(source: str) -> bool:
-    """Whether a source is one of TOFU's splits."""
+    """Return whether a forget source is a split of TOFU."""
     return source.startswith("tofu/")
 
 
-def _default_source(asked: UnlearnSpec) -> str:
-    if asked.model.path != "embedded":
+def _model_folder(path: str, embedded_name: str) -> str:
+    """Return the folder or hub id that ``from_pretrained`` loads.
+
+    Args:
+        path: a folder, a hub id, or ``embedded``.
+        embedded_name: which of the embedded models to use, ``target`` or ``retain``.
+    """
+    return str(EMBEDDED_MODELS / embedded_name) if path == "embedded" else path
+
+
+def _default_source(user_spec: UnlearnSpec) -> str:
+    if user_spec.model.path != "embedded":
         raise UserError(
-            f"forget.source is not given, and model.path is '{asked.model.path}'",
-            fix="add --forget with a .jsonl file of requests and --retain with what must stay, or --tofu forget05",
+            f"forget.source is not given, and model.path is '{user_spec.model.path}'",
+            fix="add --forget and --retain, each with a .jsonl file, or --tofu forget05",
         )
     return EMBEDDED_DATA
 
 
-def _check(spec: UnlearnSpec) -> None:
-    """Refuse keys that exclude each other, and files that are not there."""
+def _check_sources(spec: UnlearnSpec) -> None:
+    """Refuse an unknown TOFU split, the embedded data with another model, and files that do not exist."""
     source, retain = spec.forget.source, spec.forget.retain
     if is_tofu(source):
         split = source.removeprefix("tofu/")
@@ -93,57 +128,34 @@ def _check(spec: UnlearnSpec) -> None:
     elif source == EMBEDDED_DATA:
         if spec.model.path != "embedded":
             raise UserError(
-                f"forget.source is '{source}', which only the embedded model knows; model.path is '{spec.model.path}'",
+                f"forget.source is '{source}', which only the embedded model knows, but model.path is "
+                f"'{spec.model.path}'",
                 fix="add --forget with a .jsonl file of requests, or --tofu forget05",
             )
     else:
         for key, path in (("forget.source", source), ("forget.retain", retain)):
             if not Path(path).is_file():
-                given = "is not given" if path == "auto" else f"is '{path}', and there is no such file"
-                raise UserError(f"{key} {given}", fix="give a .jsonl file, one JSON object a line")
-    if spec.method.reduction == "microbatch" and spec.batch.forget % spec.method.microbatch:
+                problem = "is not given" if path == "auto" else f"is '{path}', and there is no such file"
+                raise UserError(f"{key} {problem}", fix="give a .jsonl file with one JSON object per line")
+
+
+def _check_batch(spec: UnlearnSpec) -> None:
+    """Refuse updates that cannot be split into equal micro-batches."""
+    forget, microbatch = spec.batch.forget, spec.method.microbatch
+    if spec.method.reduction == "microbatch" and forget % microbatch:
         raise UserError(
-            f"batch.forget is {spec.batch.forget}, which method.microbatch={spec.method.microbatch} does not divide",
-            fix="choose a divisor",
+            f"batch.forget is {forget}, which is not divisible by method.microbatch={microbatch}",
+            fix=f"set method.microbatch to a divisor of {forget}",
         )
 
 
-def _identified(spec: UnlearnSpec, engine_reason: str) -> ResolvedUnlearn:
-    """The spec with its fingerprints and run id; run name, tracker and sharding don't change the result."""
-    target, retain = (_folder(path, name) for path, name in _models(spec))
-    fingerprints = _fingerprints(spec) | model_fingerprints("model", str(target))
-    if retain is not None:
-        fingerprints |= model_fingerprints("retain_model", retain)
-    label = run_label(spec.run_name, (spec.method.name, spec.model.path, spec.forget.source), spec.seed)
-    exclude = {"run_name": True, "tracker": True, "sharding": True, "evaluation": {"memory_share"}}
-    return ResolvedUnlearn(
-        run_id=run_id(label, spec, exclude, fingerprints),
-        spec=spec,
-        model_folder=str(target),
-        retain_folder=retain,
-        fingerprints=fingerprints,
-        engine_reason=engine_reason,
-    )
-
-
-def _fingerprints(spec: UnlearnSpec) -> dict[str, str]:
-    """Content hashes of the local request files and of a method's own file."""
-    fingerprints = {}
-    for name, reference in (("forget", spec.forget.source), ("retain", spec.forget.retain)):
-        if Path(reference).is_file():
-            fingerprints[name] = file_hash(Path(reference))
+def _fingerprints(spec: UnlearnSpec, model_folder: str, retain_folder: str | None) -> dict[str, str]:
+    """Return the content hashes of the local files that the run reads."""
+    fingerprints = file_fingerprints({"forget": spec.forget.source, "retain": spec.forget.retain})
     if is_tofu(spec.forget.source) and Path(spec.forget.tofu).is_dir():
-        hashes = "".join(file_hash(file) for file in sorted(Path(spec.forget.tofu).glob("*.jsonl")))
-        fingerprints["tofu"] = "sha256:" + hashlib.sha256(hashes.encode()).hexdigest()[:32]
-    code = code_fingerprint(spec.method.name)
-    if code is not None:
-        fingerprints["method"] = code
+        files = sorted(Path(spec.forget.tofu).glob("*.jsonl"))
+        fingerprints["tofu"] = hash_lines([file_hash(file) for file in files], separator="")
+    fingerprints |= code_fingerprints({"method": spec.method.name}) | model_fingerprints("model", model_folder)
+    if retain_folder is not None:
+        fingerprints |= model_fingerprints("retain_model", retain_folder)
     return fingerprints
-
-
-def _models(spec: UnlearnSpec) -> tuple[tuple[str | None, str], tuple[str | None, str]]:
-    return (spec.model.path, "target"), (spec.evaluation.retain_model, "retain")
-
-
-def _folder(path: str | None, name: str) -> str | None:
-    return str(EMBEDDED / name) if path == "embedded" else path

@@ -1,4 +1,4 @@
-"""What a person writes to ask for a study: one base spec, the axes along which it varies, and how all are measured."""
+"""The spec of a study: a base spec, the axes along which it varies, and how every run is measured."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlx.errors import UserError
-from rlx.specs.reading import assign, with_sets
+from rlx.specs.reading import assign, copy_content
 from rlx.specs.train import Section
 
 LABEL = "label"
-"""Key of an axis's value that names it in the report; every other key of the value is set in the spec."""
+"""Key in an axis value that names the value in the report; every other key of the value is set in the spec."""
 
 
-class PublishedFigure(Section):
-    """A figure that a paper prints, shown in grey beside ours."""
+class PublishedValue(Section):
+    """A value that a paper reports, shown in grey next to ours."""
 
     method: str
-    """As the report names it."""
+    """Name of the method in the report."""
     benchmark: str
     value: float = Field(ge=0, le=1)
     """Fraction."""
     source: str
-    """Where it is printed."""
+    """Paper and table that report it."""
 
 
 class StudySpec(Section):
@@ -35,24 +35,25 @@ class StudySpec(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of its report."""
     baseline: str
-    """The method that the others are tested against."""
+    """Method that the others are tested against."""
     command: Literal["train", "unlearn"] = "train"
-    """What each run is: ``rlx train`` with an evaluation by ``rlx eval``, or ``rlx unlearn``, which measures itself."""
+    """``train``: each run is ``rlx train`` and then ``rlx eval``; ``unlearn``: each run is ``rlx unlearn``, which
+    includes its evaluation."""
     base: dict[str, Any] = Field(default_factory=dict)
-    """Spec that all runs share, as for the command."""
+    """Spec for the command that all runs share."""
     axes: dict[str, list[Any]] = Field(min_length=1)
     """Dotted key of the spec to its values; a value that is a mapping sets its own dotted keys and may have a
     ``label``. Every combination is one run."""
     evaluation: dict[str, Any] = Field(default_factory=dict)
-    """How each run of ``rlx train`` is measured, as for ``rlx eval``; ``model`` is the run."""
+    """Spec of the evaluation of each run of ``rlx train``, as for ``rlx eval``; ``model`` is the run."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Level of tests and intervals."""
+    """Significance level of tests; intervals cover 1 - alpha."""
     cpus: float = Field(default=1, gt=0)
-    """What each run asks of a Ray cluster (``--launcher ray``)."""
+    """CPUs that each run reserves on a Ray cluster (``--launcher ray``)."""
     gpus: float = Field(default=0, ge=0)
-    """The same; a fraction shares a GPU among runs."""
-    published: list[PublishedFigure] = Field(default_factory=list)
-    """Papers' figures."""
+    """GPUs that each run reserves; with a fraction several runs share a GPU."""
+    published: list[PublishedValue] = Field(default_factory=list)
+    """Values from papers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,11 @@ class Variant:
     content: Mapping[str, Any]
     """The run's spec."""
     label: str
-    """What the report calls it; empty when the study names no label."""
+    """Name of the run's method in the report; empty if the study sets no label."""
 
 
 def variants(study: StudySpec) -> list[Variant]:
-    """Every combination of the axes, the last axis running fastest.
+    """Return every combination of the axes; the last axis varies fastest.
 
     Raises:
         UserError: for an axis without values.
@@ -78,14 +79,14 @@ def variants(study: StudySpec) -> list[Variant]:
     for key, values in study.axes.items():
         if not values:
             raise UserError(f"axes.{key} has no values", fix="give a list such as [0, 1, 2]")
-    made = []
-    for chosen in itertools.product(*study.axes.values()):
-        content, labels = with_sets(study.base, []), []
-        for key, value in zip(study.axes, chosen, strict=True):
-            for name, each in value.items() if isinstance(value, Mapping) else [(key, value)]:
-                if name == LABEL:
-                    labels.append(str(each))
+    all_variants = []
+    for combination in itertools.product(*study.axes.values()):
+        content, labels = copy_content(study.base), []
+        for axis, value in zip(study.axes, combination, strict=True):
+            for key, setting in value.items() if isinstance(value, Mapping) else [(axis, value)]:
+                if key == LABEL:
+                    labels.append(str(setting))
                 else:
-                    assign(content, name, each)
-        made.append(Variant(content, " ".join(labels)))
-    return made
+                    assign(content, key, setting)
+        all_variants.append(Variant(content, " ".join(labels)))
+    return all_variants

@@ -1,4 +1,4 @@
-"""What a person writes: one frozen experiment spec. No torch here, and no default that depends on another key."""
+"""The spec of a training experiment. Does not import torch; no default depends on another key."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlx import __version__
 
 ADDED_LATER: dict[str, Any] = {"added_later": True}
-"""Marks a key that older versions did not have: while it has its default it is left out of the run's identity, so that
+"""Schema flag of a key that older versions did not have. The run's id ignores the key while it has its default, so that
 finished runs keep their id."""
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, no unknown key, a docstring a field."""
+    """Base of every section: frozen, rejects unknown keys, takes field descriptions from docstrings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -29,9 +29,9 @@ class Lora(Section):
     alpha: float = Field(default=32.0, gt=0)
     """Scale: the adapter's output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the adapter; above 0 makes trainer and sampler differ."""
+    """Dropout before the adapter; above 0 the trainer and the sampler differ."""
     target_modules: str | list[str] = "all-linear"
-    """Which linear layers get one, as peft names them."""
+    """Linear layers that get an adapter, as peft names them."""
     continue_adapter: bool = Field(default=False, alias="continue", json_schema_extra=ADDED_LATER)
     """If model.path is the folder or hub id of a LoRA adapter: train that adapter further instead of merging it."""
 
@@ -46,22 +46,22 @@ class Model(Section):
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast type; ``auto`` is bfloat16 where the device has it. Master weights are float32 always."""
+    """Autocast dtype; ``auto`` is bfloat16 if the device supports it. Master weights are always float32."""
     gradient_checkpointing: bool = False
-    """Recompute activations layer by layer: less memory, about a third more time."""
+    """Recompute activations layer by layer: saves memory and takes about a third more time."""
     lora: Lora | None = None
     """Train adapters instead of all weights."""
     dropout: bool = Field(default=False, json_schema_extra=ADDED_LATER)
-    """Keep the dropout of the model's own config in training. Off by default: with it the sampler's log-probs are not
-    the trainer's."""
+    """Keep the dropout of the model's own config in training. Off by default, because with dropout the log-probs of
+    the sampler differ from those of the trainer."""
     save_dtype: Literal["source", "float32"] = Field(default="source", json_schema_extra=ADDED_LATER)
-    """Type of the saved model's weights: that of the model that was loaded, or float32."""
+    """Dtype of the saved model's weights: that of the loaded model, or float32."""
     router_aux_coef: float = Field(default=0.0, ge=0, json_schema_extra=ADDED_LATER)
     """Mixture of experts: weight of the router's load-balancing loss in each update."""
 
 
 class Data(Section):
-    """Where prompts and answers come from."""
+    """The training prompts and their gold answers."""
 
     source: str = "auto"
     """``arithmetic`` (embedded), a .jsonl or .parquet file, or a hub data set; ``auto`` is the embedded task."""
@@ -74,58 +74,59 @@ class Data(Section):
     answer: str = "answer"
     """Column of the gold answer, by dotted path."""
     answer_format: Literal["raw", "last_boxed", "gsm8k_hash"] = "raw"
-    """How the gold is read: as it is, from the last ``\\boxed{}``, or after the last ``####``."""
+    """Where the gold answer is in its column: all of it, in the last ``\\boxed{}``, or after the last ``####``."""
     system: str | None = None
     """System prompt."""
     suffix: str = ""
     """Text appended to each question."""
     chat: Literal["auto", "never"] = "auto"
-    """``auto`` renders the tokenizer's chat template where it has one."""
+    """``auto`` applies the tokenizer's chat template if it has one; ``never`` uses plain text."""
     chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
-    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
+    """Additional arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
-    """Prompts longer than this are left out, and counted."""
+    """Maximum length of a prompt (tokens); longer prompts are dropped and counted."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows."""
+    """Number of rows to use, from the first one; null uses all."""
 
 
 class Rollout(Section):
     """How responses are sampled."""
 
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    """``hf`` samples with transformers from the trainer's own weights, ``vllm`` from a copy that is renewed before
-    every rollout; ``auto`` takes vLLM where it is installed and the model is large enough to be worth it."""
+    """``hf`` samples with transformers from the trainer's own weights; ``vllm`` samples from a copy that is updated
+    before every rollout; ``auto`` chooses vLLM if it is installed and the model is large enough for it to pay off."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What vLLM's copy computes in; ``auto`` is the trainer's own."""
+    """Dtype of vLLM's copy of the weights; ``auto`` is the trainer's."""
     check_every: int = Field(default=25, ge=0)
-    """Steps between comparisons of vLLM's log-probs with the trainer's, after the first three; 0 leaves it at those."""
+    """Steps between comparisons of vLLM's log-probs with the trainer's, after the first three steps, which are always
+    compared; 0 compares only those."""
     samples_per_prompt: int = Field(default=8, ge=1)
-    """Group size g."""
+    """Responses sampled per prompt (group size g)."""
     temperature: float = Field(default=1.0, ge=0)
-    """Softmax temperature; trainer log-probs are taken at the same one."""
+    """Softmax temperature; the trainer's log-probs use the same one."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass; training needs 1."""
+    """Probability mass of nucleus sampling; training requires 1."""
     top_k: int = Field(default=0, ge=0)
-    """Sample from the k likeliest tokens; 0 is off, training needs 0."""
+    """Sample from the k most probable tokens; 0 is off, and training requires it."""
     min_p: float = Field(default=0.0, ge=0, le=1)
-    """Drop tokens below this share of the likeliest; training needs 0."""
+    """Drop tokens below this fraction of the highest probability; training requires 0."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """Longest response (tokens)."""
+    """Maximum length of a response (tokens)."""
     dynamic_sampling: bool = False
     """Replace groups whose rewards are all equal by newly sampled prompts until the batch is full (DAPO)."""
     dynamic_tries: int = Field(default=8, ge=1)
-    """At most so many batches are sampled for one rollout; then it goes on with the groups it has."""
+    """Maximum number of batches sampled for one rollout; after that the rollout uses the groups that it has."""
 
 
 class Reward(Section):
-    """What a response is worth."""
+    """The reward of a response."""
 
     name: str = "auto"
-    """A registered reward or ``path/to/file.py:function``; ``auto`` is the data's own."""
+    """A registered reward or ``path/to/file.py:function``; ``auto`` is the default of the data."""
     overlong_buffer: float = Field(default=0.0, ge=0, lt=1)
-    """Last share of max_new_tokens over which a penalty of up to 1 rises linearly (DAPO: .2); 0 is off."""
+    """Last fraction of max_new_tokens, over which a length penalty rises linearly from 0 to 1 (DAPO: .2); 0 is off."""
     mask_truncated: bool = False
-    """Leave responses that were cut off out of the loss and its denominators."""
+    """Exclude responses truncated at max_new_tokens from the loss and its denominators."""
 
 
 class Algorithm(Section):
@@ -138,23 +139,24 @@ class Algorithm(Section):
     reduction: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
         "token-mean"
     )
-    """How per-token values become one loss."""
+    """How per-token losses are reduced to one loss."""
     kl_coef: float = Field(default=0.0, ge=0)
-    """Weight of the KL against the initial model."""
+    """Weight of the KL divergence from the initial model."""
     kl_form: Literal["k1", "k2", "k3", "abs"] = "k3"
     """Estimator of that KL."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Add the KL to the loss, or take each response's sum of it off its reward."""
+    """Add the KL to the loss, or subtract its sum over a response from the response's reward."""
     importance_cap: float | None = Field(default=None, gt=0)
-    """Weigh tokens by min(pi_trainer / pi_sampler, cap) (truncated importance sampling, 2 is usual); null is off."""
+    """Weight tokens by min(pi_trainer / pi_sampler, cap) (truncated importance sampling; 2 is usual); null is off."""
 
 
 class Advantage(Section):
     """How rewards become advantages."""
 
     name: Literal["grpo", "dr_grpo", "rloo", "reinforce_pp"] = "grpo"
-    """``grpo``: less the group's mean, over its deviation; ``dr_grpo``: less its mean; ``rloo``: less the mean of the
-    others; ``reinforce_pp``: less its mean, whitened over the batch."""
+    """``grpo``: reward minus the group's mean, divided by the group's standard deviation; ``dr_grpo``: reward minus the
+    group's mean; ``rloo``: reward minus the mean of the group's other responses; ``reinforce_pp``: reward minus the
+    group's mean, whitened over the batch."""
 
 
 class Optim(Section):
@@ -169,94 +171,95 @@ class Optim(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
     warmup_updates: int = Field(default=0, ge=0)
-    """Optimiser updates of linear warm-up."""
+    """Length of the linear warm-up (optimiser updates)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up, down to 0 at the last update."""
+    """Learning rate after the warm-up; ``linear`` and ``cosine`` reach 0 at the last update."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Gradients with a larger norm are scaled down to it."""
 
 
 class Batch(Section):
-    """How much is sampled and how it is cut."""
+    """Size of a rollout and how it is split into updates and micro-batches."""
 
     prompts: int = Field(default=32, ge=1)
-    """Prompts a rollout, over all processes."""
+    """Prompts per rollout, over all processes."""
     updates_per_rollout: int = Field(default=4, ge=1)
-    """Optimiser updates a rollout, each on its own mini-batch of prompts."""
+    """Optimiser updates per rollout, each on its own mini-batch of prompts."""
     max_tokens: int = Field(default=16384, ge=1)
-    """Token budget of one micro-batch, padding counted."""
+    """Token budget of one micro-batch, including padding."""
 
 
 class Sharding(Section):
-    """How several processes hold the model. Not part of the run's identity: a run may go on with another."""
+    """How several processes share the model. Not part of the run's id: a run may be resumed with another setting."""
 
     mode: Literal["auto", "none", "fsdp2"] = "auto"
-    """``fsdp2`` cuts weights, gradients and optimiser over the processes; ``auto`` does so on GPUs."""
+    """``fsdp2`` shards weights, gradients and optimiser states over the processes; ``auto`` does so on GPUs only."""
     offload: bool = False
-    """Keep what is cut in main memory between uses: slower, and the optimiser runs on the CPU."""
+    """Keep the shards in CPU memory between uses: slower, and the optimiser runs on the CPU."""
 
 
 class Cluster(Section):
-    """Machines and GPUs: what ``backend: verl`` runs on, and how vLLM lies on them. Not part of the run's identity."""
+    """Machines and GPUs for ``backend: verl``, and vLLM's share of each GPU. Not part of the run's id."""
 
     nodes: int = Field(default=1, ge=1)
-    """Of verl: machines of the Ray cluster."""
+    """verl only: number of machines of the Ray cluster."""
     gpus_per_node: int = Field(default=8, ge=1)
-    """Of verl: GPUs on each."""
+    """verl only: GPUs on each machine."""
     ray_address: str | None = None
-    """Of verl: a Ray cluster that stands, such as ``auto``; null starts one on this machine."""
+    """verl only: address of a running Ray cluster, such as ``auto``; null starts one on this machine."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share one copy of vLLM's weights; locally it divides the number of processes."""
+    """GPUs that share one copy of vLLM's weights; the local backend requires a divisor of the number of processes."""
     memory_share: float = Field(default=0.5, gt=0, lt=1)
-    """Part of a GPU's memory that vLLM takes."""
+    """Fraction of each GPU's memory that vLLM uses."""
 
 
 class Evaluation(Section):
     """Accuracy on held-out prompts during training."""
 
     every: int = Field(default=25, ge=0)
-    """Steps between evaluations; the first and last step are always evaluated, 0 turns all off."""
+    """Steps between evaluations; the first and last steps are always evaluated; 0 turns all evaluations off."""
     source: str = "auto"
-    """Like data.source; ``auto`` is the embedded test split, or prompts held out of data.source."""
+    """Prompts, as in data.source; ``auto`` is the embedded test split, or prompts held out from data.source."""
     split: str = "test"
     """Split of a hub data set."""
     limit: int = Field(default=500, ge=1)
-    """At most so many prompts."""
+    """Maximum number of prompts."""
     temperature: float = Field(default=1.0, ge=0)
-    """Temperature of the sampled accuracy; the greedy one is measured beside it."""
+    """Temperature of the sampled accuracy; the greedy accuracy is measured too."""
 
 
 class Checkpoint(Section):
-    """What survives a kill."""
+    """Checkpoints, from which a killed run resumes."""
 
     every: int = Field(default=25, ge=1)
     """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
     keep: int = Field(default=2, ge=1)
-    """The newest so many are kept, and the best by accuracy."""
+    """Number of newest checkpoints to keep; the one with the best accuracy is kept too."""
 
 
 class Tracker(Section):
-    """Where metrics go beside metrics.jsonl. Not part of the run's identity."""
+    """Where metrics are logged in addition to metrics.jsonl. Not part of the run's id."""
 
     mlflow: bool = True
     """Log to MLflow (sqlite under the runs folder, or MLFLOW_TRACKING_URI)."""
     experiment: str = "rlx"
-    """MLflow experiment."""
+    """Name of the MLflow experiment."""
     sample_prompts: int = Field(default=2, ge=0)
-    """Groups of each rollout whose texts are kept in samples.parquet."""
+    """Groups of each rollout whose texts are saved in samples.parquet."""
 
 
 class Spec(Section):
-    """One experiment."""
+    """One training experiment."""
 
     run_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """First part of the run folder's name."""
     steps: int = Field(default=100, ge=1)
-    """Rollouts."""
+    """Number of rollouts."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Every random choice follows from it."""
+    """Seed of every random choice."""
     backend: Literal["local", "verl"] = "local"
-    """``local``: accelerate, in this process or its launcher's; ``verl``: verl's trainer on a Ray cluster."""
+    """``local``: train in this process, or in several processes through accelerate; ``verl``: verl's trainer on a Ray
+    cluster."""
     model: Model = Model()
     data: Data = Data()
     rollout: Rollout = Rollout()
@@ -273,7 +276,7 @@ class Spec(Section):
 
 
 class Resolved(Section):
-    """A spec with nothing left open, and what follows from it.
+    """A training spec with every default filled in, and the values derived from it.
 
     Example:
         ``Resolved(run_id="dgpo_embedded_arithmetic_s0-1f0c2a9b33", spec=spec, model_folder="models/x",
@@ -283,11 +286,11 @@ class Resolved(Section):
     run_id: str
     spec: Spec
     model_folder: str
-    """What ``from_pretrained`` is given: a folder or a hub id."""
+    """Folder or hub id that ``from_pretrained`` loads."""
     fingerprints: dict[str, str]
-    """Content hashes of local files that the run reads."""
+    """Content hashes of the local files that the run reads."""
     total_updates: int
     sequences_per_update: int
     engine_reason: str = ""
-    """Why ``rollout.engine`` is what it is."""
+    """Reason for the choice of ``rollout.engine``."""
     version: str = __version__

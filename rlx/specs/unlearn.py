@@ -1,4 +1,4 @@
-"""What a person writes to have something forgotten; the sections that RL has too are its own. No torch here."""
+"""The spec of an unlearning experiment; sections shared with training come from train.py. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rlx.specs.train import ADDED_LATER, Checkpoint, Model, Optim, Section, Shar
 
 
 class Forget(Section):
-    """What is to be forgotten, what is to be kept, and how they are read."""
+    """The forget and retain sets and how they are read."""
 
     source: str = "auto"
     """``minitofu`` (embedded), ``tofu/forget01|05|10``, or a .jsonl file of requests."""
     retain: str = "auto"
-    """A .jsonl file of questions and answers that must stay; the benchmarks bring their own."""
+    """A .jsonl file of questions and answers to retain; ``minitofu`` and TOFU have their own."""
     tofu: str = "locuslab/TOFU"
-    """Where TOFU is: the hub data set, or a folder with its .jsonl files."""
+    """Source of TOFU: the hub data set, or a folder with its .jsonl files."""
     spans: Literal["auto", "given", "subject", "surprisal", "all"] = "auto"
-    """Sensitive spans: given ones, else the subject's, else what the answer adds to the question (``auto``); or one
-    way only."""
+    """How the sensitive spans of an answer are found. ``auto`` uses the spans given in the request, else those of the
+    subject, else the words of the answer that are not in the question; the other choices use one method only."""
     surprisal: float = Field(default=2.0, gt=0)
-    """For ``spans: surprisal``: tokens at or above so many nats when the question is not shown."""
+    """For ``spans: surprisal``: tokens with at least this surprisal (nats) without the question are sensitive."""
     system: str | None = None
     """System prompt."""
     suffix: str = ""
     """Text appended to each question."""
     chat: Literal["auto", "never"] = "auto"
-    """``auto`` renders the tokenizer's chat template where it has one."""
+    """``auto`` applies the tokenizer's chat template if it has one; ``never`` uses plain text."""
     chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
-    """Further arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
+    """Additional arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     max_tokens: int = Field(default=512, ge=8)
-    """Longest sequence (tokens); a longer request is refused, never cut."""
+    """Maximum length of a sequence (tokens); a longer request is an error and is never truncated."""
 
 
 class Unlearning(Section):
@@ -44,52 +44,53 @@ class Unlearning(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """The method's own parameters; ``rlx methods NAME`` lists them."""
     reduction: Literal["update", "microbatch"] = "update"
-    """Means over the whole update, or over each micro-batch by itself as the released codes have them."""
+    """Average losses over the whole update, or over each micro-batch separately as the released codes do."""
     microbatch: int = Field(default=4, ge=1)
-    """Forget sequences of a micro-batch under ``reduction: microbatch``."""
+    """Forget sequences per micro-batch with ``reduction: microbatch``."""
     train_lm_head: bool = False
-    """Train the output layer (and the embeddings tied to it). PALU's mean touches every row of it, and AdamW turns the
-    smallest gradient into a full step."""
+    """Train the output layer (and the embeddings tied to it). Off by default: PALU's mean over the vocabulary gives
+    every row of it a gradient, and AdamW turns the smallest gradient into a full step."""
 
 
 class UnlearnBatch(Section):
-    """How much one optimiser update sees."""
+    """Size of an optimiser update and of its micro-batches."""
 
     forget: int = Field(default=8, ge=1)
-    """Forget sequences an update, over all processes."""
+    """Forget sequences per update, over all processes."""
     retain: int | None = Field(default=None, ge=1)
-    """Retain sequences an update; as many as forget sequences by default, as the released codes have it."""
+    """Retain sequences per update; by default as many as forget sequences, as in the released codes."""
     max_tokens: int = Field(default=8192, ge=1)
-    """Token budget of one micro-batch, padding counted."""
+    """Token budget of one micro-batch, including padding."""
 
 
 class UnlearnEvaluation(Section):
-    """What is measured during and after."""
+    """Evaluation during and after training, and the attacks."""
 
     every: int = Field(default=1, ge=1)
-    """Epochs between evaluations; before and after are always evaluated."""
+    """Epochs between evaluations; the model before the first and after the last epoch is always evaluated."""
     limit: int = Field(default=200, ge=1)
-    """At most so many rows of each kept set; whole authors are taken."""
+    """Maximum number of rows of each retained set; an author's rows are never split."""
     max_new_tokens: int = Field(default=200, ge=1)
-    """Longest greedy answer (tokens)."""
+    """Maximum length of a greedy answer (tokens)."""
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    """What answers: ``vllm`` where it is installed and the model is large enough for it, else transformers."""
+    """Engine that generates answers; ``auto`` chooses vLLM if it is installed and the model is large enough, else
+    transformers (``hf``)."""
     memory_share: float = Field(default=0.4, gt=0, lt=1)
-    """Part of a GPU's memory for vLLM; the trainer keeps the rest."""
+    """Fraction of each GPU's memory that vLLM uses; the trainer uses the remainder."""
     utility_budget: float = Field(default=0.95, gt=0, le=1)
-    """Checkpoints below this share of the original's utility cannot be selected."""
+    """Checkpoints below this fraction of the original model's utility cannot be selected."""
     retain_model: str | None = None
-    """Folder or hub id of a model that never saw the forget set: the yardstick, where there is one."""
+    """Folder or hub id of a reference model that was trained without the forget set, if there is one."""
     attacks: list[Literal["relearn", "quantize", "prefix"]] = ["relearn", "quantize", "prefix"]
-    """Attempts to bring the knowledge back, after the end."""
+    """Attempts to recover the forgotten knowledge after training."""
     relearn_requests: int = Field(default=10, ge=1)
     """Requests of the validation half that the relearning attack trains on."""
     relearn_updates: int = Field(default=10, ge=1)
-    """Its optimiser updates."""
+    """Optimiser updates of the relearning attack."""
     quantize_bits: Literal[4, 8] = 4
-    """Bits of the weights' round trip."""
+    """Bits per weight to which the quantization attack rounds the weights."""
     prefix_tokens: int = Field(default=3, ge=1)
-    """Tokens of the right answer that the prefix attack puts in the model's mouth."""
+    """Number of tokens of the correct answer that the prefix attack gives to the model."""
 
 
 class UnlearnSpec(Section):
@@ -100,7 +101,7 @@ class UnlearnSpec(Section):
     epochs: int = Field(default=10, ge=1)
     """Passes over the forget set."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Every random choice follows from it."""
+    """Seed of every random choice."""
     model: Model = Model()
     forget: Forget = Forget()
     method: Unlearning = Unlearning()
@@ -113,7 +114,7 @@ class UnlearnSpec(Section):
 
 
 class ResolvedUnlearn(Section):
-    """An unlearning spec with nothing left open, and what follows from it.
+    """An unlearning spec with every default filled in, and the values derived from it.
 
     Example:
         ``ResolvedUnlearn(run_id="palu_embedded_minitofu_s0-1f0c2a9b33", spec=spec, model_folder="models/x",
@@ -123,11 +124,11 @@ class ResolvedUnlearn(Section):
     run_id: str
     spec: UnlearnSpec
     model_folder: str
-    """What ``from_pretrained`` is given: a folder or a hub id."""
+    """Folder or hub id that ``from_pretrained`` loads."""
     retain_folder: str | None = None
-    """The same of the retain model."""
+    """Folder or hub id of the retain model."""
     fingerprints: dict[str, str]
-    """Content hashes of local files that the run reads."""
+    """Content hashes of the local files that the run reads."""
     engine_reason: str = ""
-    """Why ``evaluation.engine`` is what it is."""
+    """Reason for the choice of ``evaluation.engine``."""
     version: str = __version__

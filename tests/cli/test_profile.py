@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rlx.runs.folder import RunDir
+
 SMALL = [
     "--set", "batch.prompts=4", "--set", "rollout.samples_per_prompt=4", "--set", "batch.updates_per_rollout=1",
     "--set", "evaluation.every=0", "--set", "tracker.mlflow=false", "--set", "checkpoint.every=2",
@@ -28,8 +30,8 @@ def rlx(runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def only(runs: Path) -> Path:
-    (found,) = [path.parent for path in runs.glob("*/resolved.json")]
-    return found
+    (run,) = [path.parent for path in runs.glob("*/resolved.json")]
+    return run
 
 
 def records(run: Path) -> list[dict[str, float]]:
@@ -38,7 +40,7 @@ def records(run: Path) -> list[dict[str, float]]:
 
 
 def phases(run: Path) -> tuple[str, dict[str, float]]:
-    """What the table is of, and seconds a step by phase."""
+    """Title of the table, and seconds per step by phase."""
     title, _, *rows = [line.split("\t") for line in (run / "profile/phases.tsv").read_text().splitlines()]
     return title[0], {row[0]: float(row[1]) for row in rows}
 
@@ -68,7 +70,7 @@ def test_the_trace_holds_the_phases_as_ranges(profiled):
     assert {"rlx.rollout", "rlx.update", "rlx.checkpoint", "aten::mm"} <= names
 
 
-def test_profiling_changes_no_figure(profiled, tmp_path):
+def test_profiling_changes_no_metric(profiled, tmp_path):
     run, _ = profiled
     done = rlx(tmp_path, "--steps", "4")
     assert done.returncode == 0 and not (only(tmp_path) / "profile").exists()
@@ -88,19 +90,19 @@ def test_a_run_that_is_stopped_keeps_what_was_seen_of_it(tmp_path):
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
     assert run.wait(60) == 130
-    assert phases(only(tmp_path))[0] == "2 steps" and not (only(tmp_path) / "profile/asked").exists()
+    assert phases(only(tmp_path))[0] == "2 steps" and not RunDir(only(tmp_path)).profile_request.exists()
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
-        (["--steps", "1", "--profile"], 2, "--profile needs a step to warm up and one to look at"),
+        (["--steps", "1", "--profile"], 2, "--profile needs at least 2 steps"),
         (["--backend", "verl", "--profile"], 2, "--profile does not go with backend=verl"),
     ],
 )
-def test_what_cannot_be_profiled_is_one_sentence(tmp_path, more, code, said):
+def test_what_cannot_be_profiled_is_one_sentence(tmp_path, more, code, message):
     done = rlx(tmp_path, *more)
-    assert done.returncode == code and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == code and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_complete_run_has_no_step_left_to_profile(profiled):

@@ -155,12 +155,12 @@ def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare"], "nothing is named to compare"),
+        (["compare"], "there is nothing to compare"),
         (["compare", "no_such_run"], "there is no run 'no_such_run'"),
         (["compare", "missing.yaml"], "there is no spec file missing.yaml"),
         (["compare", "--tag", "novalue"], "--tag 'novalue' has no key or no value"),
-        (["train", "STUDY", "--steps", "3"], "does not go with a study"),
-        (["compare", "STUDY", "other"], "give the study alone"),
+        (["train", "STUDY", "--steps", "3"], "cannot be set for a study"),
+        (["compare", "STUDY", "other"], "give only the study"),
         (
             ["compare", "STUDY", "--baseline", "dgop"],
             "is none of the study's methods; did you mean 'dgpo'",

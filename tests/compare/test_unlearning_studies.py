@@ -191,7 +191,7 @@ def test_a_study_with_a_mistake_is_refused_before_anything_runs(tmp_path, change
 
 def test_options_of_one_run_are_refused_beside_a_study(tmp_path):
     done = rlx(tmp_path, "unlearn", written(tmp_path), "--epochs", "3")
-    assert done.returncode == 2 and "epochs does not go with a study" in done.stderr
+    assert done.returncode == 2 and "epochs cannot be set for a study" in done.stderr
 
 
 def test_an_unfinished_run_and_runs_of_two_kinds_are_refused(finished, tmp_path):

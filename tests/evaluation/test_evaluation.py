@@ -78,12 +78,12 @@ def test_samples_do_not_depend_on_how_they_were_batched(finished, tmp_path):
 
 def test_regrading_changes_verdicts_and_samples_nothing(finished):
     runs, outcome = finished
-    (other,) = run_eval(resolve_eval({**SMALL, "grader": "integer"}, locator(runs)), anew=True)
-    assert other.protocol.grader == "integer" and other.protocol.sampled_as(outcome.protocol)
+    (other,) = run_eval(resolve_eval({**SMALL, "grader": "integer"}, locator(runs)), regrade_only=True)
+    assert other.protocol.grader == "integer" and other.protocol.same_responses(outcome.protocol)
     assert [row["response"] for row in rows_of(other.folder)] == [row["response"] for row in rows_of(outcome.folder)]
     assert set(other.summary.reasons) <= {"int", "no_answer", "wrong"}
     with pytest.raises(UserError, match="no stored responses of this protocol"):
-        run_eval(resolve_eval({**SMALL, "seed": 5}, locator(runs)), anew=True)
+        run_eval(resolve_eval({**SMALL, "seed": 5}, locator(runs)), regrade_only=True)
 
 
 def test_the_same_figures_stand_in_every_format(finished, capsys, monkeypatch):
@@ -190,7 +190,7 @@ def test_a_run_is_evaluated_in_its_own_folder_by_checkpoint(tmp_path):
         ({"model": "no/such/folder"}, "there is no model 'no/such/folder'"),
         ({"model": ".", "benchmarks": ["gsm8k"]}, "'.' is neither a run folder nor a saved model"),
         ({"grader": "rlxx"}, "grader 'rlxx' is not a known reward; did you mean 'rlx'"),
-        ({"data_dir": "nowhere", "benchmarks": ["gsm8k"]}, "'nowhere' is no folder"),
+        ({"data_dir": "nowhere", "benchmarks": ["gsm8k"]}, "'nowhere' is not a folder"),
         ({"preset": "r2"}, "preset is 'r2'"),
         ({"checkpoint": "best"}, "checkpoint is 'best', but 'embedded' is no run folder"),
         ({"n": 0}, "n is 0"),

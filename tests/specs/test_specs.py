@@ -1,4 +1,4 @@
-"""Specs: what a person may write, and the one sentence for what they may not."""
+"""Specs: what a user may write, and the error message for every mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
-from rlx.specs.reading import read_spec, with_sets
+from rlx.specs.reading import apply_overrides, read_spec
 from rlx.specs.resolve_train import resolve
 from rlx.specs.train import Advantage, Algorithm, Spec
 
@@ -58,7 +58,7 @@ def test_a_mistake_ends_in_one_sentence_with_key_value_and_choices(content, part
         assert part in text, text
 
 
-def test_the_empty_spec_is_the_embedded_experiment_with_nothing_left_open():
+def test_the_empty_spec_is_the_complete_embedded_experiment():
     resolved = resolve({})
     assert resolved.spec.data.source == resolved.spec.reward.name == "arithmetic"
     assert resolved.spec.algorithm.name == "dgpo"
@@ -76,7 +76,7 @@ def test_resolving_a_resolved_spec_changes_nothing():
     assert again == once
 
 
-def test_what_a_person_writes_beats_every_recipe():
+def test_the_users_keys_override_every_recipe():
     assert resolve({"optim": {"lr": 5e-5}, "rollout": {"max_new_tokens": 20}}).spec.optim.lr == 5e-5
 
 
@@ -100,10 +100,10 @@ def test_a_changed_data_file_is_another_run(tmp_path):
     assert resolve(content).run_id != first
 
 
-def test_sets_are_read_as_yaml_and_laid_over_the_file(tmp_path):
+def test_overrides_are_parsed_as_yaml_and_applied_to_the_file(tmp_path):
     file = tmp_path / "spec.yaml"
     file.write_text("seed: 4\noptim:\n  lr: 1e-5\n")
-    content = with_sets(read_spec(file), ["optim.lr=2e-5", "algorithm.params.n=2", "model.lora={rank: 8}"])
+    content = apply_overrides(read_spec(file), ["optim.lr=2e-5", "algorithm.params.n=2", "model.lora={rank: 8}"])
     resolved = resolve(content).spec
     assert (resolved.seed, resolved.optim.lr, resolved.algorithm.params["n"]) == (4, 2e-5, 2.0)
     assert resolved.model.lora is not None and resolved.model.lora.rank == 8
@@ -116,7 +116,7 @@ def test_sets_are_read_as_yaml_and_laid_over_the_file(tmp_path):
 )  # fmt: skip
 def test_a_broken_set_is_named(sets, part):
     with pytest.raises(UserError) as caught:
-        with_sets({"seed": 4}, sets)
+        apply_overrides({"seed": 4}, sets)
     assert part in str(caught.value)
 
 

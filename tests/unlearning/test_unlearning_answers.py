@@ -17,7 +17,7 @@ from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rollout.sync_check import TOLERANCES
 from rlx.runs.folder import RunDir
-from rlx.specs.resolve_unlearn import EMBEDDED, resolve_unlearn
+from rlx.specs.resolve_unlearn import EMBEDDED_MODELS, resolve_unlearn
 from rlx.specs.train import Data, Model, Optim
 from rlx.unlearning.attacks import attacked_rouge
 from rlx.unlearning.build import build_unlearn
@@ -47,12 +47,12 @@ class Copying:
 
 
 def load(name="target"):
-    return AutoModelForCausalLM.from_pretrained(EMBEDDED / name, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(EMBEDDED_MODELS / name, dtype=torch.float32)
 
 
 @pytest.fixture
 def subject():
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "target")
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_MODELS / "target")
     template = Template(lambda question: list(encode(question, Data(), tokenizer)), tokenizer.eos_token_id)
     engine = Engine(load(), Model(), Optim(), total_updates=1, max_tokens=2048)
     sampling = Sampling(0.0, 24, (tokenizer.eos_token_id,))

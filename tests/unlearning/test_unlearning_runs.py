@@ -175,7 +175,7 @@ def test_reference_constants_are_computed_once_and_then_read(tmp_path):
         (["--model", "/nowhere"], "forget.source"),
         (["--model", "/nowhere", "--tofu", "forget01"], "/nowhere"),
         (["--forget", "missing.jsonl", "--retain", "missing.jsonl"], "missing.jsonl"),
-        (["--backend", "verl"], "unlearning runs here only"),
+        (["--backend", "verl"], "rlx unlearn has only the local backend"),
     ],
 )
 def test_what_a_person_gets_wrong_is_one_sentence(tmp_path, arguments, said):

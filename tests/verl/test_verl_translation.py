@@ -159,7 +159,7 @@ def test_verls_figures_come_back_under_our_names():
     [
         (["train", "--backend", "verl", "--processes", "2"], "--processes does not go with backend=verl"),
         (["train", "--ray-address", "auto"], "--ray-address does not go with backend=local"),
-        (["unlearn", "--backend", "verl"], "unlearning runs here only"),
+        (["unlearn", "--backend", "verl"], "rlx unlearn has only the local backend"),
         (["train", "--backend", "vrel"], "did you mean 'verl'?"),
     ],
 )
