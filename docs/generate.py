@@ -1,10 +1,10 @@
-"""The parts of the README that the program writes itself.
+"""Write the generated blocks of the README: the tables of methods and the help of commands.
 
-A part stands between <!-- begin generated: NAME --> and <!-- end generated: NAME -->; NAME is one of
-"policy methods", "unlearning methods", "rlx help" and, for each command, such as "train help".
+A block is the text between <!-- begin generated: NAME --> and <!-- end generated: NAME -->. NAME is "policy methods",
+"unlearning methods", "rlx help", or a command followed by "help", such as "train help".
 
-python docs/generate.py            rewrite them
-python docs/generate.py --check    exit code 1 when one of them is stale
+python docs/generate.py            rewrite the blocks
+python docs/generate.py --check    write nothing; exit code 1 if a block is out of date
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from rlx.cli.methods import markdown_table
 README = Path(__file__).parents[1] / "README.md"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
 MARKER = re.compile(r"<!-- (?:begin|end) generated:")
-PART = re.compile(r"(<!-- begin generated: (.+?) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- begin generated: (.+?) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
 WIDTH = "100"
 
 
 def help_text(*command: str) -> str:
-    """The ``--help`` of one command through the real entry point, in a fixed width and without colour."""
-    plain = {"COLUMNS": WIDTH, "TERMINAL_WIDTH": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RLX_")} | plain
-    program = [sys.executable, "-m", "rlx.cli", *command, "--help"]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"rlx {' '.join(command)} --help fails: {done.stderr.strip().splitlines()[-1]}")
-    lines = [line.rstrip() for line in done.stdout.replace("python -m rlx.cli", "rlx").splitlines()]
+    """The output of ``rlx COMMAND --help`` as a Markdown code block, in a fixed width and without colour."""
+    terminal = {"COLUMNS": WIDTH, "TERMINAL_WIDTH": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RLX_")} | terminal
+    command_line = [sys.executable, "-m", "rlx.cli", *command, "--help"]
+    result = subprocess.run(command_line, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        sys.exit(f"rlx {' '.join(command)} --help fails: {result.stderr.strip().splitlines()[-1]}")
+    lines = [line.rstrip() for line in result.stdout.replace("python -m rlx.cli", "rlx").splitlines()]
     return "```\n" + "\n".join(lines).strip() + "\n```"
 
 
-def block(name: str) -> str:
-    """What belongs into the generated part ``name``."""
+def content(name: str) -> str:
+    """The content of the generated block ``name``."""
     if name in TABLES:
         return markdown_table(TABLES[name])
     if name.endswith(" help"):
         return help_text(*name.removesuffix(" help").removeprefix("rlx").split())
-    sys.exit(f"nothing generates '{name}'; choices: {', '.join(TABLES)}, rlx help, COMMAND help")
+    sys.exit(f"'{name}' is not a generated block; choices: {', '.join(TABLES)}, rlx help, COMMAND help")
 
 
-def filled(text: str) -> tuple[str, list[str]]:
-    """The text with every generated part written anew, and the names of those that changed."""
+def fill(text: str) -> tuple[str, list[str]]:
+    """The text with every generated block rewritten, and the names of the blocks that changed."""
     stale = []
 
-    def anew(part: re.Match[str]) -> str:
-        new = f"{part[1]}{block(part[2])}\n{part[3]}"
-        if new != part[0]:
-            stale.append(part[2])
+    def rewrite(block: re.Match[str]) -> str:
+        new = f"{block[1]}{content(block[2])}\n{block[3]}"
+        if new != block[0]:
+            stale.append(block[2])
         return new
 
-    if len(MARKER.findall(text)) != 2 * len(PART.findall(text)):
-        sys.exit("a marker of a generated part stands alone: every begin needs its end, by the same name")
-    return PART.sub(anew, text), stale
+    if len(MARKER.findall(text)) != 2 * len(BLOCK.findall(text)):
+        sys.exit("a marker of a generated block is without its partner: give each begin an end with the same name")
+    return BLOCK.sub(rewrite, text), stale
 
 
 def main() -> None:
-    """Rewrite or check the README."""
+    """Rewrite or check the blocks of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when something is stale")
-    parser.add_argument("--readme", type=Path, default=README, help="the file to fill")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is out of date")
+    parser.add_argument("--readme", type=Path, default=README, help="the file with the blocks")
     arguments = parser.parse_args()
     old = arguments.readme.read_text(encoding="utf-8")
-    text, stale = filled(old)
+    text, stale = fill(old)
     if arguments.check and stale:
-        sys.exit(f"{arguments.readme.name} is stale: {', '.join(stale)}; run 'make docs' and commit what it writes")
+        sys.exit(f"{arguments.readme.name} is out of date: {', '.join(stale)}; run 'make docs' and commit the result")
     if text != old:
         arguments.readme.write_text(text, encoding="utf-8")
 

@@ -1,8 +1,9 @@
-"""Word problems that add two numbers from 1 to 9: the questions of dgpo_smollm2-135m_arith.yaml.
+"""Write the data of dgpo_smollm2-135m_arith.yaml: word problems that add two numbers from 1 to 9.
 
     python experiments/arith_words.py [--out data/arith_words] [--seed 0]
 
-Writes train.jsonl (2,000 problems) and test.jsonl (200 others), columns ``prompt`` and ``answer``. The texts are ours.
+Writes train.jsonl (2,000 problems) and test.jsonl (200 others) with the columns ``prompt`` and ``answer``. The texts
+are our own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 TRAIN, TEST = 2000, 200
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Grace", "Hugo", "Ida", "Jack", "Lena", "Max", "Nora", "Omar")
 THINGS = ("apples", "books", "coins", "eggs", "flowers", "keys", "marbles", "pencils", "shells", "stamps", "toys")
-STORIES = (
+TEMPLATES = (
     "{name} has {a} {things}. {other} gives {name} {b} more. How many {things} does {name} have now?",
     "{name} has {a} {things} and {other} has {b} {things}. How many {things} do they have together?",
     "There are {a} {things} in a box. {name} puts {b} more {things} into it. How many {things} are in the box?",
@@ -28,15 +29,15 @@ STORIES = (
 
 
 def problems(seed: int, count: int) -> list[dict[str, str]]:
-    """So many different problems, as ``{"prompt": ..., "answer": ...}``."""
-    draw = random.Random(seed)
-    found: dict[str, str] = {}
-    while len(found) < count:
-        a, b = draw.randint(1, 9), draw.randint(1, 9)
-        name, other = draw.sample(NAMES, 2)
-        text = draw.choice(STORIES).format(name=name, other=other, things=draw.choice(THINGS), a=a, b=b)
-        found.setdefault(f"Question: {text}", str(a + b))
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in found.items()]
+    """``count`` different problems, each as ``{"prompt": ..., "answer": ...}``."""
+    rng = random.Random(seed)
+    answers: dict[str, str] = {}
+    while len(answers) < count:
+        a, b = rng.randint(1, 9), rng.randint(1, 9)
+        name, other = rng.sample(NAMES, 2)
+        text = rng.choice(TEMPLATES).format(name=name, other=other, things=rng.choice(THINGS), a=a, b=b)
+        answers.setdefault(f"Question: {text}", str(a + b))
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in answers.items()]
 
 
 def main() -> None:
@@ -44,13 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "arith_words")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    made = problems(asked.seed, TRAIN + TEST)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", made[:TRAIN]), ("test", made[TRAIN:])):
-        lines = "".join(json.dumps(problem) + "\n" for problem in part)
-        (asked.out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-        print(f"{asked.out / name}.jsonl: {len(part)} problems")
+    arguments = parser.parse_args()
+    rows = problems(arguments.seed, TRAIN + TEST)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, split in (("train", rows[:TRAIN]), ("test", rows[TRAIN:])):
+        lines = "".join(json.dumps(problem) + "\n" for problem in split)
+        (arguments.out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        print(f"{arguments.out / name}.jsonl: {len(split)} problems")
 
 
 if __name__ == "__main__":

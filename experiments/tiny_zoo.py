@@ -1,8 +1,8 @@
-"""Every registered policy loss on the embedded task: 100 steps, 3 seeds, one table.
+"""Train every registered policy loss on the embedded task (100 steps, 3 seeds) and write one table.
 
 python experiments/tiny_zoo.py [--jobs 2] [--seeds 3] [--steps 100] [--methods dgpo grpo] [--runs-dir runs/zoo]
 
-Writes experiments/tiny_zoo.md. A run that is already complete is not run again.
+Writes experiments/tiny_zoo.md. Complete runs are not repeated.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rlx.runs.tracking import read_metrics
 from rlx.specs.resolve_train import resolve
 
 OUT = Path(__file__).with_name("tiny_zoo.md")
-HEAD = """# The zoo on the embedded task
+HEADER = """# Every policy loss on the embedded task
 
-Accuracy on the 500 held-out additions before and after training, mean over seeds with the smallest and largest in
-brackets, and the number of updates skipped for a loss or gradient that was not finite. Method defaults; everything else
-is as in `rlx train` ({steps} steps of 32 prompts x 8 samples, 4 updates a rollout, lr 1e-4). One learning rate for all
-methods suits some better than others, and {seeds} seeds of a toy task rank nobody: the table shows that each method
-trains, and what does not.
+Accuracy on the 500 held-out additions before and after training (mean over seeds, with the smallest and largest value
+in brackets), and the number of updates skipped because of a loss or gradient that was not finite. Parameters are the
+methods' defaults; all other settings are those of `rlx train` ({steps} steps of 32 prompts x 8 samples, 4 updates per
+rollout, lr 1e-4). One learning rate for all methods suits some better than others, and {seeds} seeds of a toy task
+cannot rank methods: the table shows which methods train, and which do not.
 
 | method | sampled before | sampled after | greedy after | entropy at the end (nats) | skipped updates |
 |---|---|---|---|---|---|
@@ -38,7 +38,7 @@ trains, and what does not.
 
 
 def main() -> None:
-    """Run what is missing, then write the table."""
+    """Train the missing runs, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
@@ -46,20 +46,21 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=names("policy"))
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/zoo"))
     parser.add_argument("--out", type=Path, default=OUT)
-    asked = parser.parse_args()
-    runs = {(m, seed): _content(m, seed, asked.steps) for m in asked.methods for seed in range(asked.seeds)}
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        list(pool.map(lambda content: _run(content, asked.runs_dir), runs.values()))
+    arguments = parser.parse_args()
+    runs = {(m, seed): _spec(m, seed, arguments.steps) for m in arguments.methods for seed in range(arguments.seeds)}
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda spec: _run(spec, arguments.runs_dir), runs.values()))
     rows = [
-        _row(m, [RunDir(asked.runs_dir / resolve(runs[m, seed]).run_id) for seed in range(asked.seeds)])
-        for m in asked.methods
+        _row(m, [RunDir(arguments.runs_dir / resolve(runs[m, seed]).run_id) for seed in range(arguments.seeds)])
+        for m in arguments.methods
     ]
-    command = f"python experiments/tiny_zoo.py --jobs {asked.jobs} --seeds {asked.seeds} --steps {asked.steps}"
-    foot = f"\n`{command}`, {date.today()}, {platform.machine()}, {os.cpu_count()} CPU cores, one thread a run.\n"
-    asked.out.write_text(HEAD.format(steps=asked.steps, seeds=asked.seeds) + "\n".join(rows) + "\n" + foot)
+    steps, seeds = arguments.steps, arguments.seeds
+    command = f"python experiments/tiny_zoo.py --jobs {arguments.jobs} --seeds {seeds} --steps {steps}"
+    footer = f"\n`{command}`, {date.today()}, {platform.machine()}, {os.cpu_count()} CPU cores, one thread per run.\n"
+    arguments.out.write_text(HEADER.format(steps=steps, seeds=seeds) + "\n".join(rows) + "\n" + footer)
 
 
-def _content(method: str, seed: int, steps: int) -> dict[str, object]:
+def _spec(method: str, seed: int, steps: int) -> dict[str, object]:
     return {
         "steps": steps,
         "seed": seed,
@@ -69,13 +70,13 @@ def _content(method: str, seed: int, steps: int) -> dict[str, object]:
     }
 
 
-def _run(content: dict[str, object], runs: Path) -> None:
-    """One run through the real entry point; a failure is left to the table."""
-    sets = [f"--set={key}={json.dumps(value)}" for key, value in content.items()]
+def _run(spec: dict[str, object], runs: Path) -> None:
+    """Train one run through the command line; a failed run is reported here and marked in the table."""
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in spec.items()]
     command = [sys.executable, "-m", "rlx.cli", "train", *sets, "--runs-dir", str(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        print(f"{content['algorithm']} seed {content['seed']}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if result.returncode:
+        print(f"{spec['algorithm']} seed {spec['seed']}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
 
 
 def _row(method: str, folders: list[RunDir]) -> str:
@@ -85,16 +86,16 @@ def _row(method: str, folders: list[RunDir]) -> str:
     records = [read_metrics(folder.metrics) for folder in folders]
     skipped = sum(int(record.get("optim/skipped", 0)) for run in records for record in run)
     cells = [
-        _spread([s["before"]["eval/sampled_accuracy"] for s in summaries], "{:.3f}"),
-        _spread([s["after"]["eval/sampled_accuracy"] for s in summaries], "{:.3f}"),
-        _spread([s["after"]["eval/greedy_accuracy"] for s in summaries], "{:.3f}"),
-        _spread([run[-1].get("policy/entropy", 0.0) for run in records], "{:.3f}"),
+        _mean_and_range([s["before"]["eval/sampled_accuracy"] for s in summaries], "{:.3f}"),
+        _mean_and_range([s["after"]["eval/sampled_accuracy"] for s in summaries], "{:.3f}"),
+        _mean_and_range([s["after"]["eval/greedy_accuracy"] for s in summaries], "{:.3f}"),
+        _mean_and_range([run[-1].get("policy/entropy", 0.0) for run in records], "{:.3f}"),
         str(skipped),
     ]
     return f"| {method} | " + " | ".join(cells) + " |"
 
 
-def _spread(values: list[float], form: str) -> str:
+def _mean_and_range(values: list[float], form: str) -> str:
     low, high = form.format(min(values)), form.format(max(values))
     return f"{form.format(statistics.mean(values))} [{low}, {high}]"
 

@@ -1,10 +1,11 @@
-"""Real input on a CPU: SmolLM2-135M learns 20 TOFU authors and unlearns 2, with a model that never saw these beside it.
+"""Teach SmolLM2-135M 20 TOFU authors on a CPU, make it unlearn 2, and compare with a model that never saw those 2.
 
     python experiments/get_smollm2.py
     python experiments/unlearn_smollm2.py --tofu ../shared/data/tofu [--runs-dir runs]
 
-Two models are fine-tuned, one on 18 retain and 2 forget authors (400 questions), one on the 18 alone (360). Then palu,
-npo and grad_diff make the first forget the 2 (TOFU's forget01). The table is written beside this file's results.
+Two models are fine-tuned: the target on 18 retain and 2 forget authors (400 questions), the retain model on the 18 only
+(360). Then palu, npo and grad_diff make the target forget the 2 (TOFU's forget01). Writes
+experiments/unlearn_smollm2.md.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from rlx.unlearning.run import run_unlearn
 HERE = Path(__file__).resolve().parent
 AUTHORS, QUESTIONS = 18, 20
 EPOCHS, BATCH, LEARNING_RATE = 5, 16, 3e-4
-"""Of the fine-tuning."""
+"""Settings of the fine-tuning."""
 METHODS: dict[str, dict[str, float]] = {"palu": {"alpha": 5.0}, "npo": {}, "grad_diff": {}}
-"""With what differs from the method's defaults. At alpha 1 no checkpoint of palu kept 95 % of the utility; 5 is the
-upper end of the official script's grid."""
+"""Methods with their parameters that differ from the defaults. At alpha 1 no checkpoint of palu kept 95 % of the
+utility; 5 is the upper end of the official script's grid."""
 PROMPT = Data(suffix="\n", chat="never")
 
 
@@ -54,20 +55,20 @@ def rows(tofu: Path, name: str) -> list[dict[str, Any]]:
 
 
 def write_requests(tofu: Path, folder: Path) -> tuple[Path, Path]:
-    """The forget and retain files in the form that ``rlx unlearn`` reads, spans, paraphrases and authors included."""
+    """Write forget and retain files for ``rlx unlearn`` with spans, paraphrases and authors; return their paths."""
     spans = {row["question"]: row["sensitive_spans"] for row in rows(tofu, "forget01_spans")}
-    made = []
+    paths = []
     for name, count in (("forget01_perturbed", 2), ("retain_perturbed", AUTHORS)):
         path = folder / f"{name.split('_')[0]}.jsonl"
         lines = []
-        for number, row in enumerate(rows(tofu, name)[: count * QUESTIONS]):
-            row |= {"id": str(number), "author": number // QUESTIONS}
+        for index, row in enumerate(rows(tofu, name)[: count * QUESTIONS]):
+            row |= {"id": str(index), "author": index // QUESTIONS}
             if name.startswith("forget"):
                 row["spans"] = spans[row["question"]]
             lines.append(json.dumps(row))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        made.append(path)
-    return made[0], made[1]
+        paths.append(path)
+    return paths[0], paths[1]
 
 
 def read_nll(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:
@@ -77,27 +78,27 @@ def read_nll(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:
 
 
 def fine_tune(base: Path, requests: Sequence[Request], out: Path, seed: int) -> float:
-    """Train on the requests and save; seconds it took, 0 when the model was there already."""
+    """Train on the requests, save the model, and return the seconds; 0 if the model exists already."""
     if (out / "config.json").is_file():
         return 0.0
-    began = time.perf_counter()
+    start = time.perf_counter()
     spec = Model(path=str(base), precision="bfloat16")
     tokenizer = load_tokenizer(str(base), spec)
     template = Template(lambda q: list(encode_prompt(q, PROMPT, tokenizer)), end_of_turn(PROMPT, tokenizer))
     sequences: list[TokenSequence] = [encode(tokenizer, template, request).sequence for request in requests]
-    an_epoch = -(-len(sequences) // BATCH)
+    updates_per_epoch = -(-len(sequences) // BATCH)
     optim = Optim(lr=LEARNING_RATE, warmup_updates=10, schedule="linear", weight_decay=0.01)
-    engine = Engine(load_model(str(base), spec, torch.device("cpu")), spec, optim, EPOCHS * an_epoch, 4096)
+    engine = Engine(load_model(str(base), spec, torch.device("cpu")), spec, optim, EPOCHS * updates_per_epoch, 4096)
     for epoch in range(EPOCHS):
         order = np.random.Generator(np.random.Philox(key=(seed << 8) + epoch)).permutation(len(sequences))
         losses = []
-        for start in range(0, len(order), BATCH):
-            chosen = [sequences[i] for i in order[start : start + BATCH]]
-            counts = {"nll": Counts(sum(len(s.response) for s in chosen), len(chosen))}
-            losses.append(engine.update(Batch(chosen, read_nll, lambda made, tokens, members: made, counts)).loss)
-        print(f"{out.name}: epoch {epoch + 1} of {EPOCHS}, loss {np.mean(losses):.3f} nats a token", flush=True)
+        for first in range(0, len(order), BATCH):
+            batch = [sequences[i] for i in order[first : first + BATCH]]
+            counts = {"nll": Counts(sum(len(s.response) for s in batch), len(batch))}
+            losses.append(engine.update(Batch(batch, read_nll, lambda terms, tokens, members: terms, counts)).loss)
+        print(f"{out.name}: epoch {epoch + 1} of {EPOCHS}, loss {np.mean(losses):.3f} nats per token", flush=True)
     save_model(engine.raw, tokenizer, out)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def spec_of(method: str, folder: Path, files: tuple[Path, Path], seed: int) -> dict[str, Any]:
@@ -131,9 +132,9 @@ def result_table(folders: Sequence[RunDir], seconds: dict[str, float], seed: int
     )
     summaries = [read_json(folder.summary) for folder in folders]
 
-    def cells(figures: dict[str, dict[str, float]]) -> str:
+    def cells(estimates: dict[str, dict[str, float]]) -> str:
         return " | ".join(
-            f"{figures[n]['value']:.3f} [{figures[n]['low']:.2f}, {figures[n]['high']:.2f}]" for n in names
+            f"{estimates[n]['value']:.3f} [{estimates[n]['low']:.2f}, {estimates[n]['high']:.2f}]" for n in names
         )
 
     first = summaries[0]["aggregates"]
@@ -141,38 +142,38 @@ def result_table(folders: Sequence[RunDir], seconds: dict[str, float], seed: int
         "# SmolLM2-135M unlearns two TOFU authors",
         "",
         f"`python experiments/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, CPU ({platform.machine()}), "
-        f"{torch.get_num_threads()} thread(s), other work beside it; one run a method, so this ranks nobody. Learning "
-        "rate 2e-5, 8 epochs, defaults otherwise but for palu's alpha 5 (at its default 1 no checkpoint kept the "
-        "utility). Forget figures are of the final half (one author, 20 questions, so the intervals say nothing about "
-        "authors); retain figures of 40 questions.",
+        f"{torch.get_num_threads()} thread(s), while other processes were running. One run per method, which cannot "
+        "rank methods. Learning rate 2e-5, 8 epochs, otherwise defaults except for palu's alpha 5 (at its default 1 no "
+        "checkpoint kept the utility). Forget metrics are measured on the final half (one author, 20 questions, so the intervals say "
+        "nothing about authors), retain metrics on 40 questions.",
         "",
-        f"| model | chosen update | {' | '.join(names)} | seconds |",
+        f"| model | selected update | {' | '.join(names)} | seconds |",
         "|---" * (len(names) + 3) + "|",
         f"| target (400 questions) | | {cells(first['before'])} | {seconds['target']:.0f} |",
         f"| retain (360 questions) | | {cells(first['retain_model'])} | {seconds['retain']:.0f} |",
     ]
     for summary in summaries:
-        chosen = f"{summary['selected_step']}{'' if summary['within_budget'] else ' (over budget)'}"
+        selected = f"{summary['selected_step']}{'' if summary['within_budget'] else ' (over budget)'}"
         cell = cells(summary["aggregates"]["after"])
-        lines.append(f"| {summary['method']} | {chosen} | {cell} | {summary['seconds']:.0f} |")
-    lines += ["", "Share of the lost knowledge that attacks bring back (0 none, 1 all):", ""]
+        lines.append(f"| {summary['method']} | {selected} | {cell} | {summary['seconds']:.0f} |")
+    lines += ["", "Fraction of the lost knowledge that attacks recover (0 none, 1 all):", ""]
     attacks = [attack["name"] for attack in summaries[0]["attacks"]]
     lines += [f"| method | {' | '.join(attacks)} | verdict |", "|---" * (len(attacks) + 2) + "|"]
     for summary in summaries:
         shares = [a["recovery"]["value"] for a in summary["attacks"]]
-        shown = " | ".join("nothing was lost" if share is None else f"{share:.2f}" for share in shares)
-        lines.append(f"| {summary['method']} | {shown} | {summary['verdict']} |")
+        recovered = " | ".join("nothing was lost" if share is None else f"{share:.2f}" for share in shares)
+        lines.append(f"| {summary['method']} | {recovered} | {summary['verdict']} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Fine-tune, unlearn, and write the table."""
+    """Fine-tune, unlearn and write the table."""
     parser = argparse.ArgumentParser(description="Unlearn two TOFU authors from SmolLM2-135M.")
     parser.add_argument("--tofu", type=Path, required=True, help="folder with TOFU's .jsonl files")
     parser.add_argument("--model", type=Path, default=HERE.parent / "models" / "smollm2-135m", help="the base model")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of all runs")
-    parser.add_argument("--seed", type=int, default=0, help="of row order and unlearning")
-    parser.add_argument("--out", type=Path, default=HERE / "unlearn_smollm2.md", help="the table")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the row order and of unlearning")
+    parser.add_argument("--out", type=Path, default=HERE / "unlearn_smollm2.md", help="file of the table")
     arguments = parser.parse_args()
     folder = arguments.runs_dir / f"smollm2_tofu_s{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,8 +182,8 @@ def main() -> None:
     times = folder / "seconds.json"
     seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
     for name, requests in (("target", [*forget, *retain]), ("retain", retain)):
-        took = fine_tune(arguments.model, requests, folder / name, arguments.seed)
-        seconds[name] = took or seconds[name]
+        duration = fine_tune(arguments.model, requests, folder / name, arguments.seed)
+        seconds[name] = duration or seconds[name]
         times.write_text(json.dumps(seconds))
     contents = [spec_of(method, folder, files, arguments.seed) for method in METHODS]
     experiments = [(resolve_unlearn(content), content) for content in contents]

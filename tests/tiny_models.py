@@ -108,6 +108,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 MULTIMODAL = ("fuyu", "gemma3", "git", "got_ocr2", "moshi", "phi4_multimodal")
 """Types whose causal class has other modalities, for which a text configuration alone is not tiny."""
+NOT_TINY = ("blt",)
+"""Types whose sizes are in nested sections that this module does not shrink: their default has billions of weights."""
 KNOWN_FAILURES = {"youtu": "transformers sets the embedding of the padding token to 0 when it loads the saved model"}
 """Types that transformers itself does not load as they were saved, with the reason."""
 COMMON = (

@@ -1,4 +1,4 @@
-"""What the README says of the program comes from the program."""
+"""The generated blocks of the README are filled and checked by docs/generate.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def markers(name: str, between: str = "") -> str:
     return f"<!-- begin generated: {name} -->\n{between}<!-- end generated: {name} -->\n"
 
 
-def test_parts_are_filled_once_checked_and_nothing_around_them_changes(tmp_path):
+def test_blocks_are_filled_once_checked_and_nothing_around_them_changes(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(
         f"# top\n{markers('policy methods', 'stale rows')}middle\n{markers('rlx help')}{markers('methods help')}end\n"
@@ -28,7 +28,7 @@ def test_parts_are_filled_once_checked_and_nothing_around_them_changes(tmp_path)
     stale = generate(readme, "--check")
     assert stale.returncode == 1
     assert stale.stderr.strip() == (
-        "README.md is stale: policy methods, rlx help, methods help; run 'make docs' and commit what it writes"
+        "README.md is out of date: policy methods, rlx help, methods help; run 'make docs' and commit the result"
     )
     assert readme.read_text() == before
     assert generate(readme).returncode == 0
@@ -40,16 +40,16 @@ def test_parts_are_filled_once_checked_and_nothing_around_them_changes(tmp_path)
     again = generate(readme, "--check")
     assert (again.returncode, again.stderr) == (0, "")
     readme.write_text(text.replace("Usage: rlx methods", "Usage: rlx method"))
-    assert "is stale: methods help;" in generate(readme, "--check").stderr
+    assert "is out of date: methods help;" in generate(readme, "--check").stderr
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (markers("nosuch"), "nothing generates 'nosuch'; choices: policy methods, unlearning methods, rlx help"),
+        (markers("nosuch"), "'nosuch' is not a generated block; choices: policy methods, unlearning methods, rlx help"),
         (markers("nosuch help"), "rlx nosuch --help fails: "),
-        ("<!-- begin generated: rlx help -->\n", "stands alone"),
-        (markers("rlx help").replace("end generated: rlx", "end generated: train"), "stands alone"),
+        ("<!-- begin generated: rlx help -->\n", "without its partner"),
+        (markers("rlx help").replace("end generated: rlx", "end generated: train"), "without its partner"),
     ],
 )
 def test_a_marker_that_cannot_be_served_is_one_sentence_and_writes_nothing(content, sentence, tmp_path):

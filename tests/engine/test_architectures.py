@@ -6,9 +6,9 @@ import pytest
 
 from rlx.errors import UserError
 from tests import architecture_checks as checks
-from tests.tiny_models import COMMON, KNOWN_FAILURES, MULTIMODAL, NAMED, causal_types
+from tests.tiny_models import COMMON, KNOWN_FAILURES, MULTIMODAL, NAMED, NOT_TINY, causal_types
 
-OTHERS = [name for name in causal_types() if name not in COMMON and name not in MULTIMODAL]
+OTHERS = [name for name in causal_types() if name not in (*COMMON, *MULTIMODAL, *NOT_TINY)]
 ALL_CHECKS = (
     checks.check_full,
     checks.check_lora,
