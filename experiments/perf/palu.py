@@ -1,11 +1,11 @@
-"""Time and memory of PALU's forget step: ours against the plain formula with a reference model, side by side.
+"""Measure time and memory of PALU's forget step: our implementation and the plain formula with a reference model.
 
-    python experiments/perf/palu.py [--repeats 3] [--out experiments/results/perf_palu.md]
+    python experiments/perf/palu.py [--repeats 3] [--out experiments/perf/palu.md]
 
-Both start from theta's final hidden states and end with the gradient in them; the head is frozen. The plain formula
-holds a reference model and runs it, and takes both models' logits at every position of the padded batch, as the
-released code does; ours reads the reference's hidden states and top-k indices, computed once before. Each measurement
-is a process of its own, so that peak memory is its own too.
+Both start from the model's final hidden states and compute the gradient in them; the output layer is frozen. The plain
+formula runs a reference model and computes both models' logits at every position of the padded batch, as the released
+code does. Ours uses the reference's hidden states and top-k indices, computed once before training. Each measurement
+runs in its own process, so that its peak memory can be read.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ SHAPES = {
         num_key_value_heads=8,
     ),
 }  # fmt: skip
-"""The second is Llama-3.2-1B's. Weights are random: neither time nor memory depends on them."""
+"""The second shape is Llama-3.2-1B's. Weights are random, because neither time nor memory depends on them."""
 SEQUENCES, TOKENS, PROMPT, ANSWER, SENSITIVE = 8, 128, 40, 64, 10
-"""Sequences, their padded length, and of each the prompt's, the answer's and the sensitive span's tokens."""
+"""Number of sequences, their padded length, and the lengths of prompt, answer and sensitive span (tokens)."""
 CASES = {"F, k = 50": (50, "none"), "F, k = 1,000": (1000, "none"), "F + KL, k = 50": (50, "kl")}
 
 
 class Problem:
-    """Hidden states, head and masks of one batch, the same in every process."""
+    """Hidden states, output layer and masks of one batch, the same in every process."""
 
     def __init__(self, shape: str, hp: PALU, constants: Path) -> None:
         v, d = SHAPES[shape].vocab_size, SHAPES[shape].hidden_size
@@ -63,14 +63,14 @@ class Problem:
         self.sensitive_bs = torch.zeros_like(self.answer_bs)
         begin = PROMPT + 20
         self.sensitive_bs[:, begin : begin + SENSITIVE] = True
-        with torch.no_grad():  # once before training
+        with torch.no_grad():  # constants that are computed once before training
             ref_nd = self.ref_bsd[self.answer_bs]
             self.topk_nk = torch.cat([self.head.logits(part).topk(hp.top_k).indices for part in ref_nd.split(16)])
             self.mean_row_d = self.head.weight_vd.mean(dim=0)
 
 
 class ReferenceBody:
-    """The reference model below its output layer, at the start of its training."""
+    """The reference model without its output layer, randomly initialised."""
 
     def __init__(self, shape: str) -> None:
         torch.manual_seed(0)
@@ -78,14 +78,14 @@ class ReferenceBody:
         self.ids_bs = torch.randint(0, SHAPES[shape].vocab_size, (SEQUENCES, TOKENS))
 
     def hidden(self) -> Tensor:
-        """Its final hidden states [b, s, d]."""
+        """The final hidden states [b, s, d]."""
         with torch.no_grad():
-            found: Tensor = self.model(input_ids=self.ids_bs, use_cache=False).last_hidden_state
-        return found
+            hidden_bsd: Tensor = self.model(input_ids=self.ids_bs, use_cache=False).last_hidden_state
+        return hidden_bsd
 
 
 def ours(problem: Problem) -> Tensor:
-    """The registered method, on answer positions."""
+    """The loss of the registered method, on answer positions."""
     forget = Answers(
         mask_bt=torch.ones((SEQUENCES, ANSWER), dtype=torch.bool),
         labels_n=torch.zeros(SEQUENCES * ANSWER, dtype=torch.long),
@@ -95,18 +95,18 @@ def ours(problem: Problem) -> Tensor:
         reference=Reference(topk_nk=problem.topk_nk, hidden_nd=problem.ref_bsd[problem.answer_bs], head=problem.head),
         mean_row_d=problem.mean_row_d,
     )
-    nothing = Answers(
+    empty = Answers(
         mask_bt=torch.zeros((1, 1), dtype=torch.bool),
         labels_n=torch.zeros(0, dtype=torch.long),
         hidden_nd=problem.hidden_bsd[0, :0],
         head=problem.head,
     )
-    terms: list[Term] = palu(forget, nothing, problem.hp)
+    terms: list[Term] = palu(forget, empty, problem.hp)
     return total(terms, {term.name: count([term.mask]) for term in terms})
 
 
 def plain(problem: Problem, ref_bsd: Tensor) -> Tensor:
-    """The formula as it is written: both models' logits at every position."""
+    """The loss by the formula as it is written, with both models' logits at every position."""
     weight_vd = problem.head.weight_vd
     logits_bsv = problem.hidden_bsd @ weight_vd.T
     with torch.no_grad():
@@ -115,41 +115,41 @@ def plain(problem: Problem, ref_bsd: Tensor) -> Tensor:
     deviation_bs = (logits_bsv.gather(-1, topk_bsk) - logits_bsv.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
     loss = deviation_bs[first_of_runs(problem.sensitive_bs, problem.hp.first_n)].mean()
     if problem.hp.non_sensitive == "kl":
-        own_bsv, other_bsv = logits_bsv.log_softmax(dim=-1), ref_bsv.log_softmax(dim=-1)
-        kl_bs = (own_bsv.exp() * (own_bsv - other_bsv)).sum(dim=-1)
+        logprobs_bsv, ref_logprobs_bsv = logits_bsv.log_softmax(dim=-1), ref_bsv.log_softmax(dim=-1)
+        kl_bs = (logprobs_bsv.exp() * (logprobs_bsv - ref_logprobs_bsv)).sum(dim=-1)
         loss = loss + problem.hp.alpha * kl_bs[problem.answer_bs & ~problem.sensitive_bs].mean()
     return loss
 
 
-def measure(shape: str, case: str, way: str, repeats: int, constants: Path) -> dict[str, float]:
-    """Best seconds of loss and backward, those of the reference's body in them, extra peak memory (MiB), loss, norm."""
+def measure(shape: str, case: str, implementation: str, repeats: int, constants: Path) -> dict[str, float]:
+    """Lowest seconds of loss and backward and of the reference's body, extra peak memory (MiB), loss, gradient norm."""
     top_k, non_sensitive = CASES[case]
     hp = PALU.model_validate({"top_k": top_k, "first_n": 3, "non_sensitive": non_sensitive})
     problem = Problem(shape, hp, constants)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    body = ReferenceBody(shape) if way == "plain" else None
-    taken, loss = [], torch.zeros(())
+    body = ReferenceBody(shape) if implementation == "plain" else None
+    timings, loss = [], torch.zeros(())
     for _ in range(repeats):
         problem.hidden_bsd.grad = None
-        began = time.perf_counter()
+        start = time.perf_counter()
         ref_bsd = body.hidden() if body else problem.ref_bsd
-        seen = time.perf_counter()
+        body_end = time.perf_counter()
         loss = plain(problem, ref_bsd) if body else ours(problem)
         loss.backward()
-        taken.append((time.perf_counter() - began, seen - began))
+        timings.append((time.perf_counter() - start, body_end - start))
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     grad = problem.hidden_bsd.grad
     assert grad is not None
-    seconds, of_body = min(taken)
+    seconds, body_seconds = min(timings)
     norm = float(grad.norm())
-    return {"seconds": seconds, "body": of_body, "mib": extra, "loss": float(loss.detach()), "grad": norm}
+    return {"seconds": seconds, "body": body_seconds, "mib": extra, "loss": float(loss.detach()), "grad": norm}
 
 
 def child(arguments: list[str]) -> dict[str, float]:
-    """One measurement in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    """Run one measurement in a child process."""
+    result = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    measurement: dict[str, float] = json.loads(result.stdout)
+    return measurement
 
 
 def table(repeats: int, threads: int) -> str:
@@ -159,12 +159,12 @@ def table(repeats: int, threads: int) -> str:
         "",
         f"`python experiments/perf/palu.py --threads {threads}`, {datetime.date.today()}, CPU ({platform.machine()}), "
         f"float32, best of {repeats}. {SEQUENCES} sequences of {TOKENS} tokens, answers of {ANSWER}, sensitive spans "
-        f"of {SENSITIVE}, first_n 3. Loss and backward down to the model's final hidden states. F is the forget term "
-        "alone, KL the term that holds the answers' other tokens. Memory is peak resident over what stood before: for "
-        "the plain formula the reference model's weights too. Its seconds are those of its reference's body and of "
-        "the rest.",
+        f"of {SENSITIVE}, first_n 3. Measured are loss and backward to the model's final hidden states. F is the "
+        "forget term, KL the term that keeps the answers' other tokens. Memory is the increase of the peak resident "
+        "set over its value before the measurement; for the plain formula it includes the reference model's weights. "
+        "Seconds of the plain formula: the reference model's body + everything else.",
         "",
-        "| shape | loss | ours (s) | plain (s) | faster | without the body | ours (MiB) | plain (MiB) | memory |",
+        "| shape | loss | ours (s) | plain (s) | speed-up | without the body | ours (MiB) | plain (MiB) | memory |",
         "|---" * 9 + "|",
     ]
     for shape in SHAPES:
@@ -173,10 +173,10 @@ def table(repeats: int, threads: int) -> str:
             child(["--prepare", shape, str(constants), "--threads", str(threads)])
             for case in CASES:
                 more = [str(constants), "--repeats", str(repeats), "--threads", str(threads)]
-                a, b = (child(["--one", shape, case, way, *more]) for way in ("ours", "plain"))
-                apart = max(abs(a[key] - b[key]) / abs(b[key]) for key in ("loss", "grad"))
-                if apart > 1e-3:
-                    raise SystemExit(f"{shape}, {case}: the two ways part by {apart:.2g}")
+                a, b = (child(["--one", shape, case, name, *more]) for name in ("ours", "plain"))
+                difference = max(abs(a[key] - b[key]) / abs(b[key]) for key in ("loss", "grad"))
+                if difference > 1e-3:
+                    raise SystemExit(f"{shape}, {case}: ours and plain differ by {difference:.2g} (relative)")
                 rest = b["seconds"] - b["body"]
                 lines.append(
                     f"| {shape} | {case} | {a['seconds']:.3f} | {b['body']:.2f} + {rest:.2f} | "
@@ -188,14 +188,16 @@ def table(repeats: int, threads: int) -> str:
 
 
 def main() -> None:
-    """Measure everything, or one case in this process."""
+    """Measure all cases, or one case in this process."""
     parser = argparse.ArgumentParser(description="Benchmark PALU's forget step.")
-    parser.add_argument("--one", nargs=4, metavar=("SHAPE", "CASE", "WAY", "FILE"), help="one measurement, as JSON")
-    parser.add_argument("--prepare", nargs=2, metavar=("SHAPE", "FILE"), help="the reference's hidden states")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many is taken")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--one", nargs=4, metavar=("SHAPE", "CASE", "WHICH", "FILE"), help="one measurement, as JSON")
+    parser.add_argument(
+        "--prepare", nargs=2, metavar=("SHAPE", "FILE"), help="write the reference's hidden states to FILE"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="number of measurements; the fastest counts")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
     default = Path(__file__).resolve().parents[1] / "perf" / "palu.md"
-    parser.add_argument("--out", type=Path, default=default, help="the table")
+    parser.add_argument("--out", type=Path, default=default, help="file of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.prepare:
@@ -203,8 +205,8 @@ def main() -> None:
         print("{}")
         return
     if arguments.one:
-        shape, case, way, constants = arguments.one
-        print(json.dumps(measure(shape, case, way, arguments.repeats, Path(constants))))
+        shape, case, implementation, constants = arguments.one
+        print(json.dumps(measure(shape, case, implementation, arguments.repeats, Path(constants))))
         return
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(table(arguments.repeats, arguments.threads), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Time of `rlx compare` over many runs, read from run folders and from MLflow.
+"""Measure the time of `rlx compare` over many runs, read from run folders and from MLflow.
 
     python experiments/perf/reports.py [--runs 300] [--metrics 200] [--steps 20] [--out experiments/perf/reports.md]
 
-The runs are synthetic (ten settings of grpo by thirty seeds; 100 problems, 4 samples each), written by the classes that
-real runs are written by. Each measurement is one whole command: process, reading, statistics, all six renderings.
+The runs are synthetic (ten settings of grpo with thirty seeds each; 100 problems, 4 samples per problem) and written by
+the same classes as real runs. Each measurement is one whole command: process, reading, statistics, all six formats.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ PROTOCOL = Protocol(
 
 
 def write_run(runs: Path, number: int, metrics: int, steps: int, mlflow: bool) -> RunDir:
-    """One finished run with its evaluation, in a folder and, if asked for, in MLflow."""
-    chance = np.random.Generator(np.random.Philox(number))
+    """Write a finished run with its evaluation to a folder and, with ``mlflow``, to MLflow."""
+    rng = np.random.Generator(np.random.Philox(number))
     content = {
         "seed": number % SEEDS,
         "algorithm": {"name": "grpo", "params": {"clip_low": 0.1 + 0.01 * (number // SEEDS)}},
@@ -52,7 +52,7 @@ def write_run(runs: Path, number: int, metrics: int, steps: int, mlflow: bool) -
     names += [f"made/{i}" for i in range(metrics - len(names))]
     log = JsonlLog(run.metrics, warn=print)
     records = [
-        {"step": step, **dict(zip(names, chance.random(len(names)).tolist(), strict=True))} for step in range(steps)
+        {"step": step, **dict(zip(names, rng.random(len(names)).tolist(), strict=True))} for step in range(steps)
     ]
     for record in records:
         log.write(record)
@@ -62,7 +62,7 @@ def write_run(runs: Path, number: int, metrics: int, steps: int, mlflow: bool) -
     ability = 0.4 + 0.02 * (number // SEEDS)
     rows = [
         {
-            "problem_id": f"p{problem}", "sample": sample, "score": float(chance.random() < ability), "reason": "exact",
+            "problem_id": f"p{problem}", "sample": sample, "score": float(rng.random() < ability), "reason": "exact",
             "extracted": "1", "tokens": 10, "finished": True, "subject": "", "level": "",
         }
         for problem in range(PROBLEMS)
@@ -77,50 +77,53 @@ def write_run(runs: Path, number: int, metrics: int, steps: int, mlflow: bool) -
         for record in records:
             sink.write(record)
         sink.close("FINISHED", 600.0)
-        of_evaluation = {**tags, "rlx.kind": "evaluation", "rlx.checkpoint": "final"}
+        evaluation_tags = {**tags, "rlx.kind": "evaluation", "rlx.checkpoint": "final"}
         sink = MlflowSink(uri, "rlx-eval", run.run_id, folder.mlflow, print)
-        sink.start({}, of_evaluation, [folder.protocol, folder.result])
+        sink.start({}, evaluation_tags, [folder.protocol, folder.result])
         sink.close("FINISHED", 600.0)
     return run
 
 
-def seconds(command: list[str], repeats: int, environment: dict[str, str], forget: Callable[[], None]) -> float:
-    """Median of whole commands."""
-    taken = []
+def seconds(command: list[str], repeats: int, environment: dict[str, str], clear: Callable[[], None]) -> float:
+    """Median time of the command (seconds); ``clear`` is called before each repeat."""
+    durations = []
     for _ in range(repeats):
-        forget()
-        began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        taken.append(time.perf_counter() - began)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-    return statistics.median(taken)
+        clear()
+        start = time.perf_counter()
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        durations.append(time.perf_counter() - start)
+        if result.returncode:
+            raise SystemExit(result.stderr)
+    return statistics.median(durations)
 
 
-def measured(arguments: argparse.Namespace) -> str:
+def measure(arguments: argparse.Namespace) -> str:
     """The table as Markdown."""
-    with tempfile.TemporaryDirectory() as place:
-        runs, reports = Path(place) / "runs", Path(place) / "reports"
+    with tempfile.TemporaryDirectory() as folder:
+        runs, reports = Path(folder) / "runs", Path(folder) / "reports"
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-        began = time.perf_counter()
-        made = [write_run(runs, i, arguments.metrics, arguments.steps, mlflow=True) for i in range(arguments.runs)]
-        print(f"{len(made)} runs written in {time.perf_counter() - began:.0f} s", flush=True)
+        start = time.perf_counter()
+        written = [write_run(runs, i, arguments.metrics, arguments.steps, mlflow=True) for i in range(arguments.runs)]
+        print(f"{len(written)} runs written in {time.perf_counter() - start:.0f} s", flush=True)
 
-        def forget() -> None:
+        def delete_reports() -> None:
             for file in reports.glob("*/*"):
                 file.unlink()
 
         command = [sys.executable, "-m", "rlx.cli", "compare", "--runs-dir", str(runs), "--out", str(reports)]
-        folders = seconds([*command, *(run.run_id for run in made)], arguments.repeats, environment, forget)
-        logged = seconds([*command, "--experiment", "rlx"], arguments.repeats, environment, forget)
+        from_folders = seconds(
+            [*command, *(run.run_id for run in written)], arguments.repeats, environment, delete_reports
+        )
+        from_mlflow = seconds([*command, "--experiment", "rlx"], arguments.repeats, environment, delete_reports)
     return (
         "# Time of a report over many runs\n\n"
         f"`python experiments/perf/reports.py --runs {arguments.runs} --metrics {arguments.metrics} --steps "
         f"{arguments.steps}`, {datetime.date.today()}, CPU ({platform.machine()}, {os.cpu_count()} cores), median of "
         f"{arguments.repeats}. Each run has {arguments.steps} records of {arguments.metrics} metrics and {PROBLEMS} "
-        f"problems with {SAMPLES} samples; {arguments.runs // SEEDS} methods by {SEEDS} seeds. One whole command, with "
-        "every rendering and the report's way into MLflow.\n\n"
-        f"| read from | seconds |\n|---|---|\n| run folders | {folders:.1f} |\n| MLflow (sqlite) | {logged:.1f} |\n"
+        f"problems with {SAMPLES} samples; {arguments.runs // SEEDS} methods with {SEEDS} seeds each. Measured is the "
+        "whole command, including all output formats and logging the report to MLflow.\n\n"
+        "| read from | seconds |\n|---|---|\n"
+        f"| run folders | {from_folders:.1f} |\n| MLflow (sqlite) | {from_mlflow:.1f} |\n"
     )
 
 
@@ -129,9 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time rlx compare over many runs.")
     for name, default in (("runs", 300), ("metrics", 200), ("steps", 20), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="the table")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"), help="file of the table")
     arguments = parser.parse_args()
-    text = measured(arguments)
+    text = measure(arguments)
     print(text)
     arguments.out.write_text(text, encoding="utf-8")
 

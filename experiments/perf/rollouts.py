@@ -1,9 +1,9 @@
-"""Seconds of one rollout by each engine: 8 prompts x 8 samples of 32 tokens from SmolLM2-135M, alternating, medians.
+"""Measure a rollout by each engine: 8 prompts x 8 samples of 32 tokens from SmolLM2-135M; engines alternate; medians.
 
     .venv-vllm/bin/python experiments/perf/rollouts.py [--model models/smollm2-135m] [--threads 2] [--rounds 5]
 
-``generate`` is transformers' own with all 64 sequences in a batch, as TRL's GRPOTrainer calls it without vLLM. No token
-ends a response, so that all engines draw as many.
+``generate`` is transformers' own generation with all 64 sequences in a batch, as TRL's GRPOTrainer calls it without
+vLLM. No token ends a response, so that all engines draw the same number of tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlx.rollout.vllm import EngineOptions, VLLMSampler
 
 PROMPTS, SAMPLES, PROMPT_TOKENS, TOKENS = 8, 8, 46, 32
 NO_STOP = (4,)
-"""``<reponame>``, which it never draws here."""
+"""``<reponame>``, which the model never draws here."""
 
 
 def main() -> None:
@@ -32,42 +32,42 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).resolve().parents[2] / "models" / "smollm2-135m")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    draw = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(100, 49_000, (PROMPT_TOKENS,), generator=draw).tolist() for _ in range(PROMPTS)]
-    lm = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32).eval()
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(100, 49_000, (PROMPT_TOKENS,), generator=generator).tolist() for _ in range(PROMPTS)]
+    lm = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     rounds: dict[str, Callable[[int], None]] = {"transformers generate, float32": lambda _: generate(lm, prompts)}
     rounds["rlx hf, float32"] = sampling(HFSampler(lm), prompts)
     for dtype in ("float32", "bfloat16"):
-        engine = VLLMSampler(EngineOptions(str(asked.model), dtype, longest=PROMPT_TOKENS + TOKENS))
+        engine = VLLMSampler(EngineOptions(str(arguments.model), dtype, longest=PROMPT_TOKENS + TOKENS))
         rounds[f"rlx vllm, {dtype}"] = sampling(engine, prompts)
     seconds: dict[str, list[float]] = {name: [] for name in rounds}
-    for number in range(asked.rounds + 1):
-        for name, once in rounds.items():
+    for number in range(arguments.rounds + 1):
+        for name, rollout in rounds.items():
             start = time.perf_counter()
-            once(number)
+            rollout(number)
             if number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
-    print(f"| engine | median s of {asked.rounds} | lowest | tokens/s |\n|---|---|---|---|")
+    print(f"| engine | median s of {arguments.rounds} | lowest | tokens/s |\n|---|---|---|---|")
     for name, values in seconds.items():
         median = statistics.median(values)
         print(f"| {name} | {median:.2f} | {min(values):.2f} | {PROMPTS * SAMPLES * TOKENS / median:.0f} |")
 
 
 def sampling(sampler: Sampler, prompts: list[list[int]]) -> Callable[[int], None]:
-    """A rollout by one of our samplers, with its own seeds in each round."""
+    """A function that samples one rollout with one of our samplers; each round has its own seeds."""
 
-    def once(number: int) -> None:
+    def rollout(number: int) -> None:
         seeds = [[sample_seed(number, q, g) for g in range(SAMPLES)] for q in range(PROMPTS)]
         sampler.sample(prompts, seeds, Sampling(1.0, TOKENS, stop_ids=NO_STOP))
 
-    return once
+    return rollout
 
 
 @torch.no_grad()
 def generate(lm: torch.nn.Module, prompts: list[list[int]]) -> None:
-    """A rollout by transformers' own generation."""
+    """Sample one rollout with transformers' own generation."""
     ids = torch.tensor([prompt for prompt in prompts for _ in range(SAMPLES)])
     mask = torch.ones_like(ids)
     lm.generate(ids, attention_mask=mask, do_sample=True, min_new_tokens=TOKENS, max_new_tokens=TOKENS, pad_token_id=0)

@@ -39,7 +39,7 @@ def compare(
     """
     from rlx.compare.run import Places, Request, compare_runs, compare_study, print_plan, run_study
 
-    places = Places(runs_dir, out)
+    folders = Places(runs_dir, out)
     studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
     if studies:
         if len(targets or []) > 1 or tag or experiment:
@@ -48,10 +48,10 @@ def compare(
             )
         study = _read_study(Path(studies[0]), baseline)
         if plan:
-            print_plan(study, places, jobs)
+            print_plan(study, folders, jobs)
             return
-        failed = run_study(study, places, jobs, launcher=launcher)
-        compare_study(study, failed, places, force)
+        failed = run_study(study, folders, jobs, launcher=launcher)
+        compare_study(study, failed, folders, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
         raise UserError("there is nothing to compare", fix="give a study, runs, --tag or --experiment")
@@ -61,7 +61,7 @@ def compare(
 
         logged = logged_runs(runs_dir, tag or [], experiment)
         names, trained = [*names, *logged.unlearned], list(logged.trained)
-    compare_runs(names, trained, Request(baseline, force), places)
+    compare_runs(names, trained, Request(baseline, force), folders)
 
 
 def _read_study(file: Path, baseline: str | None) -> StudySpec:

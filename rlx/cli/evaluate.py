@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rlx.cli.options import Overrides, RunsDir, Seed
-from rlx.cli.run_spec import with_options
+from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
 
 FORMATS = ("table", "markdown", "csv", "json")
@@ -74,14 +74,14 @@ def evaluate(
         "grader": grader,
         "seed": seed,
     }
-    content = with_options({}, options, overrides or [])
+    content = apply_options_and_overrides({}, options, overrides or [])
     if check:
         from rlx.evaluation.check import check_benchmarks
         from rlx.registry import names
 
         raise typer.Exit(check_benchmarks(benchmarks or names("benchmark"), data_dir, bool(content.get("unpinned"))))
 
-    from rlx.evaluation.report import tell
+    from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
     from rlx.runs.locate import locator
     from rlx.specs.resolve_evaluate import resolve_eval
@@ -91,4 +91,4 @@ def evaluate(
     if outcomes is None:
         print("stopped; run the same command again to resume", file=sys.stderr)
         raise typer.Exit(130)
-    tell(resolved, outcomes, form)
+    print_report(resolved, outcomes, form)

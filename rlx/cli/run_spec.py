@@ -70,11 +70,13 @@ def run_study(command: Literal["train", "unlearn"], content: Mapping[str, Any], 
     """Run a study, or print its plan; returns the exit code."""
     from rlx.compare.run import Places, run_only
 
-    places = Places(options.runs_dir, Path("reports"))
-    return run_only(content, command, places, options.jobs, options.launcher, options.plan)
+    folders = Places(options.runs_dir, Path("reports"))
+    return run_only(content, command, folders, options.jobs, options.launcher, options.plan)
 
 
-def with_options(content: Mapping[str, Any], options: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_options_and_overrides(
+    content: Mapping[str, Any], options: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
     """Return the spec of one run with the command-line options applied, then those of ``--set``.
 
     Args:

@@ -26,6 +26,7 @@ from rlx.cli.options import (
 )
 from rlx.cli.run_spec import (
     StudyOptions,
+    apply_options_and_overrides,
     is_study,
     print_json_schema,
     print_resolved,
@@ -33,7 +34,6 @@ from rlx.cli.run_spec import (
     reject_fresh_with_launcher,
     reject_options_of_one_run,
     run_study,
-    with_options,
 )
 from rlx.errors import UserError
 
@@ -105,7 +105,7 @@ def train(
     if is_study(content):
         reject_options_of_one_run(spec, options, overrides or [])
         raise typer.Exit(run_study("train", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
-    content = with_options(content, options, overrides or [])
+    content = apply_options_and_overrides(content, options, overrides or [])
     layout = ProcessLayout(processes, nodes, node_rank, master)
     if content.get("backend") == "verl":
         _reject_local_options(layout)

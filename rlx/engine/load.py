@@ -50,11 +50,13 @@ class ModelDescription:
     """What a saved model's files say without its weights.
 
     Example:
-        ``ModelDescription(context=8192, generation_config=GenerationConfig(eos_token_id=2))``
+        ``ModelDescription(context=8192, vocabulary=49152, generation_config=GenerationConfig(eos_token_id=2))``
     """
 
     context: int | None
     """Longest sequence that the model was made for (tokens); None if its configuration names none."""
+    vocabulary: int
+    """Rows of the embedding."""
     generation_config: GenerationConfig
 
 
@@ -156,7 +158,8 @@ def describe_model(path: str, model: Model) -> ModelDescription:
             generation = GenerationConfig.from_model_config(config.get_text_config())
     except LOADING_ERRORS as error:
         raise _not_loaded("configuration", path, error) from None
-    return ModelDescription(getattr(config.get_text_config(), "max_position_embeddings", None), generation)
+    text = config.get_text_config()
+    return ModelDescription(getattr(text, "max_position_embeddings", None), text.vocab_size, generation)
 
 
 def _loaded(path: str, model: Model) -> LM:

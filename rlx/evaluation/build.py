@@ -1,4 +1,4 @@
-"""An evaluation's names to things: the candidate model, and each benchmark's task."""
+"""Build the model that is evaluated, and each benchmark's task, from a resolved evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import transformers
 
 from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.console import warn
-from rlx.data.chat import encode, stop_ids
+from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.engine.checkpoint import put_weights
 from rlx.engine.export import save_model
 from rlx.engine.load import base_path, describe_model, load_model, load_tokenizer, load_trainable
@@ -33,19 +33,20 @@ from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.reading import validate
 from rlx.specs.train import Data, Model, Resolved
 
-PROMPT_ROOM = 4096
-"""Longest benchmark prompt that vLLM makes room for (tokens)."""
+MAX_PROMPT_TOKENS = 4096
+"""Longest benchmark prompt that vLLM's cache is sized for (tokens)."""
 
 
 @dataclass(slots=True)
 class Candidate:
-    """The model that is evaluated; its weights are loaded when the first sample is due."""
+    """The model that is evaluated; its weights are loaded before the first sample."""
 
     resolved: ResolvedEval
     model: Model = field(init=False)
     tokenizer: Any = field(init=False)
     stops: tuple[int, ...] = field(init=False)
     context: int | None = field(init=False)
+    vocabulary: int = field(init=False)
     _sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
@@ -57,15 +58,15 @@ class Candidate:
             trust_remote_code=spec.trust_remote_code,
             precision=spec.precision,
         )
-        described = describe_model(folder, self.model)
+        description = describe_model(folder, self.model)
         self.tokenizer = load_tokenizer(folder, self.model)
         settings = Data(system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
-        self.stops = stop_ids(described.generation_config, settings, self.tokenizer)
-        self.context = described.context
+        self.stops = stop_ids(description.generation_config, settings, self.tokenizer)
+        self.context, self.vocabulary = description.context, description.vocabulary
 
     @property
     def dtype(self) -> str:
-        """What it computes in."""
+        """The type that the model computes in."""
         half = make_accelerator(self.model).mixed_precision == "bf16"
         if self.resolved.engine == "vllm":
             return "bfloat16" if half else "float32"
@@ -73,7 +74,7 @@ class Candidate:
 
     @property
     def engine_version(self) -> str:
-        """What samples, with its version."""
+        """The sampling library and its version."""
         if self.resolved.engine == "vllm":
             return vllm_version()
         return f"transformers {transformers.__version__}"
@@ -88,7 +89,7 @@ class Candidate:
         return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
 
     def _vllm(self) -> VLLMSampler:
-        """The saved model in vLLM; a checkpoint's weights are saved as one first."""
+        """The saved model in vLLM; a checkpoint or an adapter is first saved as a model."""
         folder = self.resolved.model_folder
         if not self.resolved.weights and base_path(folder, self.model) == folder:
             return VLLMSampler(self._options(self.resolved.model_folder))
@@ -101,7 +102,7 @@ class Candidate:
         return EngineOptions(
             model=folder,
             dtype=self.dtype,
-            longest=limit_to_context(self.resolved.max_new_tokens + PROMPT_ROOM, self.context),
+            longest=limit_to_context(self.resolved.max_new_tokens + MAX_PROMPT_TOKENS, self.context),
             seed=spec.seed,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
@@ -120,19 +121,20 @@ class Candidate:
         return lm
 
 
-def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candidate, stop: Stop) -> EvalTask:
-    """A benchmark's problems rendered for the model, and the protocol that follows."""
+def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: Candidate, stop: Stop) -> EvalTask:
+    """The task of one benchmark: its problems as prompts of the model, and its protocol."""
     resolved, tokenizer = candidate.resolved, candidate.tokenizer
     spec, benchmark = resolved.spec, get("benchmark", name).fn()
     template = spec.prompt or benchmark.prompt
     grader = benchmark.grader if spec.grader == "auto" else spec.grader
     data = Data(source=name, system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
     prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problems]
+    check_prompts(prompts, candidate.stops, candidate.vocabulary, tokenizer)
     plain = spec.chat == "never" or not tokenizer.chat_template
     protocol = Protocol(
         benchmark=name,
         problems=len(problems),
-        data_sha256=mark,
+        data_sha256=data_hash,
         prompt=template,
         system=spec.system,
         chat_kwargs=spec.chat_kwargs,
@@ -141,7 +143,7 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
         temperature=resolved.temperature,
         top_p=resolved.top_p,
         top_k=spec.top_k,
-        max_new_tokens=_room(name, benchmark, prompts, candidate),
+        max_new_tokens=_response_limit(name, benchmark, prompts, candidate),
         stop=tuple(tokenizer.decode([token]) for token in candidate.stops),
         seed=spec.seed,
         grader=grader,
@@ -151,8 +153,8 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
         dtype=candidate.dtype,
     )
     folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{name}-{protocol.digest}")
-    keep(folder.protocol, protocol.model_dump_json(indent=2))
-    keep(folder.first_prompt, tokenizer.decode(prompts[0]))
+    write_file(folder.protocol, protocol.model_dump_json(indent=2))
+    write_file(folder.first_prompt, tokenizer.decode(prompts[0]))
     return EvalTask(
         protocol=protocol,
         problems=problems,
@@ -173,11 +175,11 @@ def assemble(name: str, problems: Sequence[Problem], mark: str, candidate: Candi
     )
 
 
-def keep(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write a file of the evaluation.
 
     Raises:
-        UserError: when the disk refuses.
+        UserError: when it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,22 +187,22 @@ def keep(path: Path, text: str) -> None:
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({reason(error)})",
-            fix="free some space or choose another folder with --runs-dir; what was sampled before stands",
+            fix="free some space or choose another folder with --runs-dir; stored samples are kept",
             exit_code=1,
         ) from None
 
 
-def _room(name: str, benchmark: Benchmark, prompts: Sequence[tuple[int, ...]], candidate: Candidate) -> int:
-    """Longest response (tokens) that was asked for, that the benchmark needs and that the model has room for."""
-    wanted = min(candidate.resolved.max_new_tokens, benchmark.longest or candidate.resolved.max_new_tokens)
+def _response_limit(name: str, benchmark: Benchmark, prompts: Sequence[tuple[int, ...]], candidate: Candidate) -> int:
+    """Longest response (tokens): the requested limit, bounded by the benchmark's need and the model's context."""
+    requested = min(candidate.resolved.max_new_tokens, benchmark.longest or candidate.resolved.max_new_tokens)
     longest = max(len(prompt) for prompt in prompts)
-    if candidate.context is None or longest + wanted <= candidate.context:
-        return wanted
-    room = candidate.context - longest
-    if room < 1:
+    if candidate.context is None or longest + requested <= candidate.context:
+        return requested
+    available = candidate.context - longest
+    if available < 1:
         raise UserError(
             f"benchmark {name}: its longest prompt has {longest} tokens, and the model's context {candidate.context}",
             fix="leave this benchmark out",
         )
-    warn(f"{name}: responses end at {room} tokens, not {wanted}: the model's context is {candidate.context}")
-    return room
+    warn(f"{name}: responses end at {available} tokens, not {requested}: the model's context is {candidate.context}")
+    return available

@@ -1,4 +1,4 @@
-"""`rlx eval --check-benchmarks`: does every gold parse, and grade as right against itself?"""
+"""`rlx eval --check-benchmarks`: check that every gold parses and is graded right against itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlx.rewards.rlx import in_boxes
 
 
 def check_benchmarks(names: Sequence[str], data_dir: str | None, unpinned: bool) -> int:
-    """Print what was found.
+    """Check benchmarks and print the result.
 
     Args:
         names: benchmarks.
@@ -23,13 +23,13 @@ def check_benchmarks(names: Sequence[str], data_dir: str | None, unpinned: bool)
         unpinned: accept sets with other hashes.
 
     Returns:
-        The exit code: 1 when a set is missing or changed, or a gold fails that is not known to.
+        The exit code: 1 if a set is missing or changed, or a gold fails that is not listed as malformed.
     """
     rows, failures = [], 0
     for name in names:
         benchmark: Benchmark = get("benchmark", name, key="benchmark").fn()
         try:
-            problems, found = load_problems(name, data_dir, unpinned)
+            problems, data_hash = load_problems(name, data_dir, unpinned)
         except UserError as error:
             warn(str(error))
             rows.append([name, "-", "-", "-", "not checked"])
@@ -39,16 +39,18 @@ def check_benchmarks(names: Sequence[str], data_dir: str | None, unpinned: bool)
         new = [problem.id for problem in bad if fingerprint(problem.text) not in benchmark.bad_golds]
         failures += bool(new)
         for problem in bad:
-            known = "known" if problem.id not in new else "NOT known"
-            print_out(f"{name}: {problem.id} ({known}): gold {problem.gold[:80]!r} is not right against itself")
-        state = "reviewed" if found == benchmark.sha256 else "another set"
+            expected = "known" if problem.id not in new else "NOT known"
+            print_out(
+                f"{name}: {problem.id} ({expected}): gold {problem.gold[:80]!r} is not graded right against itself"
+            )
+        state = "reviewed" if data_hash == benchmark.sha256 else "another set"
         rows.append([name, str(len(problems)), str(len(problems) - len(bad)), str(len(benchmark.bad_golds)), state])
     print_out(table("benchmarks", ["name", "problems", "golds right", "known to be malformed", "data"], rows))
     return 1 if failures else 0
 
 
 def unfit_golds(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems whose gold, as an answer, is not judged right by mathematics; integers are right as text."""
-    asked = [problem for problem in problems if as_integer(cleaned(problem.gold)) is None]
-    verdicts = shared_symbolic_pool().compare([in_boxes(problem.gold, problem.gold) for problem in asked])
-    return [problem for problem, verdict in zip(asked, verdicts, strict=True) if verdict.score != 1.0]
+    """Problems whose gold, used as an answer, is not graded right; integers are compared as text and not checked."""
+    to_check = [problem for problem in problems if as_integer(cleaned(problem.gold)) is None]
+    verdicts = shared_symbolic_pool().compare([in_boxes(problem.gold, problem.gold) for problem in to_check])
+    return [problem for problem, verdict in zip(to_check, verdicts, strict=True) if verdict.score != 1.0]

@@ -1,4 +1,4 @@
-"""Evaluation by sampling, as a loop that may be killed anywhere: what has been written is never sampled again."""
+"""Evaluation by sampling, in a loop that may be killed at any point: stored samples are not sampled again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlx.specs.evaluate import Protocol
 
 @dataclass(frozen=True, slots=True)
 class EvalTask:
-    """Everything that one benchmark's evaluation needs.
+    """The inputs of one benchmark's evaluation.
 
     Example:
         ``EvalTask(protocol, problems, prompts=[(7, 10, 8, 14)], sampler=lambda: sampler, ...)``
@@ -31,35 +31,35 @@ class EvalTask:
     prompts: Sequence[tuple[int, ...]]
     """Token ids of each problem's rendered prompt."""
     sampler: Callable[[], Sampler]
-    """Called when the first sample is due: a finished evaluation loads no weights."""
+    """Called before the first sample, so that a finished evaluation loads no weights."""
     sampling: Sampling
     reward: Reward
     decode: Decode
     folder: EvalDir
     stop: Stop
     batch: int
-    """Responses sampled at once and written together."""
+    """Number of responses that are sampled and written together."""
 
 
 def evaluate(task: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
-    """Every sample's row; those that stand on disk are read, the others sampled, graded and written, part by part.
+    """The rows of all samples: stored ones are read, the others are sampled, graded and written, part by part.
 
     Args:
-        task: what to sample and how.
-        progress: told the rows written so far and how many there will be.
+        task: the problems and how to sample and grade them.
+        progress: called with the rows so far and the total number.
 
     Returns:
-        Rows by problem and sample, or None when it was asked to stop.
+        Rows ordered by problem and sample, or None if a stop was requested.
 
     Raises:
-        UserError: when the disk refuses; what was written stands.
+        UserError: when they cannot be written; earlier parts are kept.
     """
     rows = stored_rows(task.folder)
-    known = {(row["problem_id"], row["sample"]) for row in rows}
+    sampled = {(row["problem_id"], row["sample"]) for row in rows}
     n = task.protocol.n
-    wanted = [(q, g) for q in range(len(task.problems)) for g in range(n)]
-    todo = [(q, g) for q, g in wanted if (task.problems[q].id, g) not in known]
-    progress(rows, len(wanted))
+    all_samples = [(q, g) for q in range(len(task.problems)) for g in range(n)]
+    todo = [(q, g) for q, g in all_samples if (task.problems[q].id, g) not in sampled]
+    progress(rows, len(all_samples))
     number = 1 + max((int(part.stem.removeprefix("part_")) for part in task.folder.parts()), default=-1)
     for start in range(0, len(todo), task.batch):
         try:
@@ -70,35 +70,35 @@ def evaluate(task: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> 
         _written(fresh, task.folder, number)
         number += 1
         rows += fresh
-        progress(rows, len(wanted))
-    place = {problem.id: q for q, problem in enumerate(task.problems)}
-    return sorted(rows, key=lambda row: (place[str(row["problem_id"])], int(row["sample"] or 0)))
+        progress(rows, len(all_samples))
+    order = {problem.id: q for q, problem in enumerate(task.problems)}
+    return sorted(rows, key=lambda row: (order[str(row["problem_id"])], int(row["sample"] or 0)))
 
 
 def regrade(folder: EvalDir, into: EvalDir, reward: Reward) -> list[Row]:
-    """Grade stored responses anew, part by part; nothing is sampled.
+    """Grade stored responses again, part by part; nothing is sampled.
 
     Args:
         folder: the responses.
-        into: where the new verdicts go; may be the same folder.
+        into: folder of the new verdicts; may be the same.
         reward: the grader.
     """
-    every: list[Row] = []
+    all_rows: list[Row] = []
     for number, part in enumerate(folder.parts()):
         rows: list[Row] = pq.read_table(part).to_pylist()
         verdicts = reward([(str(row["response"]), str(row["gold"])) for row in rows])
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
         _written(rows, into, int(part.stem.removeprefix("part_")) if into == folder else number)
-        every += rows
-    return every
+        all_rows += rows
+    return all_rows
 
 
 def stored_rows(folder: EvalDir) -> list[Row]:
-    """Every row that stands.
+    """Every stored row.
 
     Raises:
-        UserError: when a part file is broken.
+        UserError: when a part file is damaged.
     """
     rows: list[Row] = []
     for part in folder.parts():
@@ -113,24 +113,24 @@ def stored_rows(folder: EvalDir) -> list[Row]:
     return rows
 
 
-def _sampled(task: EvalTask, chosen: Sequence[tuple[int, int]]) -> list[Row]:
-    """Rows of (problem, sample) pairs, a problem's samples side by side."""
+def _sampled(task: EvalTask, pairs: Sequence[tuple[int, int]]) -> list[Row]:
+    """Sampled and graded rows of (problem, sample) pairs; the samples of a problem are neighbours."""
     by_problem: dict[int, list[int]] = {}
-    for q, g in chosen:
+    for q, g in pairs:
         by_problem.setdefault(q, []).append(g)
     name, seed = task.protocol.benchmark, task.protocol.seed
     seeds = [[sample_seed(seed, "eval", name, task.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
     groups = task.sampler().sample([task.prompts[q] for q in by_problem], seeds, task.sampling)
     responses = [response for group in groups for response in group]
     texts = [task.decode(response.tokens) for response in responses]
-    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _) in zip(texts, chosen, strict=True)])
-    drawn: list[Any] = [seed for group in seeds for seed in group]
+    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _) in zip(texts, pairs, strict=True)])
+    flat_seeds: list[Any] = [seed for group in seeds for seed in group]
     return [
         {
             "benchmark": name,
             "problem_id": task.problems[q].id,
             "sample": g,
-            "seed": drawn[i],
+            "seed": flat_seeds[i],
             "subject": task.problems[q].subject,
             "level": task.problems[q].level,
             "gold": task.problems[q].gold,
@@ -141,7 +141,7 @@ def _sampled(task: EvalTask, chosen: Sequence[tuple[int, int]]) -> list[Row]:
             "tokens": len(responses[i].tokens),
             "finished": responses[i].finished,
         }
-        for i, (q, g) in enumerate(chosen)
+        for i, (q, g) in enumerate(pairs)
     ]
 
 
@@ -151,6 +151,6 @@ def _written(rows: Sequence[Row], folder: EvalDir, number: int) -> None:
     except OSError as error:
         raise UserError(
             f"{folder.part(number)} cannot be written ({reason(error)})",
-            fix="free some space and run the same command again: what was sampled before stands",
+            fix="free some space and run the same command again: stored samples are kept",
             exit_code=1,
         ) from None

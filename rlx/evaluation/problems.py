@@ -29,15 +29,15 @@ def load_problems(name: str, data_dir: str | None, unpinned: bool = False) -> tu
     problems = [
         problem for problem in _rows(name, benchmark, data_dir) if fingerprint(problem.text) not in benchmark.left_out
     ]
-    found = set_hash(problems)
-    if found != benchmark.sha256 and not unpinned:
+    data_hash = set_hash(problems)
+    if data_hash != benchmark.sha256 and not unpinned:
         raise UserError(
-            f"benchmark {name}: the {len(problems)} rows hash to {found[:12]}, the {benchmark.rows} reviewed ones to "
-            f"{benchmark.sha256[:12]}",
+            f"benchmark {name}: the {len(problems)} rows have the hash {data_hash[:12]}, the {benchmark.rows} reviewed "
+            f"rows {benchmark.sha256[:12]}",
             fix="give the reviewed rows with --data-dir, or accept these with --set unpinned=true",
             exit_code=1,
         )
-    return problems, found
+    return problems, data_hash
 
 
 def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Problem]:
@@ -49,8 +49,8 @@ def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Pro
         raise UserError(f"benchmark {name}: there is no file {local}", fix="put it there, or leave --data-dir out")
     source = str(local) if local else benchmark.hub
     keys = ("problem", "answer") if local else (benchmark.problem, benchmark.answer)
-    for number, (place, row) in enumerate(read_rows(source, benchmark.subset, benchmark.split, benchmark.revision)):
-        where = f"{source} {place}"
+    for number, (location, row) in enumerate(read_rows(source, benchmark.subset, benchmark.split, benchmark.revision)):
+        where = f"{source} {location}"
         text, gold = (column(row, key, where, f"benchmark {name}") for key in keys)
         gold = ", ".join(gold) if isinstance(gold, list) else str(gold)
         if not local and benchmark.answer_format == "gsm8k_hash":

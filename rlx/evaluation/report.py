@@ -1,4 +1,4 @@
-"""The same figures as a table for the terminal, as Markdown, CSV and JSON."""
+"""The results of an evaluation as a terminal table, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlx.specs.evaluate import ResolvedEval
 
 FORMATS = ("table", "markdown", "csv", "json")
 COLUMNS = ("benchmark", "problems", "n", "avg@n", "over samples", "pass@n", "maj@n", "best@n*", "tokens", "truncated")
-REST = ("no answer", "timed out", "seconds")
+MORE_COLUMNS = ("no answer", "timed out", "seconds")
 NOTE = (
     "avg@n with its 95 % interval over problems; over samples: half-width over other samples of the same problems; "
     "best@n* = 1-(1-c/n)^n, with replacement, as papers print it."
 )
 
 
-def tell(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome], form: str) -> None:
-    """Print the outcomes.
+def print_report(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome], form: str) -> None:
+    """Print the outcomes in one format.
 
     Args:
         resolved: the evaluation.
@@ -42,14 +42,14 @@ def tell(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome], form: str) -> 
 
 def markdown(outcomes: Sequence[EvalOutcome]) -> str:
     """A Markdown table with its note."""
-    heads = [*COLUMNS, *REST]
+    heads = [*COLUMNS, *MORE_COLUMNS]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(outcomes)]
     return "\n".join([*lines, "", NOTE])
 
 
 def as_record(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome]) -> dict[str, object]:
-    """Everything but the samples."""
+    """All results except the samples, for JSON."""
     return {
         "model": resolved.spec.model,
         "checkpoint": resolved.checkpoint,
@@ -62,7 +62,7 @@ def as_record(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome]) -> dict[s
             }
             for outcome in outcomes
         ],
-        "averages": {name: asdict(figure) for name, figure in averages([o.summary for o in outcomes]).items()},
+        "averages": {name: asdict(mean) for name, mean in averages([o.summary for o in outcomes]).items()},
     }
 
 
@@ -110,13 +110,13 @@ def _rows(outcomes: Sequence[EvalOutcome]) -> list[list[str]]:
             ]
         )
     if len(outcomes) > 1:
-        for name, figure in averages([outcome.summary for outcome in outcomes]).items():
-            rows.append([f"{name} average", "", "", _with_interval(figure), *[""] * 9])
+        for name, mean in averages([outcome.summary for outcome in outcomes]).items():
+            rows.append([f"{name} average", "", "", _with_interval(mean), *[""] * 9])
     return rows
 
 
 def _csv(outcomes: Sequence[EvalOutcome]) -> str:
-    """Tidy: one line a benchmark and metric."""
+    """Tidy CSV: one line per benchmark and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["benchmark", "protocol", "problems", "n", "metric", "value"])
@@ -127,5 +127,5 @@ def _csv(outcomes: Sequence[EvalOutcome]) -> str:
     return text.getvalue()
 
 
-def _with_interval(figure: MeanInterval) -> str:
-    return f"{figure.value:.1%} [{figure.low:.1%}, {figure.high:.1%}]"
+def _with_interval(mean: MeanInterval) -> str:
+    return f"{mean.value:.1%} [{mean.low:.1%}, {mean.high:.1%}]"

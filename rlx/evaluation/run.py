@@ -1,4 +1,4 @@
-"""`rlx eval`: a resolved evaluation to figures."""
+"""`rlx eval`: run a resolved evaluation and compute its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlx.benchmarks.summary import Score, Summary, as_json, from_json, problem_s
 from rlx.console import Progress, warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
-from rlx.evaluation.build import Candidate, assemble, keep
+from rlx.evaluation.build import Candidate, assemble, write_file
 from rlx.evaluation.loop import EvalTask, evaluate, regrade
 from rlx.evaluation.problems import load_problems
 from rlx.runs.folder import RunDir, read_json
@@ -26,12 +26,12 @@ from rlx.specs.reading import validate
 from rlx.specs.train import Resolved
 
 EXPERIMENT = "rlx"
-"""MLflow experiment of models that no run of ours trained."""
+"""MLflow experiment of models that rlx did not train."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalOutcome:
-    """One benchmark's outcome.
+    """The results of one benchmark.
 
     Example:
         ``EvalOutcome(summary, scores, protocol, EvalDir(...), seconds=12.5)``
@@ -45,14 +45,14 @@ class EvalOutcome:
 
 
 def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOutcome] | None:
-    """Evaluate a model on every benchmark of the spec, going on where an earlier call was cut off.
+    """Evaluate a model on every benchmark of the spec; samples that an interrupted call stored are reused.
 
     Args:
         resolved: the evaluation.
         regrade_only: grade the stored responses again and sample nothing.
 
     Returns:
-        The outcomes, or None when it was asked to stop.
+        The outcomes, or None if a stop was requested.
     """
     spec = resolved.spec
     sets = {name: load_problems(name, spec.data_dir, spec.unpinned) for name in spec.benchmarks}
@@ -60,11 +60,11 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOut
     run = RunDir(Path(resolved.folder))
     _warn_of_overlap(resolved, candidate)
     if resolved.run_spec is None:
-        keep(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
+        write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
     outcomes = []
-    for name, (problems, mark) in sets.items():
+    for name, (problems, data_hash) in sets.items():
         stop = Stop()
-        task = assemble(name, problems[: spec.limit], mark, candidate, stop)
+        task = assemble(name, problems[: spec.limit], data_hash, candidate, stop)
         with RunDir(task.folder.root).locked(), stop.handling():
             outcome = _outcome(task, _regraded(task, run, resolved.checkpoint) if regrade_only else _sampled(task))
         if outcome is None:
@@ -76,7 +76,7 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOut
 
 
 def _sampled(task: EvalTask) -> Callable[[], list[Row] | None]:
-    """The evaluation of what is not on disk yet, with progress."""
+    """A function that samples and grades what is not stored yet, and shows the progress."""
 
     def work() -> list[Row] | None:
         protocol = task.protocol
@@ -99,7 +99,7 @@ def _sampled(task: EvalTask) -> Callable[[], list[Row] | None]:
 
 
 def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list[Row] | None]:
-    """New verdicts on stored responses that were sampled by this protocol, whatever graded them."""
+    """A function that grades stored responses of this protocol again, whichever grader was used before."""
     for folder in [task.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
         if folder.parts() and stored.same_responses(task.protocol):
@@ -111,35 +111,35 @@ def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list
 
 
 def _outcome(task: EvalTask, work: Callable[[], list[Row] | None]) -> EvalOutcome | None:
-    """The benchmark's figures, kept in result.json."""
+    """The benchmark's metrics, which are also written to result.json."""
     start = time.perf_counter()
     rows = work()
     if rows is None:
         return None
     seconds = time.perf_counter() - start
-    wanted = task.protocol.problems * task.protocol.n
-    if len(rows) != wanted:
+    expected = task.protocol.problems * task.protocol.n
+    if len(rows) != expected:
         raise UserError(
-            f"{task.folder.samples} holds {len(rows)} samples of {wanted}",
+            f"{task.folder.samples} holds {len(rows)} samples of {expected}",
             fix="run it without --regrade to the end first",
         )
     summary, scores = summarised(task.protocol.benchmark, rows), problem_scores(rows)
-    keep(task.folder.result, json.dumps(as_json(summary, scores), indent=1))
+    write_file(task.folder.result, json.dumps(as_json(summary, scores), indent=1))
     return EvalOutcome(summary, scores, task.protocol, task.folder, seconds)
 
 
 def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:
     """Every finished evaluation in a run folder, by checkpoint and benchmark."""
-    found = []
+    results = []
     for folder in run.evaluations():
         if folder.result.is_file():
             protocol = validate(read_json(folder.protocol), Protocol)
-            found.append((protocol, *from_json(read_json(folder.result))))
-    return found
+            results.append((protocol, *from_json(read_json(folder.result))))
+    return results
 
 
 def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
-    """Say which benchmarks hold problems that the run was trained on."""
+    """Warn about benchmarks that contain problems of the run's training data."""
     if resolved.run_spec is None:
         return
     content = read_json(Path(resolved.run_spec))
@@ -149,14 +149,14 @@ def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
     try:
         prompts = load_prompts(trained.spec.data, candidate.tokenizer).prompts
     except UserError as error:
-        warn(f"the run's training prompts were not laid beside the benchmarks: {error.what}")
+        warn(f"the run's training prompts were not compared with the benchmarks: {error.what}")
         return
     for sentence in overlap_warnings([prompt.question for prompt in prompts], resolved.spec.benchmarks):
         warn(sentence)
 
 
 def _log(run: RunDir, resolved: ResolvedEval, outcome: EvalOutcome) -> None:
-    """One MLflow run an evaluation, tagged with the run that it belongs to; logged once."""
+    """Log the evaluation to MLflow as one run of its own, tagged with the evaluated run's id."""
     protocol = outcome.protocol
     sink = MlflowSink(
         uri=tracking_uri(run.root.parent),

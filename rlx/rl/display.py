@@ -9,7 +9,7 @@ from rlx.console import Progress, print_out, table
 from rlx.numerics.intervals import wilson
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.recorder import RunDescription, RunRecorder
-from rlx.runs.tracking import Figures, public_uri, read_metrics, tracking_uri
+from rlx.runs.tracking import Metrics, public_uri, read_metrics, tracking_uri
 from rlx.specs.train import Resolved
 
 KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
@@ -23,7 +23,7 @@ class TrainView:
         self.curve: list[float] = []
         self._accuracy = ""
 
-    def remember(self, record: Figures) -> None:
+    def remember(self, record: Metrics) -> None:
         """Store what later panels show of one record."""
         if "train/reward" in record:
             self.curve.append(float(record["train/reward"]))
@@ -31,7 +31,7 @@ class TrainView:
             accuracies = [f"{_accuracy(record, key)} {kind}" for kind, key in KINDS.items() if key in record]
             self._accuracy = f"{', '.join(accuracies)} at step {int(record['step'])}"
 
-    def facts(self, record: Figures) -> Mapping[str, str]:
+    def facts(self, record: Metrics) -> Mapping[str, str]:
         """Names and values to show next to the progress bar."""
         facts = {"reward": f"{record['train/reward']:.3f}"} if "train/reward" in record else {}
         if self._accuracy:

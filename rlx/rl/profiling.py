@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from rlx.console import print_out, table
 from rlx.runs.folder import RunDir, write_atomically
 from rlx.runs.recorder import RunRecorder
-from rlx.runs.tracking import Figures
+from rlx.runs.tracking import Metrics
 
 PHASE = "rlx."
 """Prefix of the phases' names in the profiler's trace."""
@@ -50,7 +50,7 @@ class ProfiledRecorder:
         self._profiler = profile(activities=activities, schedule=steps, on_trace_ready=self._save)
         self._profiler.start()
 
-    def write(self, record: Figures) -> None:
+    def write(self, record: Metrics) -> None:
         """Write a record, which ends a step."""
         self._inner.write(record)
         if self._profiler is not None:

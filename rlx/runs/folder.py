@@ -1,16 +1,16 @@
-"""The run folder: the only place that knows its paths, with rundir_parts.py for the folders inside it.
+"""The run folder: the only module that builds its paths; folder_parts.py has the folders inside it.
 
-runs/<id>/spec.yaml          what the person wrote
-runs/<id>/resolved.json      what it came to
-runs/<id>/metrics.jsonl      one line a step, the source of truth
-runs/<id>/samples.parquet/   sampled texts, one part file a checkpoint
+runs/<id>/spec.yaml          the user's spec
+runs/<id>/resolved.json      the resolved spec
+runs/<id>/metrics.jsonl      one line per step, the source of truth
+runs/<id>/samples.parquet/   sampled texts, one part file per checkpoint
 runs/<id>/checkpoints/       step_000025/ ...
 runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
-runs/<id>/summary.json       written last: the run is done
+runs/<id>/summary.json       written last: the run is complete
 runs/<id>/profile/           phases.tsv and trace.json.gz of `rlx train --profile`
-runs/<id>/verl/              what verl reads and writes: see VerlDir
+runs/<id>/verl/              verl's files: see VerlDir
 runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`: see EvalDir
 """
 
@@ -49,7 +49,7 @@ class RunDir:
 
     @property
     def spec(self) -> Path:
-        """What the person wrote."""
+        """The user's spec."""
         return self.root / "spec.yaml"
 
     @property
@@ -59,7 +59,7 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """One JSON line a step."""
+        """One JSON line per step."""
         return self.root / "metrics.jsonl"
 
     @property
@@ -84,12 +84,12 @@ class RunDir:
 
     @property
     def summary(self) -> Path:
-        """The end's table; stands only in a finished run."""
+        """The final results; exists only in a complete run."""
         return self.root / "summary.json"
 
     @property
     def certificate(self) -> Path:
-        """Evidence of an unlearning run, for machines; the page for people has the same name in .html."""
+        """Evidence of an unlearning run as JSON; the page for readers has the same name with .html."""
         return self.root / "certificate.json"
 
     @property
@@ -99,27 +99,27 @@ class RunDir:
 
     @property
     def failure(self) -> Path:
-        """Why a study's last try at this run failed; gone when the run goes on."""
+        """Why a study's last attempt at this run failed; removed when the run continues."""
         return self.root / "failure.json"
 
     @property
     def log(self) -> Path:
-        """What the run said while a study ran it."""
+        """The run's output while a study ran it."""
         return self.root / "log.txt"
 
     @property
     def profile(self) -> Path:
-        """Where a step's time went."""
+        """The folder of the profile."""
         return self.root / "profile"
 
     @property
     def profile_request(self) -> Path:
-        """Stands from the wish for a profile to its beginning."""
-        return self.profile / "asked"
+        """Exists from the request for a profile until profiling starts."""
+        return self.profile / "requested"
 
     @property
     def profile_table(self) -> Path:
-        """Seconds by phase."""
+        """Seconds of each phase."""
         return self.profile / "phases.tsv"
 
     @property
@@ -134,12 +134,12 @@ class RunDir:
 
     @property
     def evaluated(self) -> Path:
-        """The model of a folder that holds nothing but evaluations."""
+        """The model of a folder that contains evaluations only."""
         return self.root / "evaluated.json"
 
     @property
     def verl(self) -> VerlDir:
-        """What verl reads and writes."""
+        """The folder of verl's files."""
         return VerlDir(self.root / "verl")
 
     def evaluation(self, checkpoint: str, name: str) -> EvalDir:
@@ -147,7 +147,7 @@ class RunDir:
         return EvalDir(self.root / "evaluations" / checkpoint / name)
 
     def evaluations(self, checkpoint: str = "*") -> list[EvalDir]:
-        """Every evaluation that has begun."""
+        """Every evaluation that was started."""
         return [EvalDir(file.parent) for file in sorted(self.root.glob(f"evaluations/{checkpoint}/*/protocol.json"))]
 
     def checkpoint(self, step: int) -> Path:
@@ -159,7 +159,7 @@ class RunDir:
         return self.samples / f"part_{step:06d}.parquet"
 
     def create(self, content: dict[str, Any], resolved_json: str) -> None:
-        """Make the folder with its spec, once.
+        """Create the folder with its spec, if it does not exist.
 
         Raises:
             UserError: when the folder cannot be written.
@@ -177,20 +177,20 @@ class RunDir:
             ) from None
 
     def update(self, resolved_json: str) -> None:
-        """Put a resolved experiment of the same identity in the place of the one that stands (sharding may differ)."""
+        """Replace the stored resolved spec by one of the same identity (sharding may differ)."""
         if self.resolved.read_text(encoding="utf-8") != resolved_json:
             write_atomically(self.resolved, resolved_json)
 
     def clear(self) -> None:
-        """Remove the folder with all it holds (``--fresh``)."""
+        """Remove the folder with its content (``--fresh``)."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the lock dies with it, however it dies.
+        """Lock the folder for this process; the lock ends with the process, however it ends.
 
         Raises:
-            UserError: when another process holds it.
+            UserError: when another process has locked it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a+") as file:
@@ -216,7 +216,7 @@ def runs_in(folder: Path) -> list[RunDir]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader finds the old file or the new one, never half of one."""
+    """Write ``text`` so that a reader sees the complete old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -226,14 +226,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file of ours.
+    """The content of a JSON file that rlx wrote.
 
     Raises:
-        UserError: when it is missing or broken.
+        UserError: when it is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error})", fix="start the run anew with --fresh", exit_code=1
+            f"{path} cannot be read ({error})", fix="start the run again with --fresh", exit_code=1
         ) from None

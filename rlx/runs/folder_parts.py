@@ -1,4 +1,4 @@
-"""Folders inside a run folder that have files of their own: evaluations, and what verl reads and writes."""
+"""Folders inside a run folder: evaluations, and the files that verl reads and writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EvalDir:
 
     @property
     def protocol(self) -> Path:
-        """What was measured and how."""
+        """The protocol: what is measured and how."""
         return self.root / "protocol.json"
 
     @property
@@ -33,7 +33,7 @@ class EvalDir:
 
     @property
     def result(self) -> Path:
-        """Metrics and the score of each problem; stands only when all samples do."""
+        """Metrics and the score of each problem; written when all samples are stored."""
         return self.root / "result.json"
 
     @property
@@ -42,17 +42,17 @@ class EvalDir:
         return self.root / "mlflow.json"
 
     def part(self, number: int) -> Path:
-        """The part file with this number."""
+        """The part file with this index."""
         return self.samples / f"part_{number:06d}.parquet"
 
     def parts(self) -> list[Path]:
-        """The part files that stand."""
+        """The existing part files."""
         return sorted(self.samples.glob("part_*.parquet"))
 
 
 @dataclass(frozen=True, slots=True)
 class VerlDir:
-    """What verl reads and writes of one run."""
+    """The files of one run that verl reads and writes."""
 
     root: Path
 
@@ -68,12 +68,12 @@ class VerlDir:
 
     @property
     def metrics(self) -> Path:
-        """Verl's own log of the present try, one JSON line a step."""
+        """Verl's own log of the current attempt, one JSON line per step."""
         return self.root / "metrics.jsonl"
 
     @property
     def generations(self) -> Path:
-        """Responses to the held-out prompts, a file an evaluation."""
+        """Responses to the held-out prompts, one file per evaluation."""
         return self.root / "validation"
 
     @property

@@ -1,4 +1,4 @@
-"""Finds the model that an evaluation names: a run, one of its checkpoints, a saved model or a hub id."""
+"""Find the model that an evaluation names: a run, one of its checkpoints, a saved model or a hub id."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ def locator(runs: Path) -> ModelLocator:
     return locate
 
 
-def _location(asked: EvalSpec, runs: Path) -> dict[str, Any]:
+def _location(spec: EvalSpec, runs: Path) -> dict[str, Any]:
     """Where the model is stored and where its results go, as keys of ``ResolvedEval``."""
-    for root in (Path(asked.model), runs / asked.model):
+    for root in (Path(spec.model), runs / spec.model):
         if RunDir(root).resolved.is_file():
-            return _of_run(RunDir(root), asked.checkpoint)
-    if asked.checkpoint != "final":
+            return _of_run(RunDir(root), spec.checkpoint)
+    if spec.checkpoint != "final":
         raise UserError(
-            f"checkpoint is '{asked.checkpoint}', but '{asked.model}' is no run folder", fix="leave --checkpoint out"
+            f"checkpoint is '{spec.checkpoint}', but '{spec.model}' is not a run folder", fix="leave --checkpoint out"
         )
-    path = EMBEDDED_MODEL if asked.model == "embedded" else Path(asked.model)
+    path = EMBEDDED_MODEL if spec.model == "embedded" else Path(spec.model)
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise UserError(
-                f"model '{asked.model}' is neither a run folder nor a saved model", fix="give one, or a hub id"
+                f"model '{spec.model}' is neither a run folder nor a saved model", fix="give one, or a hub id"
             )
-        mark = model_hash(path).removeprefix("sha256:")[:10]
-    elif path.suffix or asked.model.startswith((".", "/")) or asked.model.count("/") != 1:
-        raise UserError(f"there is no model '{asked.model}'", fix="give a run folder, a model folder or a hub id")
+        fingerprint = model_hash(path).removeprefix("sha256:")[:10]
+    elif path.suffix or spec.model.startswith((".", "/")) or spec.model.count("/") != 1:
+        raise UserError(f"there is no model '{spec.model}'", fix="give a run folder, a model folder or a hub id")
     else:
-        mark = hashlib.sha256(f"{asked.model}@{asked.revision}".encode()).hexdigest()[:10]
-    folder = runs / f"eval_{stem(asked.model)}-{mark}"
+        fingerprint = hashlib.sha256(f"{spec.model}@{spec.revision}".encode()).hexdigest()[:10]
+    folder = runs / f"eval_{stem(spec.model)}-{fingerprint}"
     return {"folder": str(folder), "checkpoint": "final", "model_folder": str(path)}
 
 
 def _of_run(run: RunDir, checkpoint: str) -> dict[str, Any]:
     """A run's trained model, or one of its checkpoints."""
-    place = {"folder": str(run.root), "run_spec": str(run.resolved)}
+    location = {"folder": str(run.root), "run_spec": str(run.resolved)}
     if checkpoint == "final":
         if not run.model.is_dir():
             raise UserError(
                 f"run {run.run_id} has no final model yet", fix="finish it, or add --checkpoint best", exit_code=1
             )
-        return {**place, "checkpoint": "final", "model_folder": str(run.model)}
+        return {**location, "checkpoint": "final", "model_folder": str(run.model)}
     states = [file.parent for file in sorted(run.checkpoints.glob("step_*/state.json"))]
     choices = f"choices: final, best, {', '.join(str(int(state.name[5:])) for state in states) or 'no step yet'}"
     if checkpoint == "best":
@@ -70,7 +70,7 @@ def _of_run(run: RunDir, checkpoint: str) -> dict[str, Any]:
     if weights not in states:
         raise UserError(f"run {run.run_id} holds no checkpoint '{checkpoint}'", fix=choices)
     base = str(read_json(run.resolved)["model_folder"])
-    return {**place, "checkpoint": weights.name, "model_folder": base, "weights": str(weights)}
+    return {**location, "checkpoint": weights.name, "model_folder": base, "weights": str(weights)}
 
 
 def _is_embedded(location: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A run's figures on their way to disk, to MLflow and to the person."""
+"""Recording of a run's metrics: to disk, to MLflow and to the console."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 
 from rlx.console import Progress
 from rlx.runs.folder import RunDir
-from rlx.runs.tracking import Figures, JsonlLog, MlflowSink, read_metrics, tracking_uri
+from rlx.runs.tracking import JsonlLog, Metrics, MlflowSink, read_metrics, tracking_uri
 from rlx.specs.train import Section, Tracker
 
 
 class Recorder(Protocol):
-    """Where a loop's records go; on all but the first process, nowhere."""
+    """Receives the records of a loop; on all processes but the first it does nothing."""
 
     def write(self, record: Mapping[str, float | int]) -> None:
         """Take one line of metrics."""
@@ -25,49 +25,49 @@ class Recorder(Protocol):
         ...
 
     def rewind(self, offset: int) -> None:
-        """Drop what was written behind ``offset``: it will come again."""
+        """Drop the records written after ``offset``: they will be written again."""
         ...
 
     def note(self, text: str) -> None:
-        """Tell the person something."""
+        """Print a notice for the user."""
         ...
 
 
 class NullRecorder:
-    """The recorder of every process but the first."""
+    """The recorder of every process but the first: it does nothing."""
 
     offset = 0
 
-    def write(self, record: Figures) -> None:
-        """Nothing."""
+    def write(self, record: Metrics) -> None:
+        """Do nothing."""
 
     def rewind(self, offset: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self, status: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class View(Protocol):
-    """What a person is shown of the records so far."""
+    """The values of the records that the console shows."""
 
     @property
     def curve(self) -> list[float]:
-        """The figure drawn as a small curve, one value a record that has it."""
+        """The metric that is drawn as a small curve, one value per record that has it."""
 
-    def remember(self, record: Figures) -> None:
-        """Take in one record."""
+    def remember(self, record: Metrics) -> None:
+        """Store the values of one record."""
 
-    def facts(self, record: Figures) -> Mapping[str, str]:
-        """Names and values to show beside the progress bar."""
+    def facts(self, record: Metrics) -> Mapping[str, str]:
+        """Names and values to show next to the progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunDescription:
-    """What MLflow is told of a run at its start.
+    """What is logged to MLflow when a run starts.
 
     Example:
         ``RunDescription(spec, spec.tracker, {"rlx.algorithm": "dgpo"})``
@@ -81,27 +81,27 @@ class RunDescription:
 class RunRecorder:
     """Writes metrics.jsonl, feeds MLflow and shows progress."""
 
-    def __init__(self, folder: RunDir, told: RunDescription, view: View, progress: Progress) -> None:
-        self._folder, self._told, self._view, self._progress = folder, told, view, progress
+    def __init__(self, folder: RunDir, description: RunDescription, view: View, progress: Progress) -> None:
+        self._folder, self._description, self._view, self._progress = folder, description, view, progress
         self._log = JsonlLog(folder.metrics, progress.warn)
         self._mlflow: MlflowSink | None = None
 
     @property
     def offset(self) -> int:
-        """Bytes of metrics.jsonl."""
+        """Length of metrics.jsonl (bytes)."""
         return self._log.offset
 
     def expect(self, steps: int) -> None:
-        """How many steps there will be."""
+        """Set the total number of steps of the progress bar."""
         self._progress.total = steps
 
     def rewind(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a checkpoint, then offer MLflow every record that is left."""
+        """Cut metrics.jsonl back to a checkpoint, then send MLflow the remaining records."""
         self._log.rewind(offset)
-        left = read_metrics(self._folder.metrics)
-        for record in left:
+        remaining = read_metrics(self._folder.metrics)
+        for record in remaining:
             self._view.remember(record)
-        tracker = self._told.tracker
+        tracker = self._description.tracker
         if tracker.mlflow:
             self._mlflow = MlflowSink(
                 uri=tracking_uri(self._folder.root.parent),
@@ -110,14 +110,14 @@ class RunRecorder:
                 id_file=self._folder.mlflow,
                 warn=self._progress.warn,
             )
-            tags = {"rlx.run_id": self._folder.run_id, **self._told.tags}
+            tags = {"rlx.run_id": self._folder.run_id, **self._description.tags}
             files = [self._folder.spec, self._folder.resolved]
-            self._mlflow.start(self._told.spec.model_dump(mode="json"), tags, files)
-            for record in left:
+            self._mlflow.start(self._description.spec.model_dump(mode="json"), tags, files)
+            for record in remaining:
                 self._mlflow.write(record)
 
-    def write(self, record: Figures) -> None:
-        """One step's figures to everywhere."""
+    def write(self, record: Metrics) -> None:
+        """Write one record to disk, MLflow and the console."""
         self._log.write(record)
         if self._mlflow is not None:
             self._mlflow.write(record)
@@ -125,11 +125,11 @@ class RunRecorder:
         self._progress.show(int(record["step"]), self._view.facts(record), self._view.curve)
 
     def note(self, text: str) -> None:
-        """Tell the person something."""
+        """Print a notice for the user."""
         self._progress.note(text)
 
     def close(self, status: str) -> None:
-        """Flush everything, with a bound on how long MLflow may take."""
+        """Flush all outputs, with a limit on the time that MLflow may take."""
         self._progress.stop()
         self._log.close()
         if self._mlflow is not None:

@@ -13,7 +13,7 @@ Row = dict[str, str | int | float | bool | None]
 
 
 def write_samples(rows: Sequence[Row], part: Path) -> None:
-    """Write one part file so that it stands whole or not at all; none for no rows."""
+    """Write one part file completely or not at all; write none if there are no rows."""
     if rows:
         part.parent.mkdir(parents=True, exist_ok=True)
         temporary = part.with_name("." + part.name)

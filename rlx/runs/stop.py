@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish what cannot be taken back, drop what can."""
+"""Handling of Ctrl-C and SIGTERM: updates are finished, sampling is dropped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """Raised inside ``Stop.interruptible`` when the run is asked to stop."""
+    """Raised inside ``Stop.interruptible`` when a stop is requested."""
 
 
 class Stop:
-    """Whether the run has been asked to stop; a second signal stops it at once."""
+    """Whether a stop of the run was requested; a second signal stops it at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,7 +22,7 @@ class Stop:
 
     @contextmanager
     def handling(self) -> Iterator[Stop]:
-        """Take over SIGINT and SIGTERM within this context (in the main thread)."""
+        """Handle SIGINT and SIGTERM within this context (in the main thread)."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -35,10 +35,10 @@ class Stop:
 
     @contextmanager
     def interruptible(self, alone: bool) -> Iterator[None]:
-        """Work that may be dropped half-way: a signal raises ``Interrupted`` in it.
+        """A context for work that may be dropped: a signal raises ``Interrupted`` in it.
 
         Args:
-            alone: False when other processes would wait for this one; then the signal is only noted.
+            alone: False if other processes would wait for this one; then the signal is only stored.
         """
         if self.requested and alone:
             raise Interrupted

@@ -1,4 +1,4 @@
-"""Where figures go: metrics.jsonl, the source of truth, and MLflow beside it, which may fail without harm."""
+"""Metrics: metrics.jsonl, the source of truth, and MLflow, whose failures do not stop a run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from typing import Any
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
 
-Figures = Mapping[str, float | int]
+Metrics = Mapping[str, float | int]
 LONGEST_PARAM = 500
 """MLflow refuses longer parameter values in some stores."""
 PARAMS_A_CALL = 100
-"""MLflow takes no more at once."""
+"""Largest number of parameters in one call of MLflow."""
 TIMEOUT = "5"
 """Seconds that a request to an MLflow server may take."""
 SQLITE = "sqlite:///"
 
 
 class JsonlLog:
-    """One JSON line a record, appended and handed to the operating system at once.
+    """One JSON line per record, appended and passed to the operating system at once.
 
     Example:
         ``JsonlLog(Path("runs/dgpo_s0-1f0c/metrics.jsonl"), warn=print).write({"step": 3, "train/reward": 0.41})``
@@ -40,34 +40,34 @@ class JsonlLog:
         self.path = path
         self._warn = warn
         self._named: set[str] = set()
-        # Unbuffered: a line that the disk refused must not be tried again, and fail again, when the file is closed.
+        # Unbuffered: a line that could not be written must not be written, and fail, again when the file is closed.
         self._file = path.open("ab", buffering=0)
 
     @property
     def offset(self) -> int:
-        """Bytes written so far, all of them on the disk: a checkpoint that counts them outlives a power cut."""
-        with suppress(OSError):  # what is no file on a disk, such as a pipe, cannot be synchronised
+        """Bytes written so far, synchronised to the disk, so that a checkpoint's count survives a power failure."""
+        with suppress(OSError):  # a pipe cannot be synchronised
             os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def write(self, record: Figures) -> None:
-        """Append one line; figures that are not finite are written as null, and named once in a warning.
+    def write(self, record: Metrics) -> None:
+        """Append one line; values that are not finite are written as null, and reported once in a warning.
 
         Raises:
-            UserError: when the disk refuses: without this file a run has no results.
+            UserError: when it cannot be written: without this file a run has no results.
         """
-        odd = {key for key, value in record.items() if not math.isfinite(value)}
-        if odd - self._named:
-            self._warn(f"not finite at step {record['step']}, null in {self.path}: {', '.join(sorted(odd))}")
-            self._named |= odd
-        line = json.dumps({key: None if key in odd else value for key, value in record.items()}).encode() + b"\n"
+        non_finite = {key for key, value in record.items() if not math.isfinite(value)}
+        if non_finite - self._named:
+            self._warn(f"not finite at step {record['step']}, null in {self.path}: {', '.join(sorted(non_finite))}")
+            self._named |= non_finite
+        line = json.dumps({key: None if key in non_finite else value for key, value in record.items()}).encode() + b"\n"
         try:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({reason(error)})",
-                fix="free some space and run the same command again: it goes on from the last checkpoint",
+                fix="free some space and run the same command again: it continues from the last checkpoint",
                 exit_code=1,
             ) from None
 
@@ -75,13 +75,13 @@ class JsonlLog:
         """Cut the file back to ``offset`` bytes.
 
         Raises:
-            UserError: when it is shorter than that, so that figures would be missing.
+            UserError: when it is shorter than that, so that records would be missing.
         """
-        there = self.path.stat().st_size
-        if there < offset:
+        size = self.path.stat().st_size
+        if size < offset:
             raise UserError(
-                f"{self.path} holds {there} bytes where the checkpoint counts {offset}: figures are lost",
-                fix="start the run anew with --fresh",
+                f"{self.path} has {size} bytes where the checkpoint counts {offset}: records are lost",
+                fix="start the run again with --fresh",
                 exit_code=1,
             )
         self._file.truncate(offset)
@@ -93,10 +93,10 @@ class JsonlLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Every whole line of a metrics file, null as nan; a half-written last line is left out, a missing file is empty.
+    """Every complete line of a metrics file, with null as nan; a missing file gives no records.
 
     Raises:
-        UserError: for a line that is no JSON object.
+        UserError: for a line that is not a JSON object.
     """
     if not path.exists():
         return []
@@ -109,17 +109,19 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             records.append({key: math.nan if value is None else value for key, value in record.items()})
         except (ValueError, AttributeError):
             raise UserError(
-                f"{path}, line {number} is not a record", fix="mend it or start the run anew with --fresh", exit_code=1
+                f"{path}, line {number} is not a record",
+                fix="repair it or start the run again with --fresh",
+                exit_code=1,
             ) from None
     return records
 
 
 @dataclass(slots=True)
 class MlflowSink:
-    """MLflow in a thread of its own: a slow or dead server costs a warning, never a step.
+    """Logging to MLflow in a thread: a slow or unreachable server causes a warning and never delays a step.
 
-    A run that goes on after a kill offers every record again; those that MLflow has are left out, so that none is
-    missing there and none stands twice.
+    A resumed run sends every record again; those that MLflow already has are skipped, so that none is missing and none
+    is stored twice.
 
     Example:
         ``MlflowSink(uri="sqlite:////home/me/runs/mlflow.db", experiment="rlx", name="dgpo_s0-1f0c", ...)``
@@ -129,9 +131,9 @@ class MlflowSink:
     experiment: str
     name: str
     id_file: Path
-    """Keeps MLflow's run id, so that a resumed run goes on in it."""
+    """Stores MLflow's run id, so that a resumed run continues in it."""
     warn: Callable[[str], None]
-    _queue: queue.Queue[Figures | str] = field(default_factory=queue.Queue)
+    _queue: queue.Queue[Metrics | str] = field(default_factory=queue.Queue)
     _thread: threading.Thread | None = None
     _dead: bool = False
 
@@ -143,13 +145,13 @@ class MlflowSink:
         self._thread = threading.Thread(target=self._work, args=(params, tags, artifacts), daemon=True)
         self._thread.start()
 
-    def write(self, record: Figures) -> None:
-        """Log the figures of one step, unless MLflow has them."""
+    def write(self, record: Metrics) -> None:
+        """Log the metrics of one step, unless MLflow already has them."""
         if not self._dead:
             self._queue.put(record)
 
     def close(self, status: str, timeout: float = 60.0) -> None:
-        """Wait for what is under way, at most ``timeout`` seconds.
+        """Wait for pending records, at most ``timeout`` seconds.
 
         Args:
             status: ``FINISHED``, ``KILLED`` or ``FAILED``.
@@ -159,7 +161,7 @@ class MlflowSink:
             self._queue.put(status)
             self._thread.join(timeout)
             if self._thread.is_alive():
-                self.warn(f"MLflow at {public_uri(self.uri)} took over {timeout:g} s; metrics.jsonl has every figure")
+                self.warn(f"MLflow at {public_uri(self.uri)} took over {timeout:g} s; metrics.jsonl has all records")
 
     def _work(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> None:
         try:
@@ -173,24 +175,24 @@ class MlflowSink:
                 if record["step"] > logged:
                     client.log_batch(run, metrics=_metrics(record))
             client.set_terminated(run, status=record)
-        except Exception as error:  # whatever MLflow raises, training goes on without it
+        except Exception as error:  # training continues without MLflow, whatever it raises
             self._dead = True
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            place, reason = public_uri(self.uri), public_uri(lines[0])[:200]
-            self.warn(f"MLflow at {place} is not reachable ({reason}); metrics.jsonl goes on")
+            server, reason = public_uri(self.uri), public_uri(lines[0])[:200]
+            self.warn(f"MLflow at {server} is not reachable ({reason}); metrics.jsonl is still written")
 
     def _open(self, client: Any, tags: Mapping[str, str]) -> tuple[str, int]:
-        """The run's id and the last step that MLflow has of it, -1 without any."""
+        """The run's id, and the last step that MLflow has of it (-1 if none)."""
         from mlflow.exceptions import MlflowException
 
         if self.id_file.exists():
             try:
-                known = str(json.loads(self.id_file.read_text())["run_id"])
-                client.update_run(known, status="RUNNING")
-                return known, max((m.step for m in client.get_metric_history(known, "step")), default=-1)
+                run_id = str(json.loads(self.id_file.read_text())["run_id"])
+                client.update_run(run_id, status="RUNNING")
+                return run_id, max((m.step for m in client.get_metric_history(run_id, "step")), default=-1)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise  # any other store, or one that was thrown away, gets the run anew
+                    raise  # a deleted or different store gets a new run
         experiment = _experiment(client, self.uri, self.experiment)
         run = str(client.create_run(experiment, run_name=self.name, tags=dict(tags)).info.run_id)
         write_atomically(self.id_file, json.dumps({"run_id": run, "experiment": self.experiment}))
@@ -198,7 +200,7 @@ class MlflowSink:
 
 
 def open_client(uri: str) -> Any:
-    """A client; its first use makes the store."""
+    """A client; its first use creates the store."""
     from mlflow.tracking import MlflowClient
 
     for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
@@ -208,16 +210,16 @@ def open_client(uri: str) -> Any:
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:
-    """The id of an experiment, made when it is new, with its files beside the database rather than where rlx runs."""
+    """The id of an experiment, created if it is new, with its files next to the database."""
     path = _sqlite_path(uri)
     files = (path.resolve().parent / ".mlflow_artifacts").as_uri() if path else None
     with _one_at_a_time(uri):
-        found = client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else client.create_experiment(name, artifact_location=files))
+        experiment = client.get_experiment_by_name(name)
+        return str(experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=files))
 
 
-def _metrics(record: Figures) -> list[Any]:
-    """A record's finite figures, the step among them: by it a resumed run finds where MLflow stands."""
+def _metrics(record: Metrics) -> list[Any]:
+    """A record's finite values, including the step, from which a resumed run knows what MLflow already has."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
@@ -226,15 +228,15 @@ def _metrics(record: Figures) -> list[Any]:
 
 
 def _params(params: Mapping[str, Any]) -> list[list[Any]]:
-    """The parameters in lists that MLflow takes at once."""
+    """The parameters in lists of a size that MLflow accepts in one call."""
     from mlflow.entities import Param
 
-    every = [Param(key, value) for key, value in flattened(params).items()]
-    return [every[i : i + PARAMS_A_CALL] for i in range(0, len(every), PARAMS_A_CALL)]
+    entries = [Param(key, value) for key, value in flattened(params).items()]
+    return [entries[i : i + PARAMS_A_CALL] for i in range(0, len(entries), PARAMS_A_CALL)]
 
 
 class _one_at_a_time:  # noqa: N801  (reads as a statement: with _one_at_a_time(uri))
-    """Several processes opening a fresh sqlite store at once break it for good, so they queue at a lock file."""
+    """A lock file: several processes that open a new sqlite store at once would damage it."""
 
     def __init__(self, uri: str) -> None:
         path = _sqlite_path(uri)
@@ -262,12 +264,12 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def public_uri(text: str) -> str:
-    """The URI, or a sentence with one in it, without the credentials that may stand before the host or in the query."""
+    """A URI, or a sentence that contains one, without credentials before the host or in the query."""
     return re.sub(r"\?\S*", "", re.sub(r"//[^/\s]*@", "//", text))
 
 
 def legal_name(key: str) -> str:
-    """A metric name that MLflow takes: letters, digits and ``_ - . / : space``."""
+    """A metric name that MLflow accepts: letters, digits and ``_ - . / : space``."""
     return re.sub(r"[^A-Za-z0-9_\-./: ]", "_", key)
 
 

@@ -32,8 +32,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"spec file {path} cannot be read ({error})", fix="give the path of a YAML file") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
+        position = getattr(error, "problem_mark", None)
+        line = f" at line {position.line + 1}" if position else ""
         problem = getattr(error, "problem", None) or "unreadable"
         raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="correct that line") from None
     if not isinstance(content, dict):

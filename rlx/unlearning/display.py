@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rlx.console import Progress
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import RunDescription, RunRecorder
-from rlx.runs.tracking import Figures
+from rlx.runs.tracking import Metrics
 from rlx.specs.unlearn import ResolvedUnlearn
 
 
@@ -18,7 +18,7 @@ class UnlearnView:
         self.curve: list[float] = []
         self._evaluated: dict[str, str] = {}
 
-    def remember(self, record: Figures) -> None:
+    def remember(self, record: Metrics) -> None:
         """Take in one record."""
         if "eval/forgetting" in record:
             self.curve.append(float(record["eval/forgetting"]))
@@ -27,7 +27,7 @@ class UnlearnView:
                 "utility": f"{record['eval/utility']:.3f}",
             }
 
-    def facts(self, record: Figures) -> Mapping[str, str]:
+    def facts(self, record: Metrics) -> Mapping[str, str]:
         """Names and values to show beside the progress bar."""
         loss = {"loss": f"{record['train/loss']:.3f}"} if "train/loss" in record else {}
         return {**self._evaluated, **loss}

@@ -108,7 +108,7 @@ def _figures(parts: UnlearnComponents, outcome: Outcome, train_state: _TrainStat
 
 
 def _evaluated(parts: UnlearnComponents, train_state: _TrainState) -> dict[str, float]:
-    """Figures on the validation half and the kept sets, and whether this is the best checkpoint so far.
+    """Metrics on the validation half and the kept sets, and whether this is the best checkpoint so far.
 
     The best is the one that has forgotten most among those within the utility budget.
     """

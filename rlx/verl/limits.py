@@ -1,4 +1,4 @@
-"""What verl cannot do, and what it does in another way than the local backend."""
+"""Settings that verl does not support, and differences from the local backend."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rlx.registry import Component
 from rlx.specs.train import Spec
 
 ADVANTAGES = {"grpo": ("grpo", True), "dr_grpo": ("grpo", False), "rloo": ("rloo", False)}
-"""Our advantages as verl's estimator and whether it divides by the deviation."""
+"""rlx's advantages as verl's estimator, and whether it divides by the standard deviation."""
 
 
 def check_translatable(spec: Spec, component: Component) -> None:
-    """Refuse what verl has no place for.
+    """Refuse settings that verl does not support.
 
     Raises:
         UserError: naming the key, why, and what to do.
     """
     if reason := untranslatable(component):
-        raise _refused(f"algorithm.name={spec.algorithm.name}", reason, "take another loss")
+        raise _refused(f"algorithm.name={spec.algorithm.name}", reason, "choose another loss")
     optim, lora = spec.optim, spec.model.lora
     per_rollout = spec.batch.updates_per_rollout
     refusals = [
@@ -30,13 +30,19 @@ def check_translatable(spec: Spec, component: Component) -> None:
         (optim.schedule == "linear", "optim.schedule=linear", "verl decays by cosine or not at all",
          "choices: constant, cosine"),
         (bool(optim.warmup_updates % per_rollout), f"optim.warmup_updates={optim.warmup_updates}",
-         "verl's learning rate moves once a rollout", f"set a multiple of batch.updates_per_rollout={per_rollout}"),
-        (lora is not None and lora.dropout > 0, "model.lora.dropout", "verl's adapters have none", "set it to 0"),
-        (lora is not None and lora.alpha != int(lora.alpha), "model.lora.alpha", "verl takes whole ones", "round it"),
-        (spec.model.revision is not None, f"model.revision={spec.model.revision}", "verl takes a folder or a hub id",
+         "verl changes the learning rate once per rollout",
+         f"set a multiple of batch.updates_per_rollout={per_rollout}"),
+        (lora is not None and lora.continue_adapter, "model.lora.continue", "verl starts from new adapters",
+         "merge the adapter into its base first (rlx eval and train do so when they load it)"),
+        (spec.model.dropout, "model.dropout=true", "verl has no such setting", "set it to false"),
+        (spec.model.router_aux_coef > 0, f"model.router_aux_coef={spec.model.router_aux_coef}",
+         "verl's actor does not add the router's loss", "set it to 0"),
+        (lora is not None and lora.dropout > 0, "model.lora.dropout", "verl's adapters have no dropout", "set it to 0"),
+        (lora is not None and lora.alpha != int(lora.alpha), "model.lora.alpha", "verl accepts integers", "round it"),
+        (spec.model.revision is not None, f"model.revision={spec.model.revision}", "verl accepts a folder or a hub id",
          "download that revision and give its folder as model.path"),
         (spec.batch.max_tokens < spec.data.max_prompt_tokens + spec.rollout.max_new_tokens,
-         f"batch.max_tokens={spec.batch.max_tokens}", "a micro-batch of verl's has to hold the longest sequence",
+         f"batch.max_tokens={spec.batch.max_tokens}", "verl's micro-batch must be able to contain the longest sequence",
          f"set at least {spec.data.max_prompt_tokens + spec.rollout.max_new_tokens}"),
     ]  # fmt: skip
     for refused, key, reason, fix in refusals:
@@ -45,19 +51,19 @@ def check_translatable(spec: Spec, component: Component) -> None:
 
 
 def untranslatable(component: Component) -> str:
-    """Why a policy loss cannot go through verl; empty when it can."""
+    """Why a policy loss cannot run in verl; empty if it can."""
     if component.whole_batch is not None:
-        return "it reads a statistic of the whole optimiser batch, and verl hands a loss one micro-batch"
+        return "it needs a statistic of the whole optimiser batch, and verl passes one micro-batch to a loss"
     if "entropy" in component.needs:
-        return "it reads the tokens' entropies, and verl hands a loss none"
+        return "it needs the tokens' entropies, which verl does not pass to a loss"
     return ""
 
 
 def check_installed() -> None:
-    """Refuse to go on without verl.
+    """Refuse to continue without verl.
 
     Raises:
-        UserError: saying how to install it.
+        UserError: with the command that installs it.
     """
     missing = [name for name in ("verl", "ray") if find_spec(name) is None]
     if missing:
@@ -69,21 +75,21 @@ def check_installed() -> None:
 
 
 def differences(spec: Spec) -> list[str]:
-    """Where verl's run differs from the local backend's of the same spec."""
+    """Differences of verl's run from the local backend's run of the same spec."""
     notes = [
         "this path has been run end to end on a CPU only, never on GPUs (docs/scale.md)",
         "verl saves the trained model in bfloat16",
     ]
     if spec.optim.warmup_updates:
-        notes.append("verl's warm-up starts at 0 and rises once a rollout")
+        notes.append("verl's warm-up starts at 0 and rises once per rollout")
     if spec.optim.schedule == "cosine":
-        notes.append("verl's learning rate falls once a rollout, not once an update")
+        notes.append("verl's learning rate falls once per rollout, not once per update")
     if spec.optim.weight_decay:
-        notes.append("verl's weight decay does not spare norms and biases")
+        notes.append("verl applies weight decay to norms and biases too")
     if spec.rollout.dynamic_sampling:
         notes.append("verl samples until the batch is full; rollout.dynamic_tries bounds the passes over the data")
     if spec.evaluation.every:
-        notes.append("verl evaluates sampled accuracy only, no greedy one")
+        notes.append("verl evaluates sampled accuracy only, not greedy accuracy")
     return notes
 
 

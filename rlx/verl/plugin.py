@@ -1,7 +1,7 @@
-"""Our policy losses and graders inside verl's processes.
+"""rlx's policy losses and graders inside verl's processes.
 
 verl imports this module in every process that imports verl: as an entry point of the group ``verl.plugins``, whose
-failures it swallows, and as one of VERL_USE_EXTERNAL_MODULES, whose failures it does not.
+failures verl ignores, and as one of VERL_USE_EXTERNAL_MODULES, whose failures it reports.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ from rlx.verl.translate import PREFIX
 RESOLVED = "RLX_RESOLVED"
 """Environment variable with the path of the run's ``resolved.json``."""
 _grading = threading.Lock()
-"""verl grades in threads; the pool that settles doubtful answers serves one at a time."""
+"""verl grades in threads; the pool of the symbolic grader serves one thread at a time."""
 
 
 @cache
 def resolved() -> Resolved:
-    """The experiment that this process works on."""
+    """The resolved spec of this process's run."""
     return validate(read_json(Path(os.environ[RESOLVED])), Resolved)
 
 
 def verl_name(component: Component) -> str:
-    """What verl calls one of our losses."""
+    """The name of one of rlx's losses in verl."""
     return PREFIX + component.name
 
 
 def register_losses() -> None:
-    """Put every translatable policy loss into verl's registry, one in a file of the user's own too.
+    """Add every translatable policy loss to verl's registry, including one in the user's own file.
 
-    The parameters of the experiment's own method are those of ``resolved.json``, of the others their defaults.
+    The run's own method has the parameters of ``resolved.json``, the others have their defaults.
 
     Raises:
         RuntimeError: when the experiment's loss is not in the registry afterwards.
     """
     methods = {name: _with_defaults(get("policy", name)) for name in names("policy")}
-    own = None
+    own_name = None
     if RESOLVED in os.environ:
         spec = resolved().spec
         component = policy_method(spec)
-        own = component.name
-        methods[own] = Method(component, component.hyper(**spec.algorithm.params))
+        own_name = component.name
+        methods[own_name] = Method(component, component.hyper(**spec.algorithm.params))
     for method in methods.values():
         if not untranslatable(method.component):
             register_policy_loss(verl_name(method.component))(VerlLoss(method))
-    if own is not None and PREFIX + own not in POLICY_LOSS_REGISTRY:
-        raise RuntimeError(f"policy loss {PREFIX + own} is not in verl's registry")
+    if own_name is not None and PREFIX + own_name not in POLICY_LOSS_REGISTRY:
+        raise RuntimeError(f"policy loss {PREFIX + own_name} is not in verl's registry")
 
 
 def _with_defaults(component: Component) -> Method:
@@ -71,10 +71,10 @@ def _with_defaults(component: Component) -> Method:
 
 
 class VerlLoss:
-    """A method of ours as verl calls a policy loss: (loss, metrics), aggregated by verl's own function.
+    """One of rlx's policy losses with the signature of verl's: it returns the loss, aggregated by verl, and metrics.
 
     Args:
-        method: with the parameters that it is called with.
+        method: the method with its parameters.
     """
 
     def __init__(self, method: Method) -> None:
@@ -90,23 +90,23 @@ class VerlLoss:
         config: Any,
         rollout_is_weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """This micro-batch's share of the loss; all arguments are [b, t] but the mode and the actor's configuration."""
+        """This micro-batch's share of the loss; all tensors are [b, t]."""
         mask_bt = response_mask.bool()
-        logprobs_bt, old_bt, adv_bt = (_kept(value, mask_bt) for value in (log_prob, old_log_prob, advantages))
-        made = self.method.component.fn(logprobs_bt, PolicyBatch(old_bt, adv_bt, mask_bt), self.method.hyper)
-        loss_bt = made.loss_bt if rollout_is_weights is None else made.loss_bt * rollout_is_weights
+        logprobs_bt, old_bt, adv_bt = (_masked(value, mask_bt) for value in (log_prob, old_log_prob, advantages))
+        policy = self.method.component.fn(logprobs_bt, PolicyBatch(old_bt, adv_bt, mask_bt), self.method.hyper)
+        loss_bt = policy.loss_bt if rollout_is_weights is None else policy.loss_bt * rollout_is_weights
         loss = agg_loss(
-            loss_mat=_kept(loss_bt, mask_bt),
+            loss_mat=_masked(loss_bt, mask_bt),
             loss_mask=mask_bt,
             loss_agg_mode=loss_agg_mode,
             **config.global_batch_info,
         )
-        stats = {**made.stats_bt, "approx_kl": old_bt - logprobs_bt}
+        stats = {**policy.stats_bt, "approx_kl": old_bt - logprobs_bt}
         return loss, {f"actor/rlx/{name}": _mean(value, mask_bt) for name, value in stats.items()}
 
 
-def _kept(value_bt: Tensor, mask_bt: Tensor) -> Tensor:
-    """0 where masked: verl leaves whatever a forward gave there, and 0 times NaN is NaN."""
+def _masked(value_bt: Tensor, mask_bt: Tensor) -> Tensor:
+    """The values with 0 where masked: verl leaves arbitrary values there, and 0 times NaN is NaN."""
     return torch.where(mask_bt, value_bt, torch.zeros((), dtype=value_bt.dtype, device=value_bt.device))
 
 
@@ -117,13 +117,13 @@ def _mean(value_bt: Tensor, mask_bt: Tensor) -> float:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Verl's custom reward: our grader's score of one response, and why in figures that verl averages.
+    """Verl's custom reward: the score of one response by the run's grader, and its reason as values that verl averages.
 
     Args:
-        data_source: which data set the prompt is of; the grader is the experiment's, whatever it is.
+        data_source: name of the data set, which is not used: the grader is the run's.
         solution_str: the response.
         ground_truth: the gold answer.
-        extra_info: of the prompt.
+        extra_info: further columns of the prompt.
     """
     reward = get("reward", resolved().spec.reward.name, key="reward.name").fn
     with _grading:

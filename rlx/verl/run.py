@@ -1,4 +1,4 @@
-"""A run through verl: data out, verl's trainer on Ray, figures and the trained model back into the run folder."""
+"""A run with verl: write the data, run verl's trainer on Ray, copy metrics and model into the run folder."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from rlx.verl.limits import check_installed
 from rlx.verl.translate import PLUGIN, Translation, translate
 
 SOURCE = "rlx"
-"""What verl calls our data."""
+"""Name of the data set in verl."""
 POLL = 1.0
-"""Seconds between looks at verl's log."""
+"""Seconds between two reads of verl's log."""
 RENAMED = {
     "critic/score/mean": "train/reward",
     "critic/rewards/mean": "train/shaped_reward",
@@ -44,13 +44,13 @@ RENAMED = {
     "timing_s/step": "time/step",
     f"val-core/{SOURCE}/acc/mean@1": "eval/sampled_accuracy",
 }
-"""verl's names of figures that a local run has too; ``actor/rlx/x`` is ``policy/x``, all others keep theirs.
+"""verl's names of metrics that a local run has too; ``actor/rlx/x`` becomes ``policy/x``, all others keep their name.
 
 Its ``response_length/clip_ratio`` is not our ``train/truncated``: it counts the responses that are as long as the
 batch's longest one.
 """
 OWN = "actor/rlx/"
-"""What the plug-in puts before the statistics of our losses."""
+"""Prefix of the statistics of rlx's losses, set by the plug-in."""
 SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
@@ -63,10 +63,10 @@ SCHEMA = pa.schema(
 
 
 def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int:
-    """Start a run through verl, or go on with it.
+    """Start a run with verl, or continue it.
 
     Returns:
-        The exit code: verl's, 0 when the run is complete, 130 when it was asked to stop.
+        The exit code: verl's, 0 if the run is complete, 130 if it was stopped.
     """
     check_installed()
     folder.create(content, resolved.model_dump_json(indent=2))
@@ -87,7 +87,7 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
         finally:
             recorder.close(status)
         if code == 0:
-            bring_back(resolved, folder)
+            import_results(resolved, folder)
             print_summary(resolved, folder)
         elif code != STOPPED:
             raise UserError(f"verl ended with exit code {code}", fix=f"read {folder.log}", exit_code=1)
@@ -97,10 +97,10 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
 def prepare(resolved: Resolved, folder: RunDir) -> tuple[str | None, int]:
     """Write both parquet files.
 
-    Training rows stand in the order in which the local backend would draw them, every epoch shuffled anew.
+    Training rows are in the order in which the local backend would draw them, with each epoch shuffled again.
 
     Returns:
-        A chat template for verl where ours is not used, and the number of held-out prompts.
+        A chat template for verl if the tokenizer's is not used, and the number of held-out prompts.
     """
     spec = resolved.spec
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
@@ -108,13 +108,13 @@ def prepare(resolved: Resolved, folder: RunDir) -> tuple[str | None, int]:
     folder.verl.root.mkdir(parents=True, exist_ok=True)
     order = prompt_indices(len(data.prompts), spec.seed, 0, spec.steps * spec.batch.prompts)
     write_rows([data.prompts[i] for i in order], spec.data, folder.verl.train)
-    # verl reads a validation file even when it never validates.
+    # verl reads a validation file even if it never validates.
     write_rows(held_out.prompts or data.prompts[:1], spec.data, folder.verl.validation)
     return plain_template(spec.data, tokenizer), len(held_out.prompts)
 
 
 def write_rows(prompts: Sequence[Prompt], data: Data, path: Path) -> None:
-    """Prompts in verl's schema: a chat, the gold answer, and which prompt it is."""
+    """Write prompts in verl's schema: messages, the gold answer and the prompt's id."""
     system = [{"role": "system", "content": data.system}] if data.system else []
     rows = [
         {
@@ -130,7 +130,7 @@ def write_rows(prompts: Sequence[Prompt], data: Data, path: Path) -> None:
 
 
 def plain_template(data: Data, tokenizer: Any) -> str | None:
-    """A template that writes messages as our plain prompts are; None where the tokenizer's own is used.
+    """A template that renders messages as rlx's plain prompts; None if the tokenizer's own template is used.
 
     Raises:
         UserError: when the tokenizer puts other tokens than its first one around a text.
@@ -169,8 +169,8 @@ def as_record(line: Mapping[str, Any], responses: int, problems: int) -> dict[st
     return record
 
 
-def bring_back(resolved: Resolved, folder: RunDir) -> None:
-    """The last checkpoint's model as the run's, then the summary that marks the run as complete.
+def import_results(resolved: Resolved, folder: RunDir) -> None:
+    """Copy the last checkpoint's model into the run folder, then write the summary that marks the run as complete.
 
     Raises:
         UserError: when verl has left no model.
@@ -187,7 +187,7 @@ def bring_back(resolved: Resolved, folder: RunDir) -> None:
 
 
 def _follow(translation: Translation, resolved: Resolved, folder: RunDir, recorder: RunRecorder, problems: int) -> int:
-    """Start verl and hand its figures on as they come; its exit code."""
+    """Start verl, record its metrics as they are written, and return its exit code."""
     _rewind(folder, recorder)
     folder.verl.metrics.unlink(missing_ok=True)
     environment = {
@@ -213,27 +213,27 @@ def _follow(translation: Translation, resolved: Resolved, folder: RunDir, record
 
 
 def _rewind(folder: RunDir, recorder: RunRecorder) -> None:
-    """Cut metrics.jsonl back to the checkpoint that verl goes on from."""
+    """Cut metrics.jsonl back to the checkpoint from which verl continues."""
     checkpoints = folder.verl.checkpoints
     named = checkpoints / "latest_checkpointed_iteration.txt"
     step = int(named.read_text().strip()) if named.is_file() else -1
-    kept = 0
+    length = 0
     lines = folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.is_file() else []
     for line in lines:
         if json.loads(line)["step"] > step:
             break
-        kept += len(line)
-    recorder.rewind(kept)
+        length += len(line)
+    recorder.rewind(length)
 
 
 def _lines(path: Path, verl: subprocess.Popen[bytes]) -> Iterator[Mapping[str, Any]]:
-    """Every whole line of verl's log, as it is written, until verl has ended."""
-    taken = 0
+    """Every complete line of verl's log, as it is written, until verl has ended."""
+    offset = 0
     while True:
         ended = verl.poll() is not None
-        written = path.read_bytes()[taken:] if path.is_file() else b""
+        written = path.read_bytes()[offset:] if path.is_file() else b""
         for line in written[: written.rfind(b"\n") + 1].splitlines(keepends=True):
-            taken += len(line)
+            offset += len(line)
             yield json.loads(line)
         if ended:
             return

@@ -1,4 +1,4 @@
-"""A resolved experiment as verl's configuration: translated key by key, or refused by name."""
+"""Translation of a resolved spec into verl's configuration, key by key; unsupported settings are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlx.specs.train import Resolved, Spec
 from rlx.verl.limits import ADVANTAGES, check_translatable, differences
 
 Settings = dict[str, Any]
-"""Dotted keys of verl's configuration; those that its own files don't have begin with ``+``."""
+"""Dotted keys of verl's configuration; keys that verl's own files do not define begin with ``+``."""
 PLUGIN = "rlx.verl.plugin"
 PREFIX = "rlx_"
 KL_FORMS = {"k1": "kl", "k2": "mse", "k3": "low_var_kl", "abs": "abs"}
@@ -26,7 +26,7 @@ ACTOR, REF, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What verl is told, and where it does something else than the local backend.
+    """verl's settings, and notes on differences from the local backend.
 
     Example:
         ``Translation({"data.train_batch_size": 512}, notes=["verl's checkpoints hold the model in bfloat16"])``
@@ -37,21 +37,21 @@ class Translation:
 
     @property
     def command(self) -> list[str]:
-        """Verl's entry point with every setting as an override."""
+        """The command line of verl's entry point, with every setting as an override."""
         overrides = [f"{key}={written(value)}" for key, value in self.settings.items()]
         return [sys.executable, "-m", "verl.trainer.main_ppo", *overrides]
 
 
 def translate(resolved: Resolved, folder: RunDir, template: str | None = None) -> Translation:
-    """The whole experiment in verl's words.
+    """Translate a resolved spec into verl's settings.
 
     Args:
         resolved: the experiment.
         folder: the run's folder, on a disk that the whole cluster sees.
-        template: a chat template that takes the place of the tokenizer's.
+        template: a chat template that replaces the tokenizer's.
 
     Raises:
-        UserError: naming the first key that verl cannot do.
+        UserError: naming the first key that verl does not support.
     """
     spec = resolved.spec
     component = policy_method(spec)
@@ -72,7 +72,7 @@ def translate(resolved: Resolved, folder: RunDir, template: str | None = None) -
 
 
 def format_translation(resolved: Resolved, folder: RunDir) -> str:
-    """Verl's configuration, where its run differs from the local backend's, and the command, for a person to read."""
+    """Verl's settings, the differences from the local backend, and the command, as readable text."""
     translation = translate(resolved, folder)
     settings = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in translation.settings.items())
     notes = "".join(f"# {note}\n" for note in translation.notes)
@@ -80,18 +80,18 @@ def format_translation(resolved: Resolved, folder: RunDir) -> str:
 
 
 def written(value: Any) -> str:
-    """A value in hydra's grammar for overrides."""
+    """A value in the grammar of hydra's overrides."""
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{written(each)}" for key, each in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(written(each) for each in value) + "]"
+        return "[" + ",".join(written(item) for item in value) + "]"
     return json.dumps(value)
 
 
 def _data(spec: Spec, folder: RunDir) -> Settings:
-    """Prompts in the order of the local backend, so verl may not shuffle or drop any."""
+    """Data files with prompts in the order of the local backend; verl must not shuffle or drop any."""
     return {
         "data.train_files": str(folder.verl.train.absolute()),
         "data.val_files": str(folder.verl.validation.absolute()),
@@ -120,9 +120,9 @@ def _model(resolved: Resolved, template: str | None) -> Settings:
     settings |= {f"{part}.fsdp_config.dtype": dtype for part in (ACTOR, REF)}
     settings |= {f"{part}.fsdp_config.model_dtype": "fp32" for part in (ACTOR, REF)}
     if dtype == "float32":
-        # What verl computes in is another key than the type it names; without it that is bfloat16.
-        whole = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-        settings |= {f"+{part}.fsdp_config.mixed_precision": whole for part in (ACTOR, REF)}
+        # verl computes in bfloat16 unless this key, which differs from the dtype key, is set.
+        precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+        settings |= {f"+{part}.fsdp_config.mixed_precision": precision for part in (ACTOR, REF)}
     if template is not None:
         settings[f"{MODEL}.custom_chat_template"] = template
     if model.lora is not None:
@@ -130,7 +130,7 @@ def _model(resolved: Resolved, template: str | None) -> Settings:
             f"{MODEL}.lora_rank": model.lora.rank,
             f"{MODEL}.lora_alpha": int(model.lora.alpha),
             f"{MODEL}.target_modules": model.lora.target_modules,
-            # Adapters reach the sampler on top of base weights, which it has to load then.
+            # The sampler gets adapters only, and must load the base weights itself.
             f"{ROLLOUT}.load_format": "safetensors",
         }
     return settings
@@ -208,14 +208,14 @@ def _algorithm(spec: Spec) -> Settings:
         "algorithm.filter_groups.metric": "reward",
         "algorithm.rollout_correction.rollout_is": None if algorithm.importance_cap is None else "token",
         "algorithm.rollout_correction.rollout_is_threshold": algorithm.importance_cap or 2.0,
-        # It would put a loss of verl's own in the place of ours without a word.
+        # It would silently replace rlx's loss by one of verl's.
         "algorithm.rollout_correction.bypass_mode": False,
         "critic.enable": False,
     }
 
 
 def _reward(spec: Spec) -> Settings:
-    """Our grader as verl's custom reward; verl's DAPO manager adds the overlong penalty."""
+    """Rlx's grader as verl's custom reward; verl's DAPO manager adds the overlong penalty."""
     settings: Settings = {
         "reward.custom_reward_function.path": f"pkg://{PLUGIN}",
         "reward.custom_reward_function.name": "compute_score",
@@ -243,7 +243,7 @@ def _trainer(resolved: Resolved, folder: RunDir) -> Settings:
         "trainer.total_epochs": spec.rollout.dynamic_tries if spec.rollout.dynamic_sampling else 1,
         "trainer.project_name": spec.tracker.experiment,
         "trainer.experiment_name": resolved.run_id,
-        # Our own recorder feeds MLflow from this file, so that its names are those of a local run.
+        # rlx's recorder logs this file to MLflow, so that metric names are those of a local run.
         "trainer.logger": ["console", "file"],
         "trainer.default_local_dir": str(folder.verl.checkpoints.absolute()),
         "trainer.validation_data_dir": str(folder.verl.generations.absolute()),
@@ -256,7 +256,7 @@ def _trainer(resolved: Resolved, folder: RunDir) -> Settings:
 
 
 def _ray(spec: Spec, folder: RunDir) -> Settings:
-    """What every process of the cluster needs to find our losses and the experiment."""
+    """Environment variables with which every process of the cluster finds rlx's losses and the resolved spec."""
     environment = "+ray_kwargs.ray_init.runtime_env.env_vars"
     settings: Settings = {
         f"{environment}.VERL_USE_EXTERNAL_MODULES": PLUGIN,

@@ -89,6 +89,6 @@ def test_a_study_whose_worker_is_lost_ends_complete_and_does_no_run_twice(tmp_pa
         assert steps(run) == list(range(1, STEPS + 1)) or steps(run) == list(range(STEPS + 1))
         log = (run / "log.txt").read_text()
         assert log.count("is complete") == 1, "a run was trained twice"
-        assert ("going on from step" in log) == (run == lost)
+        assert ("continuing from step" in log) == (run == lost)
         assert len(list(run.glob("evaluations/*/*/result.json"))) == 1
     assert (tmp_path / "reports" / "cluster" / "report.json").exists()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlx.errors import UserError
-from rlx.evaluation.report import as_record, markdown, tell
+from rlx.evaluation.report import as_record, markdown, print_report
 from rlx.evaluation.run import run_eval, stored_results
 from rlx.rl.run import run as train_run
 from rlx.runs.folder import EvalDir, RunDir
@@ -93,12 +93,12 @@ def test_the_same_figures_stand_in_every_format(finished, capsys, monkeypatch):
     value = outcome.summary.average.value
     assert f"{value:.1%} [" in markdown([outcome])
     assert as_record(resolved, [outcome])["averages"]["macro"]["value"] == pytest.approx(value)
-    tell(resolved, [outcome], "csv")
+    print_report(resolved, [outcome], "csv")
     table = {row["metric"]: float(row["value"]) for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     assert table["avg_at_2"] == pytest.approx(value, abs=1e-5)
-    tell(resolved, [outcome], "json")
+    print_report(resolved, [outcome], "json")
     assert json.loads(capsys.readouterr().out)["benchmarks"][0]["summary"]["average"]["value"] == pytest.approx(value)
-    tell(resolved, [outcome], "table")
+    print_report(resolved, [outcome], "table")
     shown = capsys.readouterr().out
     assert f"{value:.1%} [" in shown and "caution: only 12 problems" in shown
 
@@ -192,7 +192,7 @@ def test_a_run_is_evaluated_in_its_own_folder_by_checkpoint(tmp_path):
         ({"grader": "rlxx"}, "grader 'rlxx' is not a known reward; did you mean 'rlx'"),
         ({"data_dir": "nowhere", "benchmarks": ["gsm8k"]}, "'nowhere' is not a folder"),
         ({"preset": "r2"}, "preset is 'r2'"),
-        ({"checkpoint": "best"}, "checkpoint is 'best', but 'embedded' is no run folder"),
+        ({"checkpoint": "best"}, "checkpoint is 'best', but 'embedded' is not a run folder"),
         ({"n": 0}, "n is 0"),
         ({"prompt": "solve it"}, "prompt is 'solve it'"),
     ],

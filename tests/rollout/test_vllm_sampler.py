@@ -184,7 +184,7 @@ def test_a_crash_of_vllm_is_one_sentence_a_checkpoint_and_a_run_that_ends_as_if_
             run(resolved, content, cut)
     assert "\n" not in str(told.value)
     assert "the engine core has died" in told.value.what
-    assert "goes on from the last checkpoint" in told.value.fix
+    assert "continues from the last checkpoint" in told.value.fix
     assert cut.checkpoint(2).is_dir()
     assert run(resolved, content, cut) == 0
     keys = ("train/reward", "train/tokens", "optim/loss")

@@ -1,4 +1,4 @@
-"""Figures read off the logits without a [tokens, vocabulary] tensor outliving a chunk."""
+"""Metrics read off the logits without a [tokens, vocabulary] tensor outliving a chunk."""
 
 from __future__ import annotations
 
