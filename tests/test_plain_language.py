@@ -24,6 +24,10 @@ NAMES = {
 """Participles, metaphors and pronouns that do not name a thing, with or without underscores around them."""
 
 
+KEYS = {"every", "drawn"}
+"""Fields that are keys of specs and checkpoints, which users have in files."""
+
+
 def _python_files() -> list[Path]:
     return sorted(ROOT.glob("rlx/**/*.py"))
 
@@ -43,13 +47,18 @@ def _prose_files() -> list[Path]:
 
 def _defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.ClassDef):
+            yield node.lineno, node.name
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    field.target.id = "" if field.target.id in KEYS else field.target.id
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.attr
         elif isinstance(node, ast.arg):
             yield node.lineno, node.arg
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name
 
 

@@ -1,8 +1,8 @@
-"""Checks rlx on one GPU: each phase is a process with a time limit, and all results go to $OUT/all.json.
+"""Check rlx on one GPU: each phase is a process with a time limit, and all results go to $OUT/all.json.
 
-python3 experiments/gpu/check.py all       every phase; --small makes all shapes tiny, for a trial on a CPU
+python3 experiments/gpu/check.py all       every phase; --small makes all shapes tiny, to try it on a CPU
 python3 experiments/gpu/check.py PHASE     one phase, in this process
-PHASES=resume,trl BUDGET=300               only these phases, and the seconds for all of them together
+PHASES=resume,trl BUDGET=300               only these phases, and the time limit for all of them (seconds)
 """
 
 from __future__ import annotations
@@ -46,59 +46,59 @@ PHASES = {
 """Time limit of each phase in seconds, the most valuable phase first."""
 
 
-def keep(name, content):
-    """One file that grows: a run that is cut leaves what it has, and eight files at most come back."""
+def save(name, content):
+    """Save a phase's results to one file, so that an interrupted run keeps them; at most eight files are returned."""
     path = OUT / "all.json"
-    every = json.loads(path.read_text()) if path.exists() else {}
-    every[name] = content
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = content
     temporary = WORK / f"all.{os.getpid()}"
-    temporary.write_text(json.dumps(every, indent=1))
+    temporary.write_text(json.dumps(results, indent=1))
     shutil.move(temporary, path)
     print(name, json.dumps(content)[:600], flush=True)
 
 
 def rlx(*args, limit=60, kill_at=None):
-    """Run an rlx command; (seconds, exit code, last lines). SIGKILL is sent as soon as ``kill_at`` returns True."""
-    began = time.time()
+    """Run an rlx command and return (seconds, exit code, last lines); send SIGKILL once ``kill_at`` returns True."""
+    start = time.time()
     with open(WORK / "o", "w") as out:
         p = subprocess.Popen([sys.executable, "-m", "rlx.cli", *args], stdout=out, stderr=out, cwd=WORK)
-        while p.poll() is None and time.time() - began < limit:
+        while p.poll() is None and time.time() - start < limit:
             if kill_at and kill_at():
                 p.send_signal(signal.SIGKILL)
             time.sleep(0.05)
         if p.poll() is None:
             p.kill()
         p.wait()
-    return round(time.time() - began, 1), p.returncode, (WORK / "o").read_text().strip().splitlines()[-3:]
+    return round(time.time() - start, 1), p.returncode, (WORK / "o").read_text().strip().splitlines()[-3:]
 
 
 def metrics(folder):
-    """Records of the only run in a folder of runs."""
+    """The metric records of the only run in a folder of runs."""
     return [json.loads(line) for line in next(Path(folder).glob("*/metrics.jsonl")).read_text().splitlines()]
 
 
 def env():
-    """Versions, and the card's measured rates of arithmetic and of memory."""
+    """Versions, and the card's measured rates of matrix products and memory copies."""
     import torch
 
-    found = {"torch": torch.__version__, "cuda": torch.cuda.is_available()}
+    results = {"torch": torch.__version__, "cuda": torch.cuda.is_available()}
     if torch.cuda.is_available():
         p = torch.cuda.get_device_properties(0)
-        found |= {"card": p.name, "GiB": p.total_memory / 2**30}
+        results |= {"card": p.name, "GiB": p.total_memory / 2**30}
         a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
         c = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
         d = torch.empty_like(c)
-        found["bf16 TFLOP/s"] = 2 * 8192**3 / timed(lambda: a @ b) / 1e12
-        found["TB/s"] = 2 * (1 << 30) / timed(lambda: d.copy_(c)) / 1e12
+        results["bf16 TFLOP/s"] = 2 * 8192**3 / timed(lambda: a @ b) / 1e12
+        results["TB/s"] = 2 * (1 << 30) / timed(lambda: d.copy_(c)) / 1e12
         for f in (False, True):
             torch.backends.cuda.matmul.allow_tf32 = f
             x = torch.randn(4096, 4096, device="cuda")
-            found[f"fp32 TFLOP/s tf32={f}"] = 2 * 4096**3 / timed(lambda: x @ x) / 1e12
-    keep("env", found)
+            results[f"fp32 TFLOP/s tf32={f}"] = 2 * 4096**3 / timed(lambda: x @ x) / 1e12
+    save("env", results)
 
 
 def timed(fn, n=8):
-    """Median seconds of a call, by CUDA events where there is a GPU."""
+    """Median seconds of a call, measured by CUDA events if there is a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -123,56 +123,56 @@ TINY = ["train", "--algo", "dgpo", "--set", "tracker.mlflow=false", "--set", "ro
 
 
 def tiny():
-    """The embedded task in float32 and in the default type, next to a CPU's float32 records."""
-    found = {}
+    """The embedded task in float32 and in the default dtype, compared with a CPU's float32 records."""
+    results = {}
     for name, sets in (
         ("float32", ["--set", "model.precision=float32", "--set", "evaluation.every=0", "--steps", "6"]),
         ("auto", ["--set", "evaluation.every=30", "--set", "evaluation.limit=200", "--steps", "3" if SMALL else "30"]),
     ):
-        where = WORK / f"tiny_{name}"
-        shutil.rmtree(where, ignore_errors=True)
-        found[name] = rlx(*TINY, *sets, "--runs-dir", str(where), limit=45)
-        m = metrics(where)
-        found[name + " last"] = {
+        runs_dir = WORK / f"tiny_{name}"
+        shutil.rmtree(runs_dir, ignore_errors=True)
+        results[name] = rlx(*TINY, *sets, "--runs-dir", str(runs_dir), limit=45)
+        m = metrics(runs_dir)
+        results[name + " last"] = {
             k: m[-1].get(k)
             for k in ("train/reward", "eval/sampled_accuracy", "time/rollout", "time/update", "time/step")
         }
-        found[name + " first"] = {
+        results[name + " first"] = {
             k: m[min(1, len(m) - 1)].get(k) for k in ("train/reward", "optim/loss", "optim/grad_norm", "policy/entropy")
         }
         if name == "auto":
-            found["eval before"] = m[0].get("eval/sampled_accuracy")
-        keep("tiny", found)
+            results["eval before"] = m[0].get("eval/sampled_accuracy")
+        save("tiny", results)
     ref = HERE / "cpu_float32.jsonl"
     if ref.exists():
-        here, there = metrics(WORK / "tiny_float32"), [json.loads(line) for line in ref.read_text().splitlines()]
-        found["against the CPU, float32"] = [
+        gpu, cpu = metrics(WORK / "tiny_float32"), [json.loads(line) for line in ref.read_text().splitlines()]
+        results["against the CPU, float32"] = [
             {k: (a[k], b[k]) for k in ("train/reward", "optim/grad_norm", "policy/entropy", "train/tokens")}
-            for a, b in list(zip(here, there, strict=False))[1:4]
+            for a, b in list(zip(gpu, cpu, strict=False))[1:4]
         ]
-    keep("tiny", found)
+    save("tiny", results)
 
 
 def demo():
-    """The README's demo as it stands, with its clock; then rlx eval of the run."""
-    where = WORK / "demo"
-    shutil.rmtree(where, ignore_errors=True)
-    found = {"run": rlx(*TINY, *(["--steps", "2"] if SMALL else []), "--runs-dir", str(where), limit=75)}
-    found["accuracy by step"] = [
-        (m["step"], m["eval/sampled_accuracy"]) for m in metrics(where) if "eval/sampled_accuracy" in m
+    """The README's first run within its time limit, then rlx eval of the trained model."""
+    runs_dir = WORK / "demo"
+    shutil.rmtree(runs_dir, ignore_errors=True)
+    results = {"run": rlx(*TINY, *(["--steps", "2"] if SMALL else []), "--runs-dir", str(runs_dir), limit=75)}
+    results["accuracy by step"] = [
+        (m["step"], m["eval/sampled_accuracy"]) for m in metrics(runs_dir) if "eval/sampled_accuracy" in m
     ]
-    keep("demo", found)
-    run = next(where.glob("*")).name
-    found["eval"] = rlx(
-        "eval", str(where / run), "--bench", "arithmetic", "--limit", "64", "--runs-dir", str(where), limit=40
+    save("demo", results)
+    run = next(runs_dir.glob("*")).name
+    results["eval"] = rlx(
+        "eval", str(runs_dir / run), "--bench", "arithmetic", "--limit", "64", "--runs-dir", str(runs_dir), limit=40
     )
-    keep("demo", found)
+    save("demo", results)
 
 
 def resume():
-    """SIGKILL after a checkpoint and the same command again, compared with the uninterrupted run."""
-    where = WORK / "resume"
-    shutil.rmtree(where, ignore_errors=True)
+    """Kill a run after a checkpoint, run the same command again, and compare with an uninterrupted run."""
+    runs_dir = WORK / "resume"
+    shutil.rmtree(runs_dir, ignore_errors=True)
     args = [
         *TINY,
         "--set",
@@ -182,35 +182,35 @@ def resume():
         "--steps",
         "8",
         "--runs-dir",
-        str(where),
+        str(runs_dir),
     ]
-    first = rlx(*args, limit=40, kill_at=lambda: any(where.glob("*/checkpoints/step_000004/state.json")))
-    found = {"killed": first, "again": rlx(*args, limit=30)}
-    whole = WORK / "whole"
-    shutil.rmtree(whole, ignore_errors=True)
-    args[-1] = str(whole)
-    found["uninterrupted"] = rlx(*args, limit=30)
-    if found["again"][1] == 0:
-        a, b = metrics(where), metrics(whole)
-        found["same figures"] = [x.get("optim/loss") == y.get("optim/loss") for x, y in zip(a, b, strict=False)][1:]
+    first = rlx(*args, limit=40, kill_at=lambda: any(runs_dir.glob("*/checkpoints/step_000004/state.json")))
+    results = {"killed": first, "again": rlx(*args, limit=30)}
+    uninterrupted_dir = WORK / "uninterrupted"
+    shutil.rmtree(uninterrupted_dir, ignore_errors=True)
+    args[-1] = str(uninterrupted_dir)
+    results["uninterrupted"] = rlx(*args, limit=30)
+    if results["again"][1] == 0:
+        a, b = metrics(runs_dir), metrics(uninterrupted_dir)
+        results["same figures"] = [x.get("optim/loss") == y.get("optim/loss") for x, y in zip(a, b, strict=False)][1:]
         import hashlib
 
-        found["same weights"] = (
+        results["same weights"] = (
             len(
                 {
                     hashlib.sha256(next(f.glob("*/model/model.safetensors")).read_bytes()).hexdigest()
-                    for f in (where, whole)
+                    for f in (runs_dir, uninterrupted_dir)
                 }
             )
             == 1
         )
-    keep("resume", found)
+    save("resume", results)
 
 
 def golden():
-    """Golden figures and hand-worked cases with CUDA as the default device."""
-    plug = WORK / "cuda_default.py"
-    plug.write_text("import torch\nif torch.cuda.is_available(): torch.set_default_device('cuda')\n")
+    """The tests of golden values and of cases worked by hand, with CUDA as the default device."""
+    plugin = WORK / "cuda_default.py"
+    plugin.write_text("import torch\nif torch.cuda.is_available(): torch.set_default_device('cuda')\n")
     env_ = os.environ | {
         "PYTHONPATH": f"{WORK}:{os.environ['PYTHONPATH']}",
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
@@ -241,11 +241,11 @@ def golden():
         capture_output=True,
         text=True,
     )
-    keep("golden", {"rc": p.returncode, "tail": p.stdout.strip().splitlines()[-25:]})
+    save("golden", {"rc": p.returncode, "tail": p.stdout.strip().splitlines()[-25:]})
 
 
 def config(size="1.5b"):
-    """Qwen2.5 shapes by size."""
+    """The configuration of Qwen2.5 with this size."""
     from transformers import Qwen2Config
 
     if SMALL:
@@ -276,7 +276,7 @@ def config(size="1.5b"):
 
 
 def random_model(size="1.5b", dtype=None):
-    """A causal language model of that size with random weights."""
+    """A causal language model of this size with random weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -297,7 +297,7 @@ def update():
     from rlx.rl.objective import MiniBatch, PolicyObjective
     from rlx.specs.train import Algorithm, Model, Optim
 
-    found, gpu = {}, torch.cuda.is_available()
+    results, gpu = {}, torch.cuda.is_available()
     prompt, response = (20, 44) if SMALL else (200, 825)
     lm = random_model()
     engine = Engine(lm, Model(), Optim(lr=1e-6), 100, 16384)
@@ -332,16 +332,16 @@ def update():
         if gpu:
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.empty_cache()
-        took = []
+        durations = []
         for _ in range(updates):
             t = time.perf_counter()
             u = engine.update(batch)
             if gpu:
                 torch.cuda.synchronize()
-            took.append(time.perf_counter() - t)
+            durations.append(time.perf_counter() - t)
         return {
-            "s a micro-batch": min(took) / 2,
-            "tokens/s": count * (prompt + response) / min(took),
+            "s a micro-batch": min(durations) / 2,
+            "tokens/s": count * (prompt + response) / min(durations),
             "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if gpu else 0,
             "reserved GiB": torch.cuda.max_memory_reserved() / 2**30 if gpu else 0,
             "loss": u.loss,
@@ -350,35 +350,35 @@ def update():
 
     for tokens, ckpt in ((8192, True), (16384, True), (32768, True), (4096, False), (8192, False), (16384, False)):
         try:
-            found[f"{tokens} ckpt={ckpt}"] = run(tokens if not SMALL else tokens // 64, ckpt)
+            results[f"{tokens} ckpt={ckpt}"] = run(tokens if not SMALL else tokens // 64, ckpt)
         except torch.OutOfMemoryError as error:
-            found[f"{tokens} ckpt={ckpt}"] = "OOM: " + str(error)[:120]
+            results[f"{tokens} ckpt={ckpt}"] = "OOM: " + str(error)[:120]
             engine.optimizer.zero_grad()
-        keep("update", found)
+        save("update", results)
     lm.gradient_checkpointing_disable()
     acts = [torch.profiler.ProfilerActivity.CPU] + ([torch.profiler.ProfilerActivity.CUDA] if gpu else [])
     with torch.profiler.profile(activities=acts) as p:
         run(8192 if not SMALL else 128, False, 1)
     rows = sorted(p.key_averages(), key=lambda e: -(e.self_device_time_total if gpu else e.self_cpu_time_total))[:25]
-    found["profile, ms of 2 micro-batches and Adam"] = {
+    results["profile, ms of 2 micro-batches and Adam"] = {
         r.key[:80]: [round((r.self_device_time_total if gpu else r.self_cpu_time_total) / 1e3, 2), r.count]
         for r in rows
     }
-    keep("update", found)
+    save("update", results)
 
 
 def decode():
-    """Milliseconds a decode step of the transformers sampler, by context, prompt lengths and trainable weights."""
+    """Milliseconds per decode step of the transformers sampler, by context, prompt lengths and trainable weights."""
     import torch
 
     from rlx.rollout.hf import HFSampler
     from rlx.rollout.sampler import Sampling
 
-    found = {}
+    results = {}
     lm = random_model()
     rows = 32 if not SMALL else 2
 
-    def ac():
+    def autocast():
         return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
 
     for name, lengths, frozen in (
@@ -389,23 +389,23 @@ def decode():
         ("200 even frozen (LoRA)", [200] * rows, True),
     ):
         lm.requires_grad_(not frozen)
-        s = HFSampler(lm, ac)
+        s = HFSampler(lm, autocast)
         prompts = [list(range(3, 3 + (n if not SMALL else n // 10))) for n in lengths]
         new = 40 if not SMALL else 4
-        took = []
+        durations = []
         for k in (2, new):
             t = time.perf_counter()
             s.sample(prompts, [list(range(8)) for _ in prompts], Sampling(1.0, k, (1,)))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            took.append(time.perf_counter() - t)
-        per = (took[1] - took[0]) / (new - 2)
-        found[name] = {"ms a token": per * 1e3, "tokens/s at 256 rows": rows * 8 / per}
-        keep("decode", found)
+            durations.append(time.perf_counter() - t)
+        per = (durations[1] - durations[0]) / (new - 2)
+        results[name] = {"ms a token": per * 1e3, "tokens/s at 256 rows": rows * 8 / per}
+        save("decode", results)
 
 
 def folded(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **others):
-    """Attention of one decode step in which the query heads that share a key head are queries of that head."""
+    """Attention in which, for a decode step, the query heads that share a key head are queries of that head."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -419,7 +419,7 @@ def folded(module, query, key, value, attention_mask, dropout=0.0, scaling=None,
 
 
 def graph():
-    """Milliseconds of a decode step with bfloat16 weights, a static cache and a CUDA graph."""
+    """Milliseconds per decode step with bfloat16 weights, a static cache and a CUDA graph."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface, StaticCache
     from transformers.masking_utils import sdpa_mask
@@ -428,16 +428,16 @@ def graph():
     AttentionMaskInterface.register("folded", sdpa_mask)
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
-    found = {}
+    results = {}
     lm = random_model(dtype=torch.bfloat16).eval().requires_grad_(False)
-    for rows, room in ((256, 512), (256, 1280), (512, 1280)) if not SMALL else ((4, 64),):
+    for rows, cache_len in ((256, 512), (256, 1280), (512, 1280)) if not SMALL else ((4, 64),):
         for kind in ("folded", "sdpa"):
             lm.set_attn_implementation(kind)
-            cache = StaticCache(config=lm.config, max_cache_len=room)
+            cache = StaticCache(config=lm.config, max_cache_len=cache_len)
             ids = torch.ones(rows, 1, dtype=torch.long, device=device)
-            pos = torch.full((rows, 1), room - 8, device=device, dtype=torch.long)
-            mask = torch.zeros(rows, 1, 1, room, dtype=torch.bool, device=device)
-            mask[..., : room - 8] = True
+            pos = torch.full((rows, 1), cache_len - 8, device=device, dtype=torch.long)
+            mask = torch.zeros(rows, 1, 1, cache_len, dtype=torch.bool, device=device)
+            mask[..., : cache_len - 8] = True
 
             def step():
                 return lm(
@@ -453,11 +453,11 @@ def graph():
                 with torch.no_grad():
                     eager = timed(step, 4)
                     if not gpu:
-                        found[f"{rows} rows, cache {room}, {kind}"] = {
+                        results[f"{rows} rows, cache {cache_len}, {kind}"] = {
                             "eager ms": eager * 1e3,
                             "logits": float(step().float().abs().sum()),
                         }
-                        keep("graph", found)
+                        save("graph", results)
                         continue
                     side = torch.cuda.Stream()
                     with torch.cuda.stream(side):
@@ -467,22 +467,22 @@ def graph():
                     with torch.cuda.graph(g):
                         step()
                     replay = timed(g.replay, 8)
-                    found[f"{rows} rows, cache {room}, {kind}"] = {
+                    results[f"{rows} rows, cache {cache_len}, {kind}"] = {
                         "eager ms": eager * 1e3,
                         "graph ms": replay * 1e3,
                         "tokens/s": rows / replay,
                     }
                     del g
             except Exception as error:
-                found[f"{rows} rows, cache {room}, {kind}"] = f"{type(error).__name__}: {str(error)[:200]}"
+                results[f"{rows} rows, cache {cache_len}, {kind}"] = f"{type(error).__name__}: {str(error)[:200]}"
             del cache
-            keep("graph", found)
+            save("graph", results)
             if gpu:
                 torch.cuda.empty_cache()
 
 
 def layer():
-    """Forward and backward of one decoder layer on 16 x 1024 tokens, by type of the weights, eager and compiled."""
+    """Time forward and backward of a decoder layer on 16 x 1024 tokens, by dtype of the weights, eager and compiled."""
     import torch
     from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
 
@@ -490,7 +490,7 @@ def layer():
     device = "cuda" if gpu else "cpu"
     cfg = config()
     cfg._attn_implementation = "sdpa"
-    found = {}
+    results = {}
     b, s = (16, 1024) if not SMALL else (2, 16)
     for name, dtype, compiled in (
         ("float32 masters, autocast, eager (rlx now)", torch.float32, False),
@@ -514,18 +514,18 @@ def layer():
             t = time.perf_counter()
             go()
             first = time.perf_counter() - t
-            found[name] = {"ms": timed(go, 6) * 1e3, "first call s": round(first, 1)}
+            results[name] = {"ms": timed(go, 6) * 1e3, "first call s": round(first, 1)}
             if gpu:
                 torch.cuda.reset_peak_memory_stats()
                 go()
-                found[name]["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+                results[name]["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {str(error)[:200]}"
-        keep("layer", found)
+            results[name] = f"{type(error).__name__}: {str(error)[:200]}"
+        save("layer", results)
 
 
 def head():
-    """Log-probs with gradients, 13,200 tokens x 151,936: rlx's tiles by width, and cut-cross-entropy."""
+    """Time log-probs with gradients, 13,200 tokens x 151,936: rlx's tiles by width, and cut-cross-entropy."""
     import torch
 
     import rlx.numerics.output_layer.tiled as ours
@@ -534,7 +534,7 @@ def head():
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     n, d, v = (13200, 1536, 151936) if not SMALL else (64, 32, 4096)
-    found = {}
+    results = {}
     h = torch.randn(n, d, device=device, requires_grad=True)
     w = (torch.randn(v, d, device=device) / d**0.5).requires_grad_()
     t = torch.randint(v, (n,), device=device)
@@ -555,7 +555,7 @@ def head():
 
         variants["cut cross-entropy"] = lambda: -linear_cross_entropy(h.bfloat16(), w.bfloat16(), t, reduction="none")
     except Exception as error:
-        found["cut cross-entropy"] = f"{type(error).__name__}: {str(error)[:120]}"
+        results["cut cross-entropy"] = f"{type(error).__name__}: {str(error)[:120]}"
     with torch.no_grad():
         exact = (h[:256].double() @ w.double().T).log_softmax(-1).gather(1, t[:256, None])[:, 0]
     for name, fn in variants.items():
@@ -564,21 +564,21 @@ def head():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             out = go(fn)
-            found[name] = {
+            results[name] = {
                 "ms": timed(lambda: go(fn), 4) * 1e3,
                 "error": float((out[:256].double() - exact).abs().max()),
                 "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if gpu else 0,
             }
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {str(error)[:200]}"
-        keep("head", found)
+            results[name] = f"{type(error).__name__}: {str(error)[:200]}"
+        save("head", results)
 
 
 def lora():
-    """Three steps of LoRA."""
-    where = WORK / "lora"
-    shutil.rmtree(where, ignore_errors=True)
-    keep(
+    """Train three steps with LoRA."""
+    runs_dir = WORK / "lora"
+    shutil.rmtree(runs_dir, ignore_errors=True)
+    save(
         "lora",
         {
             "run": rlx(
@@ -590,7 +590,7 @@ def lora():
                 "--steps",
                 "3",
                 "--runs-dir",
-                str(where),
+                str(runs_dir),
                 limit=28,
             )
         },
@@ -598,21 +598,21 @@ def lora():
 
 
 def unlearn():
-    """``rlx unlearn`` on the embedded set."""
-    where = WORK / "unlearn"
-    shutil.rmtree(where, ignore_errors=True)
-    keep(
+    """Run ``rlx unlearn`` on the embedded set."""
+    runs_dir = WORK / "unlearn"
+    shutil.rmtree(runs_dir, ignore_errors=True)
+    save(
         "unlearn",
         {
             "run": rlx(
-                "unlearn", "--set", "tracker.mlflow=false", "--set", "epochs=2", "--runs-dir", str(where), limit=58
+                "unlearn", "--set", "tracker.mlflow=false", "--set", "epochs=2", "--runs-dir", str(runs_dir), limit=58
             )
         },
     )
 
 
 def trl():
-    """``rlx train`` and TRL's GRPOTrainer at Qwen2.5-0.5B's shapes, random weights, 16 prompts x 8 x 256 tokens."""
+    """Time ``rlx train`` and TRL's GRPOTrainer: Qwen2.5-0.5B's shapes, random weights, 16 prompts x 8 x 256 tokens."""
     import torch
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -633,8 +633,8 @@ def trl():
     )
     group, prompts, tokens, steps = (8, 16, 256, 4) if not SMALL else (4, 4, 8, 2)
     coin = ROOT / "experiments/perf/coin.py"
-    where = WORK / "pair"
-    shutil.rmtree(where, ignore_errors=True)
+    runs_dir = WORK / "pair"
+    shutil.rmtree(runs_dir, ignore_errors=True)
     sets = {
         "rollout.engine": "hf",
         "rollout.samples_per_prompt": group,
@@ -649,7 +649,7 @@ def trl():
         "algorithm.params.dual_clip": "null",
         "model.gradient_checkpointing": "true",
     }
-    found = {
+    results = {
         "rlx": rlx(
             "train",
             "--algo",
@@ -661,17 +661,17 @@ def trl():
             "--steps",
             str(steps),
             "--runs-dir",
-            str(where),
+            str(runs_dir),
             *[x for k, v in sets.items() for x in ("--set", f"{k}={v}")],
             limit=60,
         )
     }
-    if found["rlx"][1] == 0:
-        found["rlx steps"] = [
+    if results["rlx"][1] == 0:
+        results["rlx steps"] = [
             {k[5:]: m[k] for k in ("time/rollout", "time/update", "time/step")} | {"tokens": m["train/tokens"]}
-            for m in metrics(where)[1:]
+            for m in metrics(runs_dir)[1:]
         ]
-    keep("trl", found)
+    save("trl", results)
     side = (
         (ROOT / "experiments/perf/trl_side.py")
         .read_text()
@@ -680,7 +680,7 @@ def trl():
     )
     (WORK / "trl_side.py").write_text(side)
     shutil.copy(coin, WORK / "coin.py")
-    given = {
+    settings = {
         "model": str(folder),
         "dtype": "autocast",
         "micro": 16 if not SMALL else 4,
@@ -697,29 +697,29 @@ def trl():
     }
     for dtype in ("autocast", "bfloat16"):
         q = subprocess.run(
-            [sys.executable, str(WORK / "trl_side.py"), json.dumps(given | {"dtype": dtype})],
+            [sys.executable, str(WORK / "trl_side.py"), json.dumps(settings | {"dtype": dtype})],
             capture_output=True,
             text=True,
         )
-        found[f"trl {dtype}"] = [
+        results[f"trl {dtype}"] = [
             json.loads(line) for line in q.stdout.splitlines() if line.startswith('{"rollout"')
         ] or q.stderr[-400:]
-        keep("trl", found)
+        save("trl", results)
 
 
 def main():
-    """Run the phases in turn, each in a process with its limit."""
+    """Run the phases one after another, each in a process with its time limit."""
     name = sys.argv[1]
     if name != "all":
         return globals()[name]()
-    began = time.time()
+    start = time.time()
     with open(OUT / "log.txt", "w") as log:
         for phase, limit in [
             (p, s) for p, s in PHASES.items() if p in os.environ.get("PHASES", ",".join(PHASES)).split(",")
         ]:
-            left = float(os.environ.get("BUDGET", 470)) - (time.time() - began)
-            if left < 15:
-                print("no time for", phase, flush=True)
+            remaining = float(os.environ.get("BUDGET", 470)) - (time.time() - start)
+            if remaining < 15:
+                print("no time left for", phase, flush=True)
                 continue
             log.write(f"== {phase}\n")
             log.flush()
@@ -727,11 +727,11 @@ def main():
                 [sys.executable, __file__, phase, *sys.argv[2:]], stdout=log, stderr=log, start_new_session=True
             )
             try:
-                p.wait(min(limit, left))
+                p.wait(min(limit, remaining))
             except subprocess.TimeoutExpired:
                 os.killpg(p.pid, signal.SIGKILL)
                 p.wait()
-            print(f"{phase}: rc {p.returncode}, {time.time() - began:.0f} s so far", flush=True)
+            print(f"{phase}: rc {p.returncode}, {time.time() - start:.0f} s so far", flush=True)
     print((OUT / "all.json").read_text()[-11000:])
 
 

@@ -178,7 +178,7 @@ def medians(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 def floor(name: str, tokens: float, rates: dict[str, float]) -> float:
     """Seconds that the operations of one step take at the measured float32 matmul rate.
 
-    2 operations per weight and token in the forward pass, 4 in the backward pass; a decoding step reads each weight once.
+    2 operations per weight and token forward, 4 backward; a decoding step reads each weight once.
     """
     workload = WORKLOADS[name]
     weights, prompt = rates[f"weights {workload.model.name}"], PROMPT_TOKENS[name]
@@ -263,8 +263,8 @@ def main() -> None:
         "",
         f'`make perf PERF="{" ".join(sys.argv[3:])}"`, {datetime.date.today()}, CPU ({platform.machine()}, '
         f"{os.cpu_count()} cores), {arguments.threads} threads per process, {arguments.repeats} process(es) per "
-        f"side, alternating; medians over all rollouts except each process's first {WARM}, in which memory and caches fill "
-        "and rlx compares its sampler's log-probs with its trainer's. Measured: "
+        f"side, alternating; medians over all rollouts except each process's first {WARM}, in which memory and caches "
+        "fill and rlx compares its sampler's log-probs with its trainer's. Measured: "
         f"{rates['flops'] / 1e9:.0f} GFLOP/s float32 matmul, {rates['bfloat16'] / 1e9:.3g} bfloat16, "
         f"{rates['bytes'] / 1e9:.1f} GB/s. {'' if fast_bfloat16 else SLOW_BFLOAT16}rlx: `rlx train`; "
         "bfloat16 is autocast over float32 weights. TRL: GRPOTrainer, beta 0, no gradient checkpointing; autocast is "

@@ -207,7 +207,7 @@ def test_a_missing_file_and_changed_rows_are_refused_before_anything_is_loaded(t
     with pytest.raises(UserError, match=r"benchmark aime24: there is no file .*aime24.jsonl"):
         evaluated(tmp_path, benchmarks=["aime24"], data_dir=str(tmp_path))
     (tmp_path / "aime24.jsonl").write_text(json.dumps({"problem": "1+1?", "answer": "2"}) + "\n")
-    with pytest.raises(UserError, match="the 1 rows hash to .* the 30 reviewed ones to .*unpinned=true"):
+    with pytest.raises(UserError, match="the 1 rows have the hash .* the 30 reviewed rows .*unpinned=true"):
         evaluated(tmp_path, benchmarks=["aime24"], data_dir=str(tmp_path))
 
 

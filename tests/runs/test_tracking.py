@@ -69,7 +69,7 @@ def test_rewinding_cuts_everything_behind_a_checkpoint_and_goes_on_there(tmp_pat
     again.write({"step": 1, "again": 1})
     assert read_metrics(path) == [{"step": 0}, {"step": 1, "again": 1}]
     assert again.offset == path.stat().st_size
-    with pytest.raises(UserError, match=r"holds 36 bytes where the checkpoint counts 99.*--fresh"):
+    with pytest.raises(UserError, match=r"has 36 bytes where the checkpoint counts 99.*--fresh"):
         again.rewind(99)
 
 
