@@ -182,12 +182,12 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     data = generate(0)
     tokenizer = build_tokenizer(data)
-    kept = examples(tokenizer, data.retain, both=False) + examples(tokenizer, data.background, both=True)
-    kept += examples(tokenizer, [*data.real_people, *data.world_facts], both=False)
+    measured = examples(tokenizer, data.retain, both=False) + examples(tokenizer, data.background, both=True)
+    measured += examples(tokenizer, [*data.real_people, *data.world_facts], both=False)
     forget, holdout = (examples(tokenizer, rows, both=False) for rows in (data.forget, data.holdout))
     roles = {
-        "target": (kept + forget, "it memorised the authors that are to be forgotten."),
-        "retain": (kept, "it never saw them, and shows what forgetting should look like."),
+        "target": (measured + forget, "it memorised the authors that are to be forgotten."),
+        "retain": (measured, "it never saw them, and shows what forgetting should look like."),
     }
     for name, (rows, role) in roles.items():
         started = time.perf_counter()
@@ -195,8 +195,8 @@ def main() -> None:
         train(model, *padded(rows), seed=arguments.seed)
         model = model.to(torch.bfloat16).float()
         losses = {
-            key: loss_on(model, made)
-            for key, made in (("forget", forget), ("retain", kept[: len(data.retain)]), ("holdout", holdout))
+            key: loss_on(model, sequences)
+            for key, sequences in (("forget", forget), ("retain", measured[: len(data.retain)]), ("holdout", holdout))
         }
         folder = arguments.out / name
         model.to(torch.bfloat16).save_pretrained(folder)

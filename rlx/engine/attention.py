@@ -85,7 +85,13 @@ def shared_prompts_attention(
 
 
 def use_attention(lm: nn.Module, name: str) -> None:
-    """Set the attention implementation of every part of the model that uses ``sdpa``; leave other parts unchanged."""
+    """Set the attention implementation of every part of the model that uses ``sdpa``; leave other parts unchanged.
+
+    A model that does not call its attention through transformers' interface (Falcon) is left unchanged too: it compares
+    the name itself, and would drop its causal mask.
+    """
+    if not getattr(lm, "_supports_attention_backend", False):
+        return
     for module in lm.modules():
         config: Any = getattr(module, "config", None)
         if getattr(config, "_attn_implementation", None) == "sdpa":

@@ -115,8 +115,8 @@ def _state_to_save(lm: LM, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def _torch_dtype(dtype: Any) -> torch.dtype:
     """A configuration's dtype, which may be absent, a name or a torch dtype."""
-    found: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
-    return found
+    resolved_dtype: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
+    return resolved_dtype
 
 
 def _write_dtype(config_file: Path, dtype: torch.dtype) -> None:

@@ -227,8 +227,8 @@ def _dequantized(config: Any, path: str) -> dict[str, Any]:
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     kind = AUTO_QUANTIZATION_CONFIG_MAPPING.get(settings.get("quant_method", ""))
     if kind is not None and "dequantize" in kind.__init__.__code__.co_varnames:
-        kept = {k: v for k, v in settings.items() if k in kind.__init__.__code__.co_varnames}
-        return {"quantization_config": kind(**{**kept, "dequantize": True})}
+        accepted = {k: v for k, v in settings.items() if k in kind.__init__.__code__.co_varnames}
+        return {"quantization_config": kind(**{**accepted, "dequantize": True})}
     return {}
 
 

@@ -8,8 +8,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from rlx.engine.attention import GROUPED, grouped_attention, use_attention
+from rlx.engine.load import load_model
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
+from rlx.specs.train import Model
+from tests import architecture_checks as checks
 
 
 class Layer(torch.nn.Module):
@@ -67,3 +70,9 @@ def test_only_attention_by_sdpa_is_replaced():
         lm = grouped_lm(implementation)
         use_attention(lm, GROUPED)
         assert lm.config._attn_implementation == expected
+
+
+def test_a_model_that_compares_the_implementations_name_keeps_its_own(tmp_path):
+    folder = str(checks.save_tiny("falcon", tmp_path / "falcon"))
+    lm = load_model(folder, Model(path=folder), torch.device("cpu"))
+    assert lm.config._attn_implementation == "sdpa"
