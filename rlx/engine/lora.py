@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers.core_model_loading import revert_weight_conversion
 
 from rlx.console import warn_once
@@ -123,11 +125,11 @@ def base_name(name: str) -> str:
 
 
 def _excluded(lm: LM) -> list[str] | None:
-    """Names of linear layers that adapters cannot be added to: those with a forward of their own, and Mamba's."""
+    """Names of linear layers that adapters cannot be added to: those that compute something else, and Mamba's."""
     special = {
         name.rpartition(".")[2]
         for name, module in lm.named_modules()
-        if isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+        if isinstance(module, nn.Linear) and not _computes_linear(module)
     }
     if lm.config.model_type in MAMBA_TYPES:
         special |= {"out_proj", "conv1d"}
@@ -135,6 +137,20 @@ def _excluded(lm: LM) -> list[str] | None:
         names = ", ".join(sorted(special))
         warn_once(f"LoRA adds no adapter to {names}: peft cannot wrap these layers of {type(lm).__name__}")
     return sorted(special) or None
+
+
+@torch.no_grad()
+def _computes_linear(layer: nn.Linear) -> bool:
+    """Whether the layer's forward is W x + b: some subclasses return more, or work in groups."""
+    if type(layer).forward is nn.Linear.forward:
+        return True
+    x = torch.ones(1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
+    try:
+        output = layer(x)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    expected = linear(x, layer.weight, layer.bias)
+    return isinstance(output, Tensor) and output.shape == expected.shape and bool(torch.allclose(output, expected))
 
 
 def _check_targets(lm: LM, lora: Lora) -> None:
