@@ -64,7 +64,7 @@ class Component:
     """Keys of the spec (dotted) that must have this value for the method to be the published one."""
     whole_batch: Callable[..., Any] | None = None
     """``(logprobs_bt, batch, hp) -> dict`` of scalars and [b, t] tensors over the whole optimiser batch and all
-    processes, computed without gradient before the loss; reaches the method as ``batch.whole``."""
+    processes, computed without gradient before the loss; reaches the method as ``batch.statistics``."""
     needs_if: Callable[[Any], frozenset[str]] | None = None
     """A function from the method's parameters to inputs that they need in addition to ``needs``."""
     after_update: Callable[..., Any] | None = None

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaModel
 from rlx.methods.unlearning.palu import PALU, first_of_runs, palu
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Term, count, total
-from rlx.numerics.unlearn_batch import Answers, Reference
+from rlx.numerics.unlearn_batch import LabelledBatch, Reference
 
 SHAPES = {
     "SmolLM2-135M": LlamaConfig(
@@ -86,7 +86,7 @@ class ReferenceBody:
 
 def ours(problem: Problem) -> Tensor:
     """The loss of the registered method, on answer positions."""
-    forget = Answers(
+    forget = LabelledBatch(
         mask_bt=torch.ones((SEQUENCES, ANSWER), dtype=torch.bool),
         labels_n=torch.zeros(SEQUENCES * ANSWER, dtype=torch.long),
         hidden_nd=problem.hidden_bsd[problem.answer_bs],
@@ -95,7 +95,7 @@ def ours(problem: Problem) -> Tensor:
         reference=Reference(topk_nk=problem.topk_nk, hidden_nd=problem.ref_bsd[problem.answer_bs], head=problem.head),
         mean_row_d=problem.mean_row_d,
     )
-    empty = Answers(
+    empty = LabelledBatch(
         mask_bt=torch.zeros((1, 1), dtype=torch.bool),
         labels_n=torch.zeros(0, dtype=torch.long),
         hidden_nd=problem.hidden_bsd[0, :0],

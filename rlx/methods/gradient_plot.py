@@ -1,8 +1,8 @@
-"""The picture that explains policy losses: how hard each pushes a token, against the importance ratio.
+"""A plot of each policy loss's gradient weight on a token against the importance ratio.
 
-Every curve comes by autograd from the function that trains. Tokens are one a sequence, for both signs of the advantage,
-so that sequence methods show their ratio; ``bapo``, ``kl_cov`` and ``clip_cov``, which look at the whole batch, are
-given the drawn tokens as their batch, and ``entropy_adv`` an entropy of 1 nat.
+Every curve is computed by autograd from the function that trains. Each sequence has one token, with either sign of the
+advantage, so that sequence-level methods show their ratio; ``bapo``, ``kl_cov`` and ``clip_cov``, which use statistics
+of the batch, get the plotted tokens as their batch, and ``entropy_adv`` an entropy of 1 nat.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rlx.registry import Method, get, names
 P_OLD = (0.9, 0.1, 0.001)
 RATIO_MIN, RATIO_MAX, POINTS = 1 / 8, 4.0, 500
 WEIGHT_MAX = 3.6
-TOGETHER = 6
-"""Up to so many different curves share their panels; more get a panel each."""
+MAX_SHARED = 6
+"""Largest number of different curves that share their panels; more get one panel each."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2")
 SHADES = ("#0f172a", "#2563eb", "#93c5fd")
 GREY = "#6b7280"
@@ -49,20 +49,22 @@ def plot_gradient_weights(names: Sequence[str], file: Path) -> None:
 
     Args:
         names: policy losses, ``name@preset`` or ``path/to/file.py:function``; all registered ones when empty.
-        file: the picture, .png, .svg or .pdf.
+        file: the image, .png, .svg or .pdf.
     """
     if file.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--plot '{file}' is not a picture that can be written", fix=f"choices: {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"--plot '{file}' is not an image format that can be written", fix=f"choices: {', '.join(SUFFIXES)}"
+        )
     curves = gradient_curves(names or _registered())
     # pyplot takes a second to import and is needed nowhere else.
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "rlx"})
-    figure = _together(curves) if len(curves) <= TOGETHER else _apart(curves)
+    fig = _shared_panels(curves) if len(curves) <= MAX_SHARED else _panel_per_method(curves)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=160, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else None)
+        fig.savefig(file, dpi=160, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else None)
     except OSError as error:
         raise UserError(f"--plot '{file}' cannot be written ({reason(error)})", exit_code=1) from None
 
@@ -82,7 +84,7 @@ def gradient_curves(names: Sequence[str]) -> list[Curve]:
 
 
 def ratios() -> Tensor:
-    """The ratios that are drawn, evenly in their logarithm."""
+    """The plotted ratios, evenly spaced in their logarithm."""
     return torch.logspace(math.log10(RATIO_MIN), math.log10(RATIO_MAX), POINTS, dtype=torch.float64)
 
 
@@ -108,58 +110,58 @@ def _weights(method: Method, p_old: float) -> tuple[Tensor, Tensor]:
     batch = PolicyBatch(old_bt, sign_bt, torch.ones_like(sign_bt, dtype=torch.bool), torch.ones_like(sign_bt))
     component = method.component
     if component.whole_batch is not None:
-        batch = replace(batch, whole=component.whole_batch(logprobs_bt.detach(), batch, method.hyper))
+        batch = replace(batch, statistics=component.whole_batch(logprobs_bt.detach(), batch, method.hyper))
     loss = component.fn(logprobs_bt, batch, method.hyper).loss_bt.sum()
     (gradient_bt,) = torch.autograd.grad(loss, logprobs_bt)
     weight_n = (-gradient_bt / sign_bt)[:, 0]
     return weight_n[:POINTS], weight_n[POINTS:]
 
 
-def _together(curves: Sequence[Curve]) -> Any:
-    """A few methods in the same six panels: signs of A down, old probabilities across."""
+def _shared_panels(curves: Sequence[Curve]) -> Any:
+    """A few methods in the same six panels: one row per sign of A, one column per old probability."""
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
-    figure, panels = pyplot.subplots(2, len(P_OLD), figsize=(9.6, 6.0), sharex=True, sharey=True)
+    fig, panels = pyplot.subplots(2, len(P_OLD), figsize=(9.6, 6.0), sharex=True, sharey=True)
     for row, sign in enumerate(("A = +1, pushed up", "A = −1, pushed down")):
         for column, p_old in enumerate(P_OLD):
             axes = panels[row][column]
             _frame(axes)
-            for place, curve in enumerate(curves):
-                # Broad lines below narrow ones, so that curves that coincide are all seen.
-                width = 1.6 + 1.5 * (len(curves) - 1 - place)
+            for index, curve in enumerate(curves):
+                # Wide lines below narrow ones, so that curves that coincide are all visible.
+                width = 1.6 + 1.5 * (len(curves) - 1 - index)
                 axes.plot(
-                    ratios(), curve.weights_psn[column, row], color=COLOURS[place], linewidth=width, label=curve.label
+                    ratios(), curve.weights_psn[column, row], color=COLOURS[index], linewidth=width, label=curve.label
                 )
             if row == 0:
                 axes.set_title(rf"$\pi_\mathrm{{old}}$ = {p_old:g}", color="#111827", fontsize=10)
             else:
                 axes.set_xlabel(r"ratio  $r = \pi / \pi_\mathrm{old}$", color=GREY)
         panels[row][0].set_ylabel(f"{sign}\nweight on " + r"$\nabla \log \pi$", color=GREY)
-    handles = [Line2D([], [], color=COLOURS[place], linewidth=2.5) for place in range(len(curves))]
+    handles = [Line2D([], [], color=COLOURS[index], linewidth=2.5) for index in range(len(curves))]
     labels = [curve.label for curve in curves]
-    figure.suptitle("How hard each method pushes a token", x=0.065, ha="left", fontsize=12, weight="bold")
-    figure.legend(handles, labels, loc="upper right", ncol=len(curves), frameon=False, bbox_to_anchor=(0.99, 0.995))
-    figure.tight_layout(rect=(0, 0, 1, 0.99))
-    return figure
+    fig.suptitle("How hard each method pushes a token", x=0.065, ha="left", fontsize=12, weight="bold")
+    fig.legend(handles, labels, loc="upper right", ncol=len(curves), frameon=False, bbox_to_anchor=(0.99, 0.995))
+    fig.tight_layout(rect=(0, 0, 1, 0.99))
+    return fig
 
 
-def _apart(curves: Sequence[Curve]) -> Any:
-    """Many methods, a panel each: shades are old probabilities, full lines A = +1, dashed ones A = -1."""
+def _panel_per_method(curves: Sequence[Curve]) -> Any:
+    """Many methods, one panel each: shades are old probabilities, solid lines A = +1, dashed lines A = -1."""
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
     columns = 5
     rows = -(-len(curves) // columns)
-    figure, panels = pyplot.subplots(
+    fig, panels = pyplot.subplots(
         rows, columns, figsize=(12, 0.9 + 2.1 * rows), sharex=True, sharey=True, squeeze=False
     )
-    for place, axes in enumerate(panels.flat):
-        if place >= len(curves):
+    for index, axes in enumerate(panels.flat):
+        if index >= len(curves):
             axes.set_visible(False)
             continue
         _frame(axes)
-        curve = curves[place]
+        curve = curves[index]
         for column, shade in enumerate(SHADES):
             for row, style in enumerate(("-", (0, (2.5, 1.5)))):
                 axes.plot(
@@ -170,21 +172,21 @@ def _apart(curves: Sequence[Curve]) -> Any:
                     linewidth=3.4 - 1.1 * column,
                 )
         axes.set_title(curve.label, fontsize=8.5 if len(curve.label) < 30 else 6.5, color="#111827")
-        axes.tick_params(labelbottom=place + columns >= len(curves))
+        axes.tick_params(labelbottom=index + columns >= len(curves))
     keys = [Line2D([], [], color=shade, linewidth=2.2) for shade in SHADES]
     keys += [Line2D([], [], color=GREY, linestyle=style, linewidth=1.6) for style in ("-", (0, (2.5, 1.5)))]
     words = [rf"$\pi_\mathrm{{old}}$ = {p:g}" for p in P_OLD] + ["A = +1", "A = −1"]
-    top = 1 - 0.55 / figure.get_figheight()
-    figure.suptitle("How hard each method pushes a token", x=0.05, ha="left", fontsize=12, weight="bold")
-    figure.legend(keys, words, loc="upper right", ncol=5, frameon=False, bbox_to_anchor=(0.99, 0.995))
-    figure.supxlabel(r"ratio  $r = \pi / \pi_\mathrm{old}$", color=GREY, fontsize=9)
-    figure.supylabel(r"weight on $\nabla \log \pi$, per unit of A", color=GREY, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, top + 0.03))
-    return figure
+    top = 1 - 0.55 / fig.get_figheight()
+    fig.suptitle("How hard each method pushes a token", x=0.05, ha="left", fontsize=12, weight="bold")
+    fig.legend(keys, words, loc="upper right", ncol=5, frameon=False, bbox_to_anchor=(0.99, 0.995))
+    fig.supxlabel(r"ratio  $r = \pi / \pi_\mathrm{old}$", color=GREY, fontsize=9)
+    fig.supylabel(r"weight on $\nabla \log \pi$, per unit of A", color=GREY, fontsize=9)
+    fig.tight_layout(rect=(0, 0, 1, top + 0.03))
+    return fig
 
 
 def _frame(axes: Any) -> None:
-    """Axes, and the two lines that curves are read against: r = 1 and the weight r of no clip at all."""
+    """Format the axes and draw the reference lines r = 1 and weight = r (no clipping)."""
     axes.set_xscale("log")
     axes.set_xlim(RATIO_MIN, RATIO_MAX)
     axes.set_ylim(-0.08, WEIGHT_MAX)

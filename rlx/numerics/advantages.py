@@ -1,4 +1,4 @@
-"""Rewards of a group of samples to their advantages."""
+"""Advantages from the rewards of a group of samples."""
 
 from __future__ import annotations
 

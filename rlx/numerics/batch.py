@@ -30,15 +30,15 @@ class PolicyBatch:
     """
 
     old_logprobs_bt: Tensor
-    """Log-probs under the policy that is the trust region's centre (nats), from the trainer's own forward."""
+    """Log-probs under the old policy (nats), the centre of the trust region, from the trainer's own forward."""
     adv_bt: Tensor
     """Advantage of each token (reward units)."""
     mask_bt: Tensor
-    """True where a response token stands, bool."""
+    """True at response tokens, bool."""
     entropy_bt: Tensor | None = None
     """Entropy of the current policy at each token (nats), detached; only for methods that need ``entropy``."""
-    whole: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the method's ``whole_batch`` function found over the optimiser batch and all ranks; [b, t] or scalars."""
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Results of the method's ``whole_batch`` function over the optimiser batch and all ranks; [b, t] or scalars."""
 
     def __post_init__(self) -> None:
         shape = self.mask_bt.shape

@@ -1,4 +1,4 @@
-"""Sequences of unlike length to padded micro-batches, with little padding and within a token budget."""
+"""Collation of sequences of different lengths into padded micro-batches within a token budget."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from rlx.numerics.shared_rows import Layout, lay_out
 
 WASTE = 0.1
-"""A micro-batch is closed before its share of padding passes this."""
+"""Largest fraction of padding in a micro-batch."""
 WORTH = 0.15
-"""Responses share their prompt's row when that saves at least this share of the tokens, for laying out costs time."""
+"""Responses share their prompt's row if that saves at least this fraction of the tokens; the layout costs time."""
 LONGEST_ROW = 1024
-"""Tokens of a shared row: attention that knows no layout costs their square, most of it masked."""
+"""Largest number of tokens of a shared row: the cost of masked attention grows with its square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TokenSequence:
 
     @property
     def tail(self) -> tuple[int, ...]:
-        """The response tokens that another one is predicted from: all but the last, which the model need not read."""
+        """The response tokens from which another one is predicted: all but the last, which is no input."""
         return self.response[:-1]
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """A padded micro-batch. Padding is on the right, where causal attention never looks, so it needs no mask.
+    """A padded micro-batch. Padding is on the right, so that causal attention never sees it and needs no mask.
 
     A row holds one prompt with its response, or with several responses that do not see each other.
 
@@ -54,17 +54,17 @@ class TokenBatch:
 
     input_ids_bs: Tensor
     mask_bt: Tensor
-    """True where a response token stands."""
+    """True at response tokens."""
     rows_n: Tensor
     """Row of each response token."""
     columns_n: Tensor
-    """Column whose hidden state predicts it: the token's before it, or the prompt's last."""
+    """Column of the hidden state that predicts each response token: that of the token before it."""
     targets_n: Tensor
-    """Its id."""
+    """Id of each response token."""
     members: tuple[int, ...] = ()
-    """Index of each sequence in the list that the micro-batch was cut from."""
+    """Index of each sequence in the list from which the micro-batch was taken."""
     layout: Layout | None = None
-    """Where rows hold several responses."""
+    """Layout of rows with several responses; None if every row is one sequence."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on ``device``."""
@@ -96,7 +96,7 @@ def collate(
     """Pad rows on the right; every sequence has a prompt of at least one token.
 
     Args:
-        sequences: the sequences, those of one row side by side.
+        sequences: the sequences; those of one row are neighbours.
         pad_id: any valid token id; no valid position ever attends to it.
         members: see ``TokenBatch``.
         shares: sequences of each row, which have one prompt; one each by default.
@@ -133,11 +133,11 @@ def collate(
 
 
 def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:
-    """Indices of the sequences of each row: those of one prompt share rows where that is worth it, else one each.
+    """Indices of the sequences of each row: those of one prompt share rows if that saves enough tokens.
 
     Args:
-        sequences: what is to be collated.
-        max_tokens: budget of one micro-batch (tokens), which no shared row passes.
+        sequences: the sequences to collate.
+        max_tokens: budget of one micro-batch (tokens), which no shared row exceeds.
     """
     rows: list[list[int]] = []
     lengths: list[int] = []
@@ -156,7 +156,7 @@ def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[lis
 
 
 def pad_rows(rows: Sequence[Tensor], width: int) -> Tensor:
-    """1-d tensors as one [b, width] tensor, 0 behind each."""
+    """1-d tensors as one [b, width] tensor, 0 after each."""
     padded = torch.zeros((len(rows), width), dtype=rows[0].dtype)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
@@ -164,9 +164,10 @@ def pad_rows(rows: Sequence[Tensor], width: int) -> Tensor:
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of sequences cut into micro-batches, longest first.
+    """Indices of sequences divided into micro-batches, longest first.
 
-    Each holds at most ``max_tokens`` padded tokens (a single longer sequence stands alone) and at most 10 % padding.
+    Each has at most ``max_tokens`` padded tokens (a longer sequence is a micro-batch of its own) and at most 10 %
+    padding.
 
     Args:
         lengths: length of each sequence (tokens).

@@ -57,7 +57,7 @@ def over_samples(correct: Sequence[float], samples: int, level: float = 0.95) ->
         level: confidence.
     """
     problems = len(correct)
-    shares = [each / samples for each in correct]
+    shares = [count / samples for count in correct]
     mean = math.fsum(shares) / problems
     variance = math.fsum(p * (1 - p) for p in shares) / (samples - 1) / problems**2
     half = _t_quantile(level, problems * (samples - 1)) * math.sqrt(variance)

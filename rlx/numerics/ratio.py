@@ -28,13 +28,13 @@ def clipped_surrogate(ratio_bt: Tensor, adv_bt: Tensor, low: Tensor | float, hig
         low: lower bound of the ratio, a number or [b, t].
         high: upper bound of the ratio, a number or [b, t].
     """
-    # clamp keeps the whole gradient of a ratio that stands exactly on an edge; minimum and maximum would halve it.
+    # clamp keeps the full gradient of a ratio exactly on an edge; minimum and maximum would halve it.
     clipped_bt = torch.clamp(ratio_bt, _like(low, ratio_bt), _like(high, ratio_bt))
     return torch.maximum(-adv_bt * ratio_bt, -adv_bt * clipped_bt)
 
 
 def dual_clip(loss_bt: Tensor, adv_bt: Tensor, bound: float | None) -> Tensor:
-    """Where A < 0, cap the loss at -A * bound (arXiv 1912.09729, equation 5); ``None`` leaves it as it is.
+    """Where A < 0, cap the loss at -A * bound (arXiv 1912.09729, equation 5); ``None`` leaves it unchanged.
 
     Args:
         loss_bt: per-token loss [b, t].
@@ -47,7 +47,7 @@ def dual_clip(loss_bt: Tensor, adv_bt: Tensor, bound: float | None) -> Tensor:
 
 
 def outside(ratio_bt: Tensor, adv_bt: Tensor, low: Tensor | float, high: Tensor | float) -> dict[str, Tensor]:
-    """Which tokens stand beyond the edge that their advantage pushes them over: the field's clip fractions.
+    """Masks of the tokens beyond the edge towards which their advantage pushes: the usual clip fractions.
 
     Returns:
         ``clip_low`` (A < 0 and r < low) and ``clip_high`` (A > 0 and r > high), bool [b, t].

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k samples is right: 1 - C(n-c, k) / C(n, k), unbiased (Chen et al., 2107.03374).
+    """Probability that at least one of k samples is right: 1 - C(n-c, k) / C(n, k), unbiased (Chen et al., 2107.03374).
 
     Args:
         n: samples.
@@ -18,7 +18,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def pass_hat_k(n: int, correct: int, k: int) -> float:
-    """Chance that all of k samples are right: C(c, k) / C(n, k) (pass^k of tau-bench, 2406.12045).
+    """Probability that all of k samples are right: C(c, k) / C(n, k) (pass^k of tau-bench, 2406.12045).
 
     Args:
         n: samples.
@@ -48,43 +48,43 @@ def maj_at_k(answers: Sequence[Hashable | None], scores: Sequence[float], k: int
     Args:
         answers: canonical answers (``rlx.rewards.by_text.canonical``).
         scores: the score of each.
-        k: samples drawn, at most n.
+        k: number of drawn samples, at most n.
     """
     votes: dict[Hashable, list[float]] = {}
     for answer, score in zip(answers, scores, strict=True):
         if answer is not None:
             votes.setdefault(answer, []).append(score)
-    silent = len(answers) - sum(len(each) for each in votes.values())
+    silent = len(answers) - sum(len(scores_of) for scores_of in votes.values())
     expected = 0.0
     for winner, given in votes.items():
         worth = sum(given) / len(given)
         if worth:
-            others = [len(each) for other, each in votes.items() if other != winner]
+            others = [len(scores_of) for other, scores_of in votes.items() if other != winner]
             expected += worth * _chance_to_win(len(given), others, silent, k)
     return expected
 
 
 def _chance_to_win(size: int, others: Sequence[int], silent: int, k: int) -> float:
-    """Chance that an answer with ``size`` votes has the most of k drawn ones, a tie of t+1 counting 1/(t+1)."""
+    """Probability that an answer with ``size`` votes has the most of k drawn votes; a tie of t+1 counts 1/(t+1)."""
     total = 0.0
-    every = math.comb(size + sum(others) + silent, k)
+    all_ways = math.comb(size + sum(others) + silent, k)
     for a in range(max(1, k - sum(others) - silent), min(size, k) + 1):
         rest = k - a
-        # ways[drawn][ties]: ways to draw so many of the others with so many of them at exactly a votes
+        # ways[drawn][ties]: ways to draw that many of the others, that many of which have exactly a votes
         ways = [[0] * (rest // a + 1) for _ in range(rest + 1)]
-        for drawn in range(min(silent, rest) + 1):
-            ways[drawn][0] = math.comb(silent, drawn)
+        for count_drawn in range(min(silent, rest) + 1):
+            ways[count_drawn][0] = math.comb(silent, count_drawn)
         for other in others:
             ways = _with_other(ways, other, a)
-        total += math.comb(size, a) * sum(count / (ties + 1) for ties, count in enumerate(ways[rest])) / every
+        total += math.comb(size, a) * sum(count / (ties + 1) for ties, count in enumerate(ways[rest])) / all_ways
     return total
 
 
 def _with_other(ways: list[list[int]], size: int, a: int) -> list[list[int]]:
     """The table after one more answer with ``size`` votes has taken between 0 and ``a`` of the draws."""
-    made = [[0] * len(row) for row in ways]
-    for drawn, row in enumerate(ways):
+    table = [[0] * len(row) for row in ways]
+    for so_far, row in enumerate(ways):
         for ties, count in enumerate(row):
-            for taken in range(min(size, a, len(ways) - 1 - drawn) + 1 if count else 0):
-                made[drawn + taken][ties + (taken == a)] += count * math.comb(size, taken)
-    return made
+            for votes in range(min(size, a, len(ways) - 1 - so_far) + 1 if count else 0):
+                table[so_far + votes][ties + (votes == a)] += count * math.comb(size, votes)
+    return table

@@ -1,4 +1,4 @@
-"""What is taken off rewards and what weighs tokens before the loss."""
+"""Penalties on rewards, and weights of tokens in the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of one prompt with several responses that do not see each other: who stands where, and who sees whom."""
+"""Layout of rows that contain one prompt and several responses that do not attend to each other."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Block:
     """
 
     queries_nq: Tensor
-    """Tokens that look."""
+    """Indices of the query tokens."""
     keys_nk: Tensor
-    """Tokens that are looked at."""
+    """Indices of the key tokens."""
     sees_nqk: Tensor
-    """True where the one sees the other; every query, filled up or not, sees at least one key."""
+    """True where the query attends to the key; every query, also padding, attends to at least one key."""
 
     def to(self, device: torch.device) -> Block:
         """The same block on ``device``."""
@@ -35,7 +35,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What rows of several responses need beside their tokens.
+    """Positions and masks of rows with several responses.
 
     Example:
         prompt (5, 6), responses (7, 8) and (9,): ``positions_bs=[[0, 1, 2, 3, 2]]``, and 9 sees 5, 6 and itself
@@ -44,16 +44,16 @@ class Layout:
     positions_bs: Tensor
     """Position of each token in its own sequence."""
     sees_bss: Tensor
-    """True where a token (second axis) sees another (third): those before it of its own sequence, and itself."""
+    """True where a token (second axis) attends to another (third): earlier tokens of its sequence, and itself."""
     blocks: tuple[Block, ...]
-    """The same, prompts and responses apart; none where that would be more work than whole rows are."""
-    places_m: Tensor
-    """Where each token of the micro-batch stands in the blocks' queries, laid end to end; 0 for padding."""
+    """The same for prompts and responses separately; empty if that would be more work than full rows."""
+    index_m: Tensor
+    """Index of each token of the micro-batch in the concatenated queries of the blocks; 0 for padding."""
 
     def to(self, device: torch.device) -> Layout:
         """The same layout on ``device``."""
         blocks = tuple(block.to(device) for block in self.blocks)
-        return Layout(self.positions_bs.to(device), self.sees_bss.to(device), blocks, self.places_m.to(device))
+        return Layout(self.positions_bs.to(device), self.sees_bss.to(device), blocks, self.index_m.to(device))
 
 
 def lay_out(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: int) -> Layout:
@@ -80,14 +80,14 @@ def lay_out(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: i
     blocks = _blocks(prompts, responses, width)
     queries_r = torch.cat([block.queries_nq.flatten() for block in blocks])
     real = queries_r.nonzero().squeeze(1)  # token 0, which also fills blocks up, keeps place 0: its own
-    places_m = torch.zeros(part_bs.numel(), dtype=torch.long)
-    places_m[queries_r[real]] = real
+    index_m = torch.zeros(part_bs.numel(), dtype=torch.long)
+    index_m[queries_r[real]] = real
     worth = sum(block.sees_nqk.numel() for block in blocks) <= sees_bss.numel()
-    return Layout(torch.tensor(positions), sees_bss, blocks if worth else (), places_m)
+    return Layout(torch.tensor(positions), sees_bss, blocks if worth else (), index_m)
 
 
 def _blocks(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: int) -> tuple[Block, Block]:
-    """All prompts, and all responses with their prompt's tokens before their own."""
+    """The blocks of all prompts, and of all responses with their prompt's tokens before them."""
     rows: list[int] = []
     starts: list[int] = []
     for row, (prompt, lengths) in enumerate(zip(prompts, responses, strict=True)):
@@ -105,7 +105,7 @@ def _blocks(prompts: Sequence[int], responses: Sequence[Sequence[int]], width: i
 
 
 def _spans(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
-    """The tokens from each start on, as many as each length says, filled up with token 0."""
+    """Token indices from each start for each length, padded with index 0."""
     steps = torch.arange(max(lengths))
     tokens = torch.tensor(starts)[:, None] + steps
     return tokens.masked_fill(steps >= torch.tensor(lengths)[:, None], 0)

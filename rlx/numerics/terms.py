@@ -1,6 +1,6 @@
-"""The only file that divides: per-token values to one loss, with denominators of the whole optimiser step.
+"""Reduction of per-token values to one loss, with the denominators of the whole optimiser step.
 
-A term's mask depends on the batch and never on what the model says, so its counts over all micro-batches and ranks are
+A term's mask depends on the batch and never on the model's output, so its counts over all micro-batches and ranks are
 known before the first forward. Consequence: one batch = k micro-batches = n processes, to rounding.
 """
 
@@ -84,24 +84,24 @@ def reduce(values: Tensor, mask: Tensor, reduction: Reduction, counts: Counts) -
         reduction: see above.
         counts: denominators of the whole optimiser step.
     """
-    kept = torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    masked = torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
     if values.dim() == 1:
-        return kept.sum() / max(counts.sequences, 1)
+        return masked.sum() / max(counts.sequences, 1)
     if reduction == "token-mean":
-        return kept.sum() / max(counts.tokens, 1)
+        return masked.sum() / max(counts.tokens, 1)
     if reduction == "seq-mean-token-mean":
         return sequence_mean(values, mask).sum() / max(counts.sequences, 1)
     scale = counts.max_tokens if reduction == "seq-mean-token-sum-norm" else 1
-    return kept.sum() / (max(counts.sequences, 1) * scale)
+    return masked.sum() / (max(counts.sequences, 1) * scale)
 
 
 def total(terms: Iterable[Term], counts: Mapping[str, Counts]) -> Tensor:
-    """Sum of ``weight * reduce`` over terms; ``counts`` holds one entry a term name."""
+    """Sum of ``weight * reduce`` over terms; ``counts`` has one entry per term name."""
     parts = [term.weight * reduce(term.values, term.mask, term.reduction, counts[term.name]) for term in terms]
     return torch.stack(parts).sum()
 
 
 def sequence_mean(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
     """Mean over each sequence's valid tokens [b]; 0 for a sequence without any. Differentiable."""
-    kept_bt = torch.where(mask_bt, values_bt, torch.zeros((), dtype=values_bt.dtype, device=values_bt.device))
-    return kept_bt.sum(dim=1) / mask_bt.sum(dim=1).clamp(min=1)
+    masked_bt = torch.where(mask_bt, values_bt, torch.zeros((), dtype=values_bt.dtype, device=values_bt.device))
+    return masked_bt.sum(dim=1) / mask_bt.sum(dim=1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What an unlearning loss is given: the labelled tokens of some sequences, and constants of the model before training.
+"""The inputs of an unlearning loss: labelled tokens of sequences, and constants of the model before training.
 
 Axis letters are those of numerics/batch.py; n counts the tokens that are read, row by row.
 """
@@ -15,10 +15,10 @@ from rlx.numerics.output_layer.statistics import label_logprobs
 
 
 def declared(value: Tensor | None, need: str) -> Tensor:
-    """``value``, which is there when the method declared ``need``.
+    """Return ``value``, which exists if the method declared ``need``.
 
     Raises:
-        ValueError: when it did not: nothing is computed that was not asked for.
+        ValueError: when it did not: undeclared inputs are not computed.
     """
     if value is None:
         raise ValueError(f"the method reads {need} without declaring it: add it to needs of @register")
@@ -27,7 +27,7 @@ def declared(value: Tensor | None, need: str) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Constants of the model before training, computed once; each is there only if the method declared it.
+    """Constants of the model before training, computed once; each exists only if the method declared it.
 
     Example:
         ``Reference(nll_b=torch.tensor([41.7, 12.9]))``
@@ -38,7 +38,7 @@ class Reference:
     topk_nk: Tensor | None = None
     """``ref_topk``: the k entries with the largest logits, largest first."""
     argmax_n: Tensor | None = None
-    """``ref_argmax``: the likeliest entry."""
+    """``ref_argmax``: the most likely entry."""
     label_logit_n: Tensor | None = None
     """``ref_label_logit``: raw logit of the label."""
     layer_nd: Tensor | None = None
@@ -46,7 +46,7 @@ class Reference:
     hidden_nd: Tensor | None = None
     """``ref_hidden``: final hidden states; with ``head`` they give the reference's logits, a chunk at a time."""
     head: Head | None = None
-    """The reference's output layer, detached; the model's own when that is frozen."""
+    """The reference's output layer, detached; the model's own if that is frozen."""
 
     def distribution(self) -> tuple[Tensor, Head]:
         """Final hidden states and head, declared as ``ref_hidden``."""
@@ -56,16 +56,16 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Labelled tokens of b sequences as an unlearning loss sees them.
+class LabelledBatch:
+    """Labelled tokens of b sequences, as passed to an unlearning loss.
 
     Example:
-        ``Answers(mask_bt=torch.tensor([[True, True], [True, False]]), labels_n=torch.tensor([7, 8, 9]),
+        ``LabelledBatch(mask_bt=torch.tensor([[True, True], [True, False]]), labels_n=torch.tensor([7, 8, 9]),
         hidden_nd=hidden, head=Head(weight))``
     """
 
     mask_bt: Tensor
-    """True where a token is read, bool."""
+    """True at positions that are read, bool."""
     labels_n: Tensor
     """Id of the token that each read position predicts."""
     hidden_nd: Tensor
@@ -73,16 +73,16 @@ class Answers:
     head: Head
     """The model's output layer."""
     labelled_n: Tensor | None = None
-    """True where a read token has a label; ``None`` when all have, as they do unless ``all_positions`` was declared."""
+    """True where a read token has a label; None if all have, as they do unless ``all_positions`` is declared."""
     sensitive_n: Tensor | None = None
     """``sensitive``: True where the label belongs to a sensitive span (end of sequence never does)."""
     layer_nd: Tensor | None = None
     """``layer``: hidden states after the layer ``hp.layer``, differentiable."""
     reference: Reference = Reference()
-    alternate: Answers | None = None
+    alternate: LabelledBatch | None = None
     """``alternate``: the same questions with the answers that are preferred, row by row."""
     mean_row_d: Tensor | None = None
-    """Mean row of the head when it is frozen."""
+    """Mean row of the output layer if it is frozen."""
 
     def __post_init__(self) -> None:
         tokens = int(self.mask_bt.sum())
@@ -100,12 +100,12 @@ class Answers:
 
     @property
     def labelled_bt(self) -> Tensor:
-        """True where a labelled token stands."""
+        """True at labelled tokens."""
         return self.mask_bt if self.labelled_n is None else self.padded(self.labelled_n)
 
     @property
     def sensitive_bt(self) -> Tensor:
-        """True where a token of a sensitive span stands."""
+        """True at tokens of a sensitive span."""
         return self.padded(declared(self.sensitive_n, "sensitive")) & self.labelled_bt
 
     @property
@@ -121,11 +121,11 @@ class Answers:
         """Summed -log p of each sequence's labels [b] (nats), differentiable."""
         return (self.padded(self.nll()) * self.labelled_bt).sum(dim=1)
 
-    def dry(self) -> Answers:
+    def dry(self) -> LabelledBatch:
         """The same masks over one-dimensional states and a vocabulary of one.
 
-        A method called on it gives terms with the right masks and meaningless values, at no cost: that is how the
-        denominators of an optimiser step are known before its first forward.
+        A method called on it gives terms with the right masks and meaningless values at almost no cost, which is how
+        the denominators of an optimiser step are known before its first forward.
         """
         state_n1 = torch.zeros((len(self.labels_n), 1), device=self.mask_bt.device)
         head = Head(state_n1.new_ones((1, 1)))

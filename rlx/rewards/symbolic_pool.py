@@ -24,7 +24,7 @@ from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 REMEMBERED = 200_000
 """Size of the verdict cache; it is emptied when full."""
 LONGEST = 2000
-"""Answers longer than this and than the gold (characters) are graded wrong without a comparison."""
+"""UnlearnBatch longer than this and than the gold (characters) are graded wrong without a comparison."""
 TASKS_A_WORKER = 1000
 """A worker is replaced after this many comparisons, because sympy's caches grow."""
 GRACE = 2.0

@@ -33,7 +33,7 @@ class MiniBatch:
     counts: Counts
     """Denominators over all samples of the update, including those without a gradient."""
     statistics: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
-    """See ``PolicyBatch.whole``; [b, t] tensors are stored as one tensor [t] per sample."""
+    """See ``PolicyBatch.statistics``; [b, t] tensors are stored as one tensor [t] per sample."""
 
 
 @dataclass(frozen=True, slots=True)

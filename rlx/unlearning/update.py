@@ -13,7 +13,7 @@ from rlx.engine.step import Batch, Engine, Losses, Update
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Counts, Term, count
-from rlx.numerics.unlearn_batch import Answers, Reference
+from rlx.numerics.unlearn_batch import LabelledBatch, Reference
 from rlx.registry import Method
 from rlx.unlearning.data.tokens import Example
 
@@ -98,7 +98,7 @@ class UnlearnStep:
 
     def _view(
         self, side: str, tokens: TokenBatch, hidden_nd: Tensor, head: Head, layer_nd: Tensor | None, dry: bool
-    ) -> Answers:
+    ) -> LabelledBatch:
         """One side's sequences of a micro-batch, holding what the method declared and no more."""
         device = tokens.mask_bt.device
         places = [place for place, member in enumerate(tokens.members) if self.rows[member].side == side]
@@ -112,7 +112,7 @@ class UnlearnStep:
 
         labelled = flags([flag for row in rows for flag in row.labelled]) if "all_positions" in declared else None
         sensitive = flags([flag for row in rows for flag in row.sensitive]) if "sensitive" in declared else None
-        return Answers(
+        return LabelledBatch(
             mask_bt=tokens.mask_bt[chosen_b],
             labels_n=tokens.targets_n[chosen_n],
             hidden_nd=hidden_nd[chosen_n],

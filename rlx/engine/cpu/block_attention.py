@@ -27,7 +27,7 @@ def block_attention(
     query_mhd, key_mkd, value_mkd = (x.transpose(1, 2).flatten(0, 1) for x in (query_bhsd, key_bksd, value_bksd))
     query_mhd = query_mhd * (d**-0.5 if scaling is None else scaling)
     outputs = [_attend(query_mhd, key_mkd, value_mkd, block) for block in layout.blocks]
-    return torch.cat(outputs).index_select(0, layout.places_m).view(b, s, heads, value_bksd.shape[-1])
+    return torch.cat(outputs).index_select(0, layout.index_m).view(b, s, heads, value_bksd.shape[-1])
 
 
 def _attend(query_mhd: Tensor, key_mkd: Tensor, value_mkd: Tensor, block: Block) -> Tensor:

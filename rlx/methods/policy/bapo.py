@@ -90,10 +90,10 @@ def bapo(logprobs_bt: Tensor, batch: PolicyBatch, hp: BAPO) -> Tokens:
 
     Args:
         logprobs_bt: current log-probs [b, t], nats.
-        batch: old log-probs, advantages and mask, each [b, t]; ``whole`` holds ``low`` and ``high``.
+        batch: old log-probs, advantages and mask, each [b, t]; ``statistics`` holds ``low`` and ``high``.
         hp: see ``BAPO``.
     """
     ratio_bt = log_ratio(logprobs_bt, batch.old_logprobs_bt).exp()
-    low, high = batch.whole["low"].to(ratio_bt), batch.whole["high"].to(ratio_bt)
+    low, high = batch.statistics["low"].to(ratio_bt), batch.statistics["high"].to(ratio_bt)
     loss_bt = clipped_surrogate(ratio_bt, batch.adv_bt, low, high)
     return Tokens(dual_clip(loss_bt, batch.adv_bt, hp.dual_clip), outside(ratio_bt.detach(), batch.adv_bt, low, high))

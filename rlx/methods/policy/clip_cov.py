@@ -20,7 +20,7 @@ class ClipCov(Hyper):
     clip_high: float = Field(default=0.2, ge=0)
     """The ratio is clipped from above at 1 + clip_high."""
     clip_cov_ratio: float = Field(default=0.0002, gt=0, le=1)
-    """Share of all tokens that lose their gradient, at least one (if there are candidates)."""
+    """Fraction of all tokens that lose their gradient; at least one token if there are candidates."""
     cov_low: float = 1.0
     """Candidates have a covariance above this."""
     cov_high: float = 5.0
@@ -34,8 +34,8 @@ class ClipCov(Hyper):
 def random_covariance(logprobs_bt: Tensor, batch: PolicyBatch, hp: ClipCov) -> dict[str, Tensor]:
     """``chosen`` [b, t], bool: a random share of the unclipped tokens with cov_low < covariance < cov_high.
 
-    The choice is a function of ``hp.seed`` and of the batch itself, whatever the order of its rows: a resumed run, and
-    one on more processes, repeats it.
+    The selection depends on ``hp.seed`` and on the batch alone, not on the order of its rows: a resumed run, and a run
+    on more processes, repeat it.
 
     Args:
         logprobs_bt: current log-probs of the whole optimiser batch [b, t], nats.
@@ -46,16 +46,16 @@ def random_covariance(logprobs_bt: Tensor, batch: PolicyBatch, hp: ClipCov) -> d
     edges = outside(ratio_bt, batch.adv_bt, 1 - hp.clip_low, 1 + hp.clip_high)
     cov_bt = covariance(logprobs_bt, batch)
     candidates_bt = (cov_bt > hp.cov_low) & (cov_bt < hp.cov_high) & batch.mask_bt
-    places = (candidates_bt & ~edges["clip_low"] & ~edges["clip_high"]).flatten().nonzero().squeeze(1)
-    places = places[cov_bt.flatten()[places].argsort()].cpu()
+    candidates = (candidates_bt & ~edges["clip_low"] & ~edges["clip_high"]).flatten().nonzero().squeeze(1)
+    candidates = candidates[cov_bt.flatten()[candidates].argsort()].cpu()
     tokens = int(batch.mask_bt.sum())
-    number = min(max(1, int(hp.clip_cov_ratio * tokens)), len(places))
-    # From counts, not from log-probs: these differ in their last bits from one way of cutting the batch to another.
-    generator = torch.Generator().manual_seed((hp.seed * 1_000_003 + tokens) * 1_000_003 + len(places))
-    order = torch.randperm(len(places), generator=generator)
-    chosen = torch.zeros(cov_bt.numel(), dtype=torch.bool)
-    chosen[places[order[:number]]] = True
-    return {"chosen": chosen.reshape(cov_bt.shape).to(cov_bt.device)}
+    number = min(max(1, int(hp.clip_cov_ratio * tokens)), len(candidates))
+    # Seeded by counts, not by log-probs, whose last bits depend on how the batch is divided.
+    generator = torch.Generator().manual_seed((hp.seed * 1_000_003 + tokens) * 1_000_003 + len(candidates))
+    order = torch.randperm(len(candidates), generator=generator)
+    selected = torch.zeros(cov_bt.numel(), dtype=torch.bool)
+    selected[candidates[order[:number]]] = True
+    return {"chosen": selected.reshape(cov_bt.shape).to(cov_bt.device)}
 
 
 @register(
@@ -72,12 +72,12 @@ def clip_cov(logprobs_bt: Tensor, batch: PolicyBatch, hp: ClipCov) -> Tokens:
 
     Args:
         logprobs_bt: current log-probs [b, t], nats.
-        batch: old log-probs, advantages and mask, each [b, t]; ``whole`` holds ``chosen``.
+        batch: old log-probs, advantages and mask, each [b, t]; ``statistics`` holds ``chosen``.
         hp: see ``ClipCov``.
     """
     ratio_bt = log_ratio(logprobs_bt, batch.old_logprobs_bt).exp()
     low, high = 1 - hp.clip_low, 1 + hp.clip_high
-    chosen_bt = batch.whole["chosen"].bool()
+    chosen_bt = batch.statistics["chosen"].bool()
     loss_bt = dual_clip(clipped_surrogate(ratio_bt, batch.adv_bt, low, high), batch.adv_bt, hp.dual_clip)
     stats_bt = {**outside(ratio_bt.detach(), batch.adv_bt, low, high), "chosen": chosen_bt}
     return Tokens(loss_bt.masked_fill(chosen_bt, 0.0), stats_bt)

@@ -38,5 +38,5 @@ def entropy_adv(logprobs_bt: Tensor, batch: PolicyBatch, hp: EntropyAdv) -> Toke
     """
     assert batch.entropy_bt is not None
     bonus_bt = torch.minimum(hp.alpha * batch.entropy_bt.detach(), batch.adv_bt.abs() / hp.kappa)
-    made = grpo(logprobs_bt, replace(batch, adv_bt=batch.adv_bt + bonus_bt), hp)
-    return Tokens(made.loss_bt, {**made.stats_bt, "bonus": bonus_bt})
+    policy = grpo(logprobs_bt, replace(batch, adv_bt=batch.adv_bt + bonus_bt), hp)
+    return Tokens(policy.loss_bt, {**policy.stats_bt, "bonus": bonus_bt})

@@ -58,11 +58,11 @@ def kl_cov(logprobs_bt: Tensor, batch: PolicyBatch, hp: KLCov) -> Tokens:
 
     Args:
         logprobs_bt: current log-probs [b, t], nats.
-        batch: old log-probs, advantages and mask, each [b, t]; ``whole`` holds ``chosen``.
+        batch: old log-probs, advantages and mask, each [b, t]; ``statistics`` holds ``chosen``.
         hp: see ``KLCov``.
     """
     log_r_bt = log_ratio(logprobs_bt, batch.old_logprobs_bt)
-    chosen_bt = batch.whole["chosen"].bool()
+    chosen_bt = batch.statistics["chosen"].bool()
     loss_bt = dual_clip(-batch.adv_bt * log_r_bt.exp(), batch.adv_bt, hp.dual_clip)
     penalty_bt = torch.where(chosen_bt, hp.ppo_kl_coef * log_r_bt.abs(), torch.zeros_like(log_r_bt))
     return Tokens(loss_bt + penalty_bt, {"chosen": chosen_bt})

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlx.numerics.output_layer.statistics import over_logits
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -27,7 +27,7 @@ class CEU(Hyper):
     official="locuslab/open-unlearning@afcd6b6:src/trainer/unlearn/ceu.py",
     needs={"forget_only"},
 )
-def ceu(forget: Answers, retain: Answers, hp: CEU) -> list[Term]:
+def ceu(forget: LabelledBatch, retain: LabelledBatch, hp: CEU) -> list[Term]:
     """CE(sg[softmax(z with z_y = -inf)], softmax(z)), mean over labelled tokens but the first n of each answer.
 
     Args:

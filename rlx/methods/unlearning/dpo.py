@@ -7,7 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers, declared
+from rlx.numerics.unlearn_batch import LabelledBatch, declared
 from rlx.registry import Hyper, register
 
 
@@ -31,7 +31,7 @@ class DPO(Hyper):
     needs={"alternate", "forget.ref_nll"},
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def dpo(forget: Answers, retain: Answers, hp: DPO) -> list[Term]:
+def dpo(forget: LabelledBatch, retain: LabelledBatch, hp: DPO) -> list[Term]:
     """-(2/beta) mean_b log sigmoid(beta [(logp-ref)(alternate) - (logp-ref)(forget)]) + alpha R.
 
     The loss of arXiv 2305.18290 times 2/beta. Which alternates: the ``alternate`` of each request (AltPO), else a

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -22,7 +22,7 @@ class GradAscent(Hyper):
     official="locuslab/open-unlearning@a50f1e2:src/trainer/unlearn/grad_ascent.py",
     needs={"forget_only"},
 )
-def grad_ascent(forget: Answers, retain: Answers, hp: GradAscent) -> list[Term]:
+def grad_ascent(forget: LabelledBatch, retain: LabelledBatch, hp: GradAscent) -> list[Term]:
     """-NLL of the forget answers, mean over labelled tokens (arXiv 2210.01504). Unbounded below.
 
     Args:

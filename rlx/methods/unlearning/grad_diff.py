@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -27,7 +27,7 @@ class GradDiff(Hyper):
     official="locuslab/open-unlearning@f7656c7:src/trainer/unlearn/grad_diff.py",
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def grad_diff(forget: Answers, retain: Answers, hp: GradDiff) -> list[Term]:
+def grad_diff(forget: LabelledBatch, retain: LabelledBatch, hp: GradDiff) -> list[Term]:
     """-gamma NLL(forget) + alpha R(retain), means over labelled tokens (arXiv 2401.06121).
 
     Args:

@@ -7,7 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers, declared
+from rlx.numerics.unlearn_batch import LabelledBatch, declared
 from rlx.registry import Hyper, register
 
 
@@ -31,7 +31,7 @@ class NPO(Hyper):
     needs={"forget.ref_nll"},
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def npo(forget: Answers, retain: Answers, hp: NPO) -> list[Term]:
+def npo(forget: LabelledBatch, retain: LabelledBatch, hp: NPO) -> list[Term]:
     """-(2/beta) mean_b log sigmoid(beta (NLL_b - NLL_ref,b)) + alpha R (arXiv 2404.05868).
 
     NLL_b is the sum over a sequence's labels. The reference is one number a sequence, cached before training.

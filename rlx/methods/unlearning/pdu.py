@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlx.numerics.output_layer.statistics import over_logits
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -55,7 +55,7 @@ def dual_ascent(hp: PDU, means: Mapping[str, float], updates: int) -> PDU:
     needs_if=_needs,
     after_update=dual_ascent,
 )
-def pdu(forget: Answers, retain: Answers, hp: PDU) -> list[Term]:
+def pdu(forget: LabelledBatch, retain: LabelledBatch, hp: PDU) -> list[Term]:
     """Flat logits, and a dual variable alpha on the retain bound (arXiv 2506.05314).
 
         gamma mean_t (max_v z - mean_v z)^2 + alpha (NLL(retain) - eps)

@@ -8,7 +8,7 @@ import torch
 
 from rlx.numerics.output_layer.statistics import divergence
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 
 Retain = Literal["nll", "kl", "kl_released"]
 
@@ -23,7 +23,7 @@ def retain_needs(kind: Retain) -> frozenset[str]:
     return needs[kind]
 
 
-def retain_term(retain: Answers, kind: Retain, weight: float) -> Term:
+def retain_term(retain: LabelledBatch, kind: Retain, weight: float) -> Term:
     """``weight`` times R, averaged over tokens.
 
         nll          -log p(label) on labelled tokens

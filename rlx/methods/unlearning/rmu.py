@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers, declared
+from rlx.numerics.unlearn_batch import LabelledBatch, declared
 from rlx.registry import Hyper, register
 
 
@@ -32,7 +32,7 @@ class RMU(Hyper):
     official="locuslab/open-unlearning@afcd6b6:src/trainer/unlearn/rmu.py",
     needs={"forget.layer", "retain.layer", "retain.ref_layer"},
 )
-def rmu(forget: Answers, retain: Answers, hp: RMU) -> list[Term]:
+def rmu(forget: LabelledBatch, retain: LabelledBatch, hp: RMU) -> list[Term]:
     """Hidden states to s u on forget, held on retain (arXiv 2403.03218).
 
         gamma mean |h_l - s u|^2 / d (forget) + alpha mean |h_l - h_l,ref|^2 / d (retain)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -32,7 +32,7 @@ class SatImp(Hyper):
     official="locuslab/open-unlearning@423c6f2:src/trainer/unlearn/satimp.py",
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def satimp(forget: Answers, retain: Answers, hp: SatImp) -> list[Term]:
+def satimp(forget: LabelledBatch, retain: LabelledBatch, hp: SatImp) -> list[Term]:
     """-sg[p^beta1 (1-p)^beta2] NLL, mean over labelled tokens, + alpha R (arXiv 2505.11953).
 
     Args:

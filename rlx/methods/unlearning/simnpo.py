@@ -7,7 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -32,7 +32,7 @@ class SimNPO(Hyper):
     official="locuslab/open-unlearning@56b662e:src/trainer/unlearn/simnpo.py",
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def simnpo(forget: Answers, retain: Answers, hp: SimNPO) -> list[Term]:
+def simnpo(forget: LabelledBatch, retain: LabelledBatch, hp: SimNPO) -> list[Term]:
     """-(2/beta) mean_b log sigmoid(beta (NLL_b / len_b - delta)) + alpha R (arXiv 2410.07163).
 
     Args:

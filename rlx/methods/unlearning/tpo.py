@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.output_layer.statistics import row_logits
 from rlx.numerics.terms import Term, sequence_mean
-from rlx.numerics.unlearn_batch import Answers, declared
+from rlx.numerics.unlearn_batch import LabelledBatch, declared
 from rlx.registry import Hyper, register
 
 
@@ -31,7 +31,7 @@ class TPO(Hyper):
     needs={"forget.sensitive", "forget.ref_label_logit"},
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def tpo(forget: Answers, retain: Answers, hp: TPO) -> list[Term]:
+def tpo(forget: LabelledBatch, retain: LabelledBatch, hp: TPO) -> list[Term]:
     """-(2/beta) mean_b log sigmoid(beta (zref_b - z_b)) + mean_b sum of NLL on the other answer tokens + alpha R.
 
     z_b is the mean raw logit of a sequence's sensitive labels; sequences without any have no forget term.

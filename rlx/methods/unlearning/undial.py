@@ -9,7 +9,7 @@ from torch import Tensor
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.output_layer.statistics import over_logits
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -33,7 +33,7 @@ class UNDIAL(Hyper):
     needs={"forget.ref_hidden"},
     needs_if=lambda hp: retain_needs(hp.retain) if hp.alpha else frozenset(),
 )
-def undial(forget: Answers, retain: Answers, hp: UNDIAL) -> list[Term]:
+def undial(forget: LabelledBatch, retain: LabelledBatch, hp: UNDIAL) -> list[Term]:
     """CE(softmax(z_ref - beta onehot(y)), softmax(z)), mean over labelled tokens (arXiv 2402.10052).
 
     Args:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rlx.methods.unlearning.retain import Retain, retain_needs, retain_term
 from rlx.numerics.terms import Term
-from rlx.numerics.unlearn_batch import Answers
+from rlx.numerics.unlearn_batch import LabelledBatch
 from rlx.registry import Hyper, register
 
 
@@ -29,7 +29,7 @@ class WGA(Hyper):
     official="locuslab/open-unlearning@afcd6b6:src/trainer/unlearn/wga.py",
     needs_if=lambda hp: retain_needs(hp.retain),
 )
-def wga(forget: Answers, retain: Answers, hp: WGA) -> list[Term]:
+def wga(forget: LabelledBatch, retain: LabelledBatch, hp: WGA) -> list[Term]:
     """-sg[p^beta] NLL, mean over labelled tokens, + alpha R (arXiv 2502.19301).
 
     Args:

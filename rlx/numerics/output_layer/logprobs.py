@@ -1,4 +1,4 @@
-"""Log-probs of given tokens from hidden states, without a [batch, time, vocabulary] tensor ever being alive."""
+"""Log-probs of given tokens from hidden states, without ever allocating a [batch, time, vocabulary] tensor."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from rlx.numerics.output_layer.tiled import LinearLogprobs
 
 CHUNK_ELEMENTS = 1 << 24
-"""Largest tensor of soft-capped logits alive at once: 16.8 million elements, 64 MiB in float32."""
+"""Largest tensor of soft-capped logits allocated at once: 16.8 million elements, 64 MiB in float32."""
 KEPT_ELEMENTS = 1 << 26
-"""So many logits of a micro-batch are kept for its backward pass rather than computed again: 256 MiB in float32. On a
-CPU an output layer's product is a fifth of what a model of 135M parameters computes for a token."""
+"""Largest number of logits of a micro-batch that are stored for its backward pass instead of recomputed: 256 MiB in
+float32. The output layer's product is a fifth of the computation of a model of 135M parameters for a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class Head:
 def token_logprobs(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
 
-    The entropy carries no gradient. Where logits are linear in the hidden state they are worked through by our own
-    formula, in tiles of the vocabulary; what it needs for the backward pass is kept where the micro-batch's logits are
-    few enough, and computed again where they are many. Where a soft cap bends them it is autograd, in chunks of tokens.
+    The entropy carries no gradient. Logits that are linear in the hidden state are computed in tiles of the vocabulary,
+    with an explicit backward formula; the intermediate values are stored if the micro-batch has few enough logits, and
+    recomputed otherwise. Soft-capped logits use autograd, in chunks of tokens.
 
     Args:
         hidden_nd: final hidden states of the positions that predict the targets.
         targets_n: token ids.
         head: the output layer.
-        temperature: the one the tokens were sampled at, above 0.
+        temperature: the sampling temperature, above 0.
     """
     if not len(targets_n):
         empty_n = hidden_nd.sum(dim=1)
@@ -62,8 +62,8 @@ def token_logprobs(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature
         scale = head.scale / temperature
         keep = torch.is_grad_enabled() and len(targets_n) * head.weight_vd.shape[0] <= KEPT_ELEMENTS
         inputs = (hidden_nd, head.weight_vd, head.bias_v, targets_n, scale, keep)
-        found: tuple[Tensor, Tensor] = LinearLogprobs.apply(*inputs)  # type: ignore[no-untyped-call]
-        return found
+        result: tuple[Tensor, Tensor] = LinearLogprobs.apply(*inputs)  # type: ignore[no-untyped-call]
+        return result
     size = max(1, CHUNK_ELEMENTS // head.weight_vd.shape[0])
     parts = []
     for start in range(0, len(targets_n), size):

@@ -1,4 +1,4 @@
-"""Metrics read off the logits without a [tokens, vocabulary] tensor outliving a chunk."""
+"""Statistics of the logits, computed in chunks without a full [tokens, vocabulary] tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-probs of given tokens under a linear output layer, forward and backward by formula and in place.
+"""Log-probs of given tokens under a linear output layer, with explicit forward and backward formulas, in place.
 
 Autograd would keep or make a dozen tensors of [n, vocabulary]; on a CPU, where memory is slow and fresh memory slower,
 that took more time than the products. Here the vocabulary is worked through in tiles that stay in a CPU's cache.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 TILE = 2048
-"""Tokens of the vocabulary whose logits are alive at once."""
+"""Tokens of the vocabulary whose logits are allocated at once."""
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -32,27 +32,27 @@ class LinearLogprobs(torch.autograd.Function):
         scale: float,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        """A tile at a time; with ``keep`` all exponentials stay for the backward pass, else no logits do."""
+        """Process one tile at a time; with ``keep`` all exponentials are stored for the backward pass."""
         device = hidden_nd.device.type
         half = torch.is_autocast_enabled(device)
         ctx.dtype = torch.get_autocast_dtype(device) if half else hidden_nd.dtype
-        ctx.scale, ctx.kept = scale, []
-        found = []
+        ctx.scale, ctx.stored = scale, []
+        partials = []
         with torch.autocast(device, enabled=False):
             tiles = _Tiles(hidden_nd, weight_vd, bias_v, targets_n, ctx)
             label_n = tiles.wide.new_zeros(len(hidden_nd))
             spare = None if keep else torch.empty_like(tiles.wide)
             for columns, z_nk in tiles:
-                places_n1, inside_n = tiles.places(columns)
-                label_n = torch.where(inside_n, z_nk.gather(1, places_n1).squeeze(1), label_n)
+                index_n1, inside_n = tiles.indices_within(columns)
+                label_n = torch.where(inside_n, z_nk.gather(1, index_n1).squeeze(1), label_n)
                 top_n = z_nk.amax(dim=1)
-                room_nk = None if spare is None else spare[: z_nk.numel()].view_as(z_nk)
-                exps_nk = torch.exp(z_nk.sub_(top_n[:, None]), out=room_nk)
+                buffer_nk = None if spare is None else spare[: z_nk.numel()].view_as(z_nk)
+                exps_nk = torch.exp(z_nk.sub_(top_n[:, None]), out=buffer_nk)
                 if keep:
-                    ctx.kept.append(exps_nk)
-                found.append((top_n, exps_nk.sum(dim=1), z_nk.mul_(exps_nk).sum(dim=1)))
-        # Each tile's sums are relative to its own largest logit; here they meet, relative to the largest of all.
-        tops_kn, totals_kn, moments_kn = (torch.stack(parts) for parts in zip(*found, strict=True))
+                    ctx.stored.append(exps_nk)
+                partials.append((top_n, exps_nk.sum(dim=1), z_nk.mul_(exps_nk).sum(dim=1)))
+        # Each tile's sums are relative to its own largest logit; here they become relative to the overall largest.
+        tops_kn, totals_kn, moments_kn = (torch.stack(parts) for parts in zip(*partials, strict=True))
         top_n = tops_kn.amax(dim=0)
         below_kn = tops_kn - top_n
         shares_kn = below_kn.exp()
@@ -64,7 +64,7 @@ class LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        """Slopes of the log-probs [n] to slopes of hidden states, weight and bias."""
+        """Gradients of hidden states, weight and bias from those of the log-probs [n]."""
         hidden_nd, weight_vd, bias_v, targets_n, logsumexp_n, shares_kn = ctx.saved_tensors
         slope_n = slopes[0] * ctx.scale
         tiles = _Tiles(hidden_nd, weight_vd, bias_v, targets_n, ctx)
@@ -72,9 +72,9 @@ class LinearLogprobs(torch.autograd.Function):
         by_hidden = torch.zeros_like(hidden_nd, dtype=tiles.wide.dtype) if for_hidden else None
         by_weight = torch.empty_like(weight_vd) if for_weight else None
         by_bias = torch.empty_like(bias_v) if for_bias else None
-        for columns, slope_nk in tiles.slopes(-slope_n, ctx.kept, shares_kn, logsumexp_n):
-            places_n1, inside_n = tiles.places(columns)
-            slope_nk.scatter_add_(1, places_n1, (slope_n * inside_n)[:, None].to(slope_nk.dtype))
+        for columns, slope_nk in tiles.slopes(-slope_n, ctx.stored, shares_kn, logsumexp_n):
+            index_n1, inside_n = tiles.indices_within(columns)
+            slope_nk.scatter_add_(1, index_n1, (slope_n * inside_n)[:, None].to(slope_nk.dtype))
             narrow_nk = tiles.narrowed(slope_nk)
             if by_hidden is not None:
                 _add_product(by_hidden, narrow_nk, tiles.weights(columns))
@@ -82,7 +82,7 @@ class LinearLogprobs(torch.autograd.Function):
                 _put_product(by_weight[columns], narrow_nk.T, tiles.hidden)
             if by_bias is not None:
                 by_bias[columns] = slope_nk.sum(dim=0)
-        ctx.kept = []  # overwritten: a second backward pass computes them again
+        ctx.stored = []  # overwritten: a second backward pass computes them again
         by_hidden = None if by_hidden is None else by_hidden.to(hidden_nd.dtype)
         return by_hidden, by_weight, by_bias, None, None, None
 
@@ -116,11 +116,11 @@ class _Tiles:
             yield columns, z_nk.mul_(self.scale) if self.scale != 1.0 else z_nk
 
     def slopes(
-        self, slope_n: Tensor, kept: list[Tensor], shares_kn: Tensor, logsumexp_n: Tensor
+        self, slope_n: Tensor, stored: list[Tensor], shares_kn: Tensor, logsumexp_n: Tensor
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Columns and slope times softmax [n, k]: of exponentials that were kept, or of logits computed again."""
-        if kept:
-            for columns, exps_nk, share_n in zip(self._columns(), kept, shares_kn, strict=True):
+        """Columns and slope times softmax [n, k]: from stored exponentials, or from recomputed logits."""
+        if stored:
+            for columns, exps_nk, share_n in zip(self._columns(), stored, shares_kn, strict=True):
                 yield columns, exps_nk.mul_((slope_n * share_n)[:, None])
         else:
             for columns, z_nk in self:
@@ -130,11 +130,11 @@ class _Tiles:
         """The output layer's rows of these columns [k, d], in the type of the products."""
         return self._weight[columns].to(self.dtype)
 
-    def places(self, columns: slice) -> tuple[Tensor, Tensor]:
-        """Each target's place among these columns [n, 1], and whether it is one of them [n]."""
-        place_n = self.targets - columns.start
+    def indices_within(self, columns: slice) -> tuple[Tensor, Tensor]:
+        """Each target's index among these columns [n, 1], and whether it is one of them [n]."""
+        index_n = self.targets - columns.start
         width = columns.stop - columns.start
-        return place_n.clamp(0, width - 1)[:, None], (place_n >= 0) & (place_n < width)
+        return index_n.clamp(0, width - 1)[:, None], (index_n >= 0) & (index_n < width)
 
     def narrowed(self, z_nk: Tensor) -> Tensor:
         """The tile in the type of the products."""

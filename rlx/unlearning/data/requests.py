@@ -55,7 +55,7 @@ class Request:
     paraphrase: str | None = None
     """The same answer in other words."""
     wrong: tuple[str, ...] = ()
-    """Answers that are false."""
+    """Wrong answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def evaluate(case):
     mask = torch.tensor(case["mask"]).bool()
     batch = PolicyBatch(tensor(case["old_logprobs"]), tensor(case["advantages"]), mask)
     if component.whole_batch is not None:
-        batch = replace(batch, whole=component.whole_batch(logprobs.detach(), batch, hyper))
+        batch = replace(batch, statistics=component.whole_batch(logprobs.detach(), batch, hyper))
     counts = count([mask], max_tokens=mask.shape[1])
     loss = reduce(component.fn(logprobs, batch, hyper).loss_bt, mask, reduction, counts)
     (gradient,) = torch.autograd.grad(loss, logprobs)

@@ -143,7 +143,7 @@ def tokens(name, params, ratios, advantages, old=P):
     mask_bt = torch.ones_like(old_bt, dtype=torch.bool)
     batch = PolicyBatch(old_bt, column(advantages), mask_bt, entropy_bt=torch.ones_like(old_bt))
     if component.whole_batch is not None:
-        batch = replace(batch, whole=component.whole_batch(logprobs_bt.detach(), batch, hyper))
+        batch = replace(batch, statistics=component.whole_batch(logprobs_bt.detach(), batch, hyper))
     loss_bt = component.fn(logprobs_bt, batch, hyper).loss_bt
     (gradient_bt,) = torch.autograd.grad(loss_bt.sum(), logprobs_bt)
     return loss_bt.flatten().tolist(), (-gradient_bt).flatten().tolist()

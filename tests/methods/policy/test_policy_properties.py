@@ -42,8 +42,8 @@ def gradient(name, logprobs_bt, batch, reduction=None, **params):
     """Loss and gradient as the engine takes them."""
     component = get("policy", name)
     hyper = component.hyper(**params)
-    if component.whole_batch is not None and not batch.whole:
-        batch = replace(batch, whole=component.whole_batch(logprobs_bt.detach(), batch, hyper))
+    if component.whole_batch is not None and not batch.statistics:
+        batch = replace(batch, statistics=component.whole_batch(logprobs_bt.detach(), batch, hyper))
     logprobs_bt = logprobs_bt.detach().requires_grad_()
     loss_bt = component.fn(logprobs_bt, batch, hyper).loss_bt
     chosen = reduction or component.requires.get("algorithm.reduction", "token-mean")
@@ -72,9 +72,9 @@ def test_the_methods_that_are_not_the_policy_gradient_at_ratio_one_differ_as_sta
     bonus_bt = torch.minimum(0.4 * batch.entropy_bt, torch.tensor(0.5))
     assert torch.allclose(found_bt, -(1 + bonus_bt) * batch.mask_bt / batch.mask_bt.sum())
     everything = {"chosen": batch.mask_bt}
-    assert not gradient("clip_cov", batch.old_logprobs_bt, replace(batch, whole=everything))[1].any()
+    assert not gradient("clip_cov", batch.old_logprobs_bt, replace(batch, statistics=everything))[1].any()
     nothing = {"chosen": torch.zeros_like(batch.mask_bt)}
-    _, found_bt = gradient("clip_cov", batch.old_logprobs_bt, replace(batch, whole=nothing))
+    _, found_bt = gradient("clip_cov", batch.old_logprobs_bt, replace(batch, statistics=nothing))
     assert torch.allclose(found_bt, -batch.adv_bt * batch.mask_bt / batch.mask_bt.sum())
 
 
@@ -113,7 +113,7 @@ def test_one_batch_is_the_sum_of_its_micro_batches(name, reduction, seed):
     logprobs_bt, batch = random_batch(seed)
     hyper = component.hyper()
     whole = component.whole_batch(logprobs_bt, batch, hyper) if component.whole_batch else {}
-    batch = replace(batch, whole=whole)
+    batch = replace(batch, statistics=whole)
     loss, found_bt = gradient(name, logprobs_bt, batch, reduction)
     leaf_bt = logprobs_bt.requires_grad_()
     counts = count([batch.mask_bt], max_tokens=5)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import count, total
-from rlx.numerics.unlearn_batch import Answers, Reference
+from rlx.numerics.unlearn_batch import LabelledBatch, Reference
 from rlx.registry import get
 
 FOLDER = Path(os.environ.get("RLX_GOLDEN_DIR") or Path(__file__).parents[2] / "golden")
@@ -24,7 +24,7 @@ def label(case: dict[str, Any]) -> str:
     return f"{case['method']}-{params}-{case['seed']}"
 
 
-def view(side: dict[str, Any], logits: Tensor, needed: set[str], top_k: int, eos: int | None) -> Answers:
+def view(side: dict[str, Any], logits: Tensor, needed: set[str], top_k: int, eos: int | None) -> LabelledBatch:
     """A golden side as a method sees it: identity head, so that the hidden states are the logits."""
     labels_bs = torch.tensor(side["labels"])
     b, s, v = logits.shape
@@ -41,7 +41,7 @@ def view(side: dict[str, Any], logits: Tensor, needed: set[str], top_k: int, eos
     safe_n = labels_n.clamp(min=0)
     nll_bs = torch.zeros((b, s), dtype=logits.dtype)
     nll_bs[mask_bs] = -ref_nv.log_softmax(1).gather(1, safe_n[:, None]).squeeze(1)
-    return Answers(
+    return LabelledBatch(
         mask_bt=mask_bs,
         labels_n=safe_n,
         hidden_nd=logits[mask_bs],
@@ -92,8 +92,8 @@ def test_loss_and_gradient_agree_with_the_official_code(case: dict[str, Any]) ->
     }
     forget = views["forget"]
     if "alternate" in needs:
-        fields = {name: getattr(forget, name) for name in Answers.__slots__}
-        forget = Answers(**{**fields, "alternate": views["alternate"]})
+        fields = {name: getattr(forget, name) for name in LabelledBatch.__slots__}
+        forget = LabelledBatch(**{**fields, "alternate": views["alternate"]})
     terms = method.fn(forget, views["retain"], hp)
     loss = total(terms, {term.name: count([term.mask]) for term in terms})
     assert abs(loss.item() - case["loss"]) < 1e-8

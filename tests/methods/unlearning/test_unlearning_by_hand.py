@@ -15,11 +15,11 @@ from rlx.methods.unlearning.tpo import TPO, tpo
 from rlx.methods.unlearning.undial import UNDIAL, undial
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import count, total
-from rlx.numerics.unlearn_batch import Answers, Reference
+from rlx.numerics.unlearn_batch import LabelledBatch, Reference
 from rlx.registry import get, names
 
 D, V = 5, 40
-RETAINED = Answers(
+RETAINED = LabelledBatch(
     mask_bt=torch.tensor([[True]]),
     labels_n=torch.tensor([1]),
     hidden_nd=torch.tensor([[0.0, math.log(3.0)]], dtype=torch.float64),
@@ -37,7 +37,7 @@ def means(terms: list) -> dict[str, float]:
 def test_rmu_measures_squared_distances_to_its_direction_and_to_the_reference() -> None:
     u = direction(torch.zeros((1, 2), dtype=torch.float64), seed=0)
     assert abs(u.norm().item() - 1) < 1e-12 and (u >= 0).all()
-    forget = Answers(
+    forget = LabelledBatch(
         mask_bt=torch.tensor([[True, True]]),
         labels_n=torch.tensor([0, 1]),
         hidden_nd=torch.zeros((2, 2), dtype=torch.float64),
@@ -51,7 +51,7 @@ def test_rmu_measures_squared_distances_to_its_direction_and_to_the_reference() 
 
 def test_undial_is_the_cross_entropy_to_the_reference_with_the_label_lowered() -> None:
     ref = torch.tensor([[math.log(4.0), 0.0, 0.0]], dtype=torch.float64)
-    forget = Answers(
+    forget = LabelledBatch(
         mask_bt=torch.tensor([[True]]),
         labels_n=torch.tensor([0]),
         hidden_nd=torch.tensor([[math.log(2.0), 0.0, 0.0]], dtype=torch.float64),
@@ -66,7 +66,7 @@ def test_undial_is_the_cross_entropy_to_the_reference_with_the_label_lowered() -
 
 def test_tpo_compares_mean_target_logits_and_keeps_the_other_tokens() -> None:
     hidden = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    forget = Answers(
+    forget = LabelledBatch(
         mask_bt=torch.tensor([[True, True, True], [True, False, False]]),
         labels_n=torch.tensor([0, 0, 1, 1]),
         hidden_nd=hidden,
@@ -131,7 +131,9 @@ def test_palu_without_the_vocabulary_equals_the_plain_formula(
         hidden, weight, bias_v = (tensor.clone().requires_grad_() for tensor in base)
         head = Head(weight, bias_v if bias else None, softcap, scale)
         if efficient:
-            answers = Answers(torch.ones((1, 4), dtype=torch.bool), torch.zeros(4, dtype=torch.long), hidden, head)
+            answers = LabelledBatch(
+                torch.ones((1, 4), dtype=torch.bool), torch.zeros(4, dtype=torch.long), hidden, head
+            )
             values = flatness(answers, topk, chosen, hp)
         else:
             values = plain(hidden[chosen], head, topk, hp)
@@ -146,7 +148,7 @@ def test_palu_never_builds_a_tensor_as_wide_as_the_vocabulary_for_few_rows() -> 
     v, d = 50_000, 8
     hidden = torch.randn(4, d, requires_grad=True)
     head = Head(torch.randn(v, d))
-    answers = Answers(
+    answers = LabelledBatch(
         torch.ones((1, 4), dtype=torch.bool),
         torch.zeros(4, dtype=torch.long),
         hidden,
@@ -182,11 +184,11 @@ def test_one_batch_equals_its_micro_batches(name: str) -> None:
     sensitive = torch.tensor([0, 1, 1, 0, 1, 1, 0, 1], dtype=torch.bool)
     topk = base["ref"].matmul(weight.detach().T).topk(4, dim=1).indices
 
-    def sides(rows: list[int]) -> tuple[Answers, Answers]:
+    def sides(rows: list[int]) -> tuple[LabelledBatch, LabelledBatch]:
         tokens = torch.cat([torch.arange(sum(lengths[:r]), sum(lengths[: r + 1])) for r in rows])
         head = Head(weight)
 
-        def side(hidden: str, alternate: Answers | None = None) -> Answers:
+        def side(hidden: str, alternate: LabelledBatch | None = None) -> LabelledBatch:
             reference = Reference(
                 nll_b=torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)[rows],
                 topk_nk=topk[tokens],
@@ -196,7 +198,7 @@ def test_one_batch_equals_its_micro_batches(name: str) -> None:
                 hidden_nd=base["ref"][tokens],
                 head=Head(weight.detach()),
             )
-            return Answers(
+            return LabelledBatch(
                 mask[rows], labels[tokens], base[hidden][tokens] @ mix, head,
                 sensitive_n=sensitive[tokens], layer_nd=base["layer"][tokens] @ mix, reference=reference,
                 alternate=alternate,
