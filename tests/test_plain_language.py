@@ -24,8 +24,8 @@ NAMES = {
 """Participles, metaphors and pronouns that do not name a thing, with or without underscores around them."""
 
 
-KEYS = {"every", "drawn"}
-"""Fields that are keys of specs and checkpoints, which users have in files."""
+KEYS = {"every", "drawn", "kept"}
+"""Fields that are keys of specs, checkpoints and reports, which users have in files."""
 
 
 def _python_files() -> list[Path]:

@@ -37,9 +37,9 @@ def compare(
 
     The missing runs of a study are trained and evaluated first. If that is interrupted, the same command resumes it.
     """
-    from rlx.compare.run import Places, Request, compare_runs, compare_study, print_plan, run_study
+    from rlx.compare.run import ComparisonOptions, Folders, compare_runs, compare_study, print_plan, run_study
 
-    folders = Places(runs_dir, out)
+    folders = Folders(runs_dir, out)
     studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
     if studies:
         if len(targets or []) > 1 or tag or experiment:
@@ -61,7 +61,7 @@ def compare(
 
         logged = logged_runs(runs_dir, tag or [], experiment)
         names, trained = [*names, *logged.unlearned], list(logged.trained)
-    compare_runs(names, trained, Request(baseline, force), folders)
+    compare_runs(names, trained, ComparisonOptions(baseline, force), folders)
 
 
 def _read_study(file: Path, baseline: str | None) -> StudySpec:

@@ -57,9 +57,9 @@ def evaluate(
     if retain_log and not from_log:
         raise UserError(f"--retain-log is '{retain_log}' without --from-log", fix="add --from-log TOFU_EVAL.json")
     if from_log:
-        from rlx.unlearning.tofu_log_report import tell_log
+        from rlx.unlearning.tofu_log_report import print_log
 
-        tell_log(from_log, retain_log, seed or 0, form)
+        print_log(from_log, retain_log, seed or 0, form)
         return
     benchmarks = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
     options = {

@@ -68,10 +68,10 @@ def reject_options_of_one_run(study: Path | None, options: Mapping[str, Any], ov
 
 def run_study(command: Literal["train", "unlearn"], content: Mapping[str, Any], options: StudyOptions) -> int:
     """Run a study, or print its plan; returns the exit code."""
-    from rlx.compare.run import Places, run_only
+    from rlx.compare.run import Folders, run_without_report
 
-    folders = Places(options.runs_dir, Path("reports"))
-    return run_only(content, command, folders, options.jobs, options.launcher, options.plan)
+    folders = Folders(options.runs_dir, Path("reports"))
+    return run_without_report(content, command, folders, options.jobs, options.launcher, options.plan)
 
 
 def apply_options_and_overrides(

@@ -1,1 +1,1 @@
-"""Which method is better, and do the data allow saying so: statistics on runs x problems, and their reports."""
+"""Compare methods: statistics over runs and problems that show whether a difference is significant, and reports."""

@@ -1,4 +1,4 @@
-"""`rlx compare`: from what a person names to the report."""
+"""`rlx compare`: read runs or a study, compare them, and write the report."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ EXPERIMENT = "rlx"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where runs are and reports go.
+class Folders:
+    """The folders of runs and of reports.
 
     Example:
         ``Places(runs=Path("runs"), reports=Path("reports"))``
@@ -39,8 +39,8 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """How a person wants runs compared.
+class ComparisonOptions:
+    """How to compare runs.
 
     Example:
         ``Request(baseline="grpo", force=False)``
@@ -51,35 +51,37 @@ class Request:
 
 
 def run_study(
-    study: StudySpec, places: Places, jobs: int, measure: bool = True, launcher: str = "local"
+    study: StudySpec, folders: Folders, jobs: int, measure: bool = True, launcher: str = "local"
 ) -> dict[str, str]:
-    """Run what is missing of a study; the runs that failed, with the reason.
+    """Run the unfinished runs of a study; return the runs that failed, with the reason.
 
     Args:
         study: the study.
-        places: where its runs are.
-        jobs: runs at once; on Ray the cluster decides.
+        folders: of the runs and the reports.
+        jobs: number of runs at once; on Ray the cluster decides.
         measure: evaluate the runs too.
         launcher: ``local`` or ``ray``.
     """
     if launcher not in LAUNCHERS:
         raise UserError(f"--launcher is '{launcher}'", fix=did_you_mean(launcher, LAUNCHERS))
-    runs = planned(study, places.runs)
+    runs = planned(study, folders.runs)
     todo = [run for run in runs if run.state != "done"]
     if launcher == "local" or not todo:
         if todo:
             warn_of_time(runs, jobs)
-        return run_all(runs, jobs, measure, _say)
+        return run_all(runs, jobs, measure, _print_progress)
     from rlx.compare.study.ray_launcher import on_ray
 
     with on_ray(study.cpus, study.gpus, measure) as launch:
-        asks = f"{study.cpus:g} CPUs and {study.gpus:g} GPUs"
-        _say(f"{len(todo)} of {len(runs)} runs to go, each with {asks} of the cluster")
-        return run_all(runs, len(todo), measure, _say, launch)
+        resources = f"{study.cpus:g} CPUs and {study.gpus:g} GPUs"
+        _print_progress(f"{len(todo)} of {len(runs)} runs to go, each with {resources} of the cluster")
+        return run_all(runs, len(todo), measure, _print_progress, launch)
 
 
-def run_only(content: Mapping[str, Any], command: str, places: Places, jobs: int, launcher: str, plan: bool) -> int:
-    """``rlx train STUDY`` and ``rlx unlearn STUDY``: a study's runs without a report; the exit code.
+def run_without_report(
+    content: Mapping[str, Any], command: str, folders: Folders, jobs: int, launcher: str, plan: bool
+) -> int:
+    """``rlx train STUDY`` and ``rlx unlearn STUDY``: run a study without a report; return the exit code.
 
     Raises:
         UserError: for a study of the other command.
@@ -90,116 +92,118 @@ def run_only(content: Mapping[str, Any], command: str, places: Places, jobs: int
             f"study {study.name} has command: {study.command}", fix=f"start it with rlx {study.command} or rlx compare"
         )
     if plan:
-        print_plan(study, places, jobs)
+        print_plan(study, folders, jobs)
         return 0
-    return 1 if run_study(study, places, jobs, measure=False, launcher=launcher) else 0
+    return 1 if run_study(study, folders, jobs, measure=False, launcher=launcher) else 0
 
 
-def print_plan(study: StudySpec, places: Places, jobs: int) -> None:
-    """What would be done, and about how long it would take."""
-    runs = planned(study, places.runs)
+def print_plan(study: StudySpec, folders: Folders, jobs: int) -> None:
+    """Print the state of each run, and an estimate of the remaining time."""
+    runs = planned(study, folders.runs)
     rows = [[run.folder.run_id, run.state, f"{run.progress:.0%}"] for run in runs]
     print_out(table(f"study {study.name}", ["run", "state", "trained"], rows))
     warn_of_time(runs, jobs)
 
 
 def warn_of_time(runs: Sequence[Planned], jobs: int) -> None:
-    """Say how much is left."""
+    """Print the number of unfinished runs and an estimate of the remaining time."""
     todo = sum(run.state != "done" for run in runs)
     left = time_left(runs, jobs)
     about = "unknown until a run is finished" if left is None else f"about {left / 60:.1f} minutes of training"
-    _say(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {about}")
+    _print_progress(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {about}")
 
 
-def compare_study(study: StudySpec, failed: Mapping[str, str], places: Places, force: bool) -> None:
-    """The report of a study's finished runs."""
-    runs = planned(study, places.runs)
+def compare_study(study: StudySpec, failed: Mapping[str, str], folders: Folders, force: bool) -> None:
+    """Write the report of a study's finished runs."""
+    runs = planned(study, folders.runs)
     finished = [run for run in runs if run.state == "done"]
     missing = {run.folder.run_id: failed.get(run.folder.run_id) or run.state for run in runs if run not in finished}
     if not finished:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(missing.items())[:3])
-        raise UserError(f"study {study.name} has no finished run ({reasons})", fix="mend its spec", exit_code=1)
-    found = _found([run.folder for run in finished], {run.folder.run_id: run.label for run in finished}, finished[0])
-    made = Study(
+        raise UserError(f"study {study.name} has no finished run ({reasons})", fix="correct its spec", exit_code=1)
+    run_results = _run_results(
+        [run.folder for run in finished], {run.folder.run_id: run.label for run in finished}, finished[0]
+    )
+    content = Study(
         name=study.name,
         baseline=study.baseline,
-        runs=tuple(found),
+        runs=tuple(run_results),
         missing=missing,
-        published=tuple(Published(each.method, each.benchmark, each.value, each.source) for each in study.published),
-        mismatched=refuse_mismatch(found, force),
+        published=tuple(
+            Published(entry.method, entry.benchmark, entry.value, entry.source) for entry in study.published
+        ),
+        mismatched=refuse_mismatch(run_results, force),
         alpha=study.alpha,
     )
-    tell_report(made, places)
+    write_and_print(content, folders)
 
 
-def compare_runs(names: Sequence[str], logged: Sequence[Trained], request: Request, places: Places) -> None:
-    """The report of runs that stand.
+def compare_runs(names: Sequence[str], logged: Sequence[Trained], options: ComparisonOptions, folders: Folders) -> None:
+    """Write the report of existing runs.
 
     Args:
         names: runs by folder or by the folder's name.
         logged: runs read from MLflow.
-        request: how to compare them.
-        places: where they are and the report goes.
+        options: how to compare them.
+        folders: of the runs and the reports.
     """
-    folders = [_folder(name, places.runs) for name in dict.fromkeys(names)]
-    kinds = {is_unlearning(read_json(folder.resolved)): folder.run_id for folder in folders}
+    run_folders = [_folder(name, folders.runs) for name in dict.fromkeys(names)]
+    kinds = {is_unlearning(read_json(folder.resolved)): folder.run_id for folder in run_folders}
     if len(kinds) > 1 or (logged and True in kinds):
         other = kinds.get(False) or logged[0].run_id
-        raise UserError(
-            f"run {kinds[True]} is one of unlearning and {other} is not", fix="compare either by themselves"
-        )
-    found = _found(folders, logged=logged)
-    methods = list(dict.fromkeys(run.method for run in found))
-    made = Study(
-        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(found)}runs",
-        baseline=request.baseline or ("grpo" if "grpo" in methods else methods[0]),
-        runs=tuple(found),
-        mismatched=refuse_mismatch(found, request.force),
+        raise UserError(f"run {kinds[True]} is an unlearning run and {other} is not", fix="compare them separately")
+    run_results = _run_results(run_folders, logged=logged)
+    methods = list(dict.fromkeys(run.method for run in run_results))
+    content = Study(
+        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(run_results)}runs",
+        baseline=options.baseline or ("grpo" if "grpo" in methods else methods[0]),
+        runs=tuple(run_results),
+        mismatched=refuse_mismatch(run_results, options.force),
     )
-    tell_report(made, places)
+    write_and_print(content, folders)
 
 
-def _found(
+def _run_results(
     folders: Sequence[RunDir],
     labels: Mapping[str, str] | None = None,
-    asked: Planned | None = None,
+    plan: Planned | None = None,
     logged: Sequence[Trained] = (),
 ) -> list[RunResult]:
-    """What finished runs were measured at: of unlearning all, else as a study asks, if one does."""
+    """The scores of finished runs: all of an unlearning run's, else those that the study's evaluation accepts."""
     if folders and is_unlearning(read_json(folders[0].resolved)):
         return certified_results([read_certified(folder) for folder in folders], labels)
-    here = [read_run(folder) for folder in folders]
-    known = {run.run_id for run in here}
-    every = [*here, *(run for run in logged if run.run_id not in known)]
-    return results(every, asked.accepts if asked else lambda protocol: True, labels)
+    local = [read_run(folder) for folder in folders]
+    local_ids = {run.run_id for run in local}
+    all_runs = [*local, *(run for run in logged if run.run_id not in local_ids)]
+    return results(all_runs, plan.accepts if plan else lambda protocol: True, labels)
 
 
 def _folder(name: str, runs: Path) -> RunDir:
     for root in (Path(name), runs / name):
         if RunDir(root).resolved.is_file():
             return RunDir(root)
-    known = ", ".join(run.run_id for run in runs_in(runs)[:8]) or "none"
-    raise UserError(f"there is no run '{name}'", fix=f"give a run's folder; {runs} holds: {known}")
+    existing = ", ".join(run.run_id for run in runs_in(runs)[:8]) or "none"
+    raise UserError(f"there is no run '{name}'", fix=f"give a run's folder; {runs} has: {existing}")
 
 
-def tell_report(study: Study, places: Places) -> None:
-    """Compute, write every rendering, and print the terminal's."""
+def write_and_print(study: Study, folders: Folders) -> None:
+    """Compute the comparison, write the report files, and print the terminal's version."""
     comparison = compared(study)
-    folder = places.reports / study.name
+    folder = folders.reports / study.name
     content = RENDERERS["report.json"](comparison)
-    known = folder / "report.json"
-    changed = not known.exists() or known.read_text(encoding="utf-8") != content
+    previous = folder / "report.json"
+    changed = not previous.exists() or previous.read_text(encoding="utf-8") != content
     files = write_report(comparison, folder)
     print_out(terminal(comparison))
     print_out(f"\nreport {folder / 'report.html'} (and .md, .tex, .csv, .json)")
     if changed:
-        _log(study, folder, files, places)
+        _log(study, folder, files, folders)
 
 
-def _log(study: Study, folder: Path, files: Sequence[Path], places: Places) -> None:
-    """The report's files as artifacts of an MLflow run of the study's name."""
-    uri = tracking_uri(places.runs)
-    places.runs.mkdir(parents=True, exist_ok=True)
+def _log(study: Study, folder: Path, files: Sequence[Path], folders: Folders) -> None:
+    """Log the report's files as artifacts of an MLflow run with the study's name."""
+    uri = tracking_uri(folders.runs)
+    folders.runs.mkdir(parents=True, exist_ok=True)
     sink = MlflowSink(
         uri=uri, experiment=EXPERIMENT, name=f"report {study.name}", id_file=folder / "mlflow.json", warn=warn
     )
@@ -208,5 +212,5 @@ def _log(study: Study, folder: Path, files: Sequence[Path], places: Places) -> N
     sink.close("FINISHED", timeout=60.0)
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Attempts to bring the forgotten back: relearning, quantisation, a prefix of the answer."""
+"""Attacks that try to recover forgotten knowledge: relearning, quantisation, a prefix of the answer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from rlx.unlearning.measures import Subject, answers
 from rlx.unlearning.quantize import round_trip
 
 SMALLEST_GAP = 0.05
-"""Below this difference in ROUGE between the original and the yardstick there is nothing to recover."""
+"""Smallest difference in ROUGE between the original and the reference level for which recovery is defined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What one attack brought back, on the final half of the forget set.
+    """The knowledge that one attack recovered, on the final half of the forget set.
 
     Example:
         ``Attack("quantize", attacked=0.41, original=0.98, yardstick=0.40, by_request={"17": {"attacked": 0.4, ...}},
@@ -39,13 +39,13 @@ class Attack:
     attacked: float
     """Mean ROUGE-L recall of the unlearned model's greedy answers under the attack."""
     original: float
-    """Of the original model's."""
+    """Mean ROUGE-L recall of the original model's answers."""
     yardstick: float
-    """Of the retain model's under the same attack, or, without one, of the unlearned model before it."""
+    """Reference level: the retain model's recall under the attack, or else the unlearned model's without it."""
     by_request: Mapping[str, Mapping[str, float]]
     """The three recalls of each request by its id."""
     recovery: Estimate
-    """(attacked - yardstick) / (original - yardstick): 0 is nothing, 1 is all; NaN where nothing was lost."""
+    """(attacked - yardstick) / (original - yardstick): 0 is nothing, 1 is all; NaN if nothing was lost."""
 
 
 def attacked_rouge(
@@ -59,9 +59,9 @@ def attacked_rouge(
 
     Args:
         name: ``relearn``, ``quantize``, ``prefix``, or ``none``.
-        load: makes a fresh copy of the model, which the attack may change.
+        load: returns a new copy of the model, which the attack may change.
         subject: tokenizer, template and sampling.
-        halves: validation requests (the relearning material) and final requests (what is asked).
+        halves: validation requests (used for relearning) and final requests (which are measured).
         spec: the attacks' settings.
     """
     validation, final = halves
@@ -70,18 +70,18 @@ def attacked_rouge(
         lm = relearned(lm, subject, validation[: spec.evaluation.relearn_requests], spec)
     elif name == "quantize":
         round_trip(lm, spec.evaluation.quantize_bits)
-    examined = replace(subject, model=lm)
+    attacked_subject = replace(subject, model=lm)
     if name != "prefix":
-        texts = answers(examined, final)
+        texts = answers(attacked_subject, final)
         return np.array([rouge_l_recall(r.answer, text) for r, text in zip(final, texts, strict=True)])
     given = spec.evaluation.prefix_tokens
-    texts = answers(examined, final, prefix_tokens=given)
+    texts = answers(attacked_subject, final, prefix_tokens=given)
     heads = [_head(subject, request, given) for request in final]
     rests = [
         (r.answer[len(head) :], text.strip()[len(head.strip()) :])
         for r, head, text in zip(final, heads, texts, strict=True)
     ]
-    return np.array([rouge_l_recall(rest, said) for rest, said in rests])
+    return np.array([rouge_l_recall(rest, generated) for rest, generated in rests])
 
 
 def relearned(lm: LM, subject: Subject, requests: Sequence[Request], spec: UnlearnSpec) -> LM:
@@ -92,14 +92,14 @@ def relearned(lm: LM, subject: Subject, requests: Sequence[Request], spec: Unlea
     engine = Engine(lm, spec.model, optim, settings.relearn_updates, spec.batch.max_tokens)
     sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     counts = {"relearn": Counts(sum(len(s.response) for s in sequences), len(sequences))}
-    mine = sequences[engine.rank :: engine.world]
+    own = sequences[engine.rank :: engine.world]
     for _ in range(settings.relearn_updates):
-        engine.update(Batch(mine, _nll, lambda losses, tokens, rows: losses, counts))
+        engine.update(Batch(own, _nll, lambda losses, tokens, rows: losses, counts))
     return lm
 
 
 def recovery(attacked: Floats, original: Floats, yardstick: Floats, authors: Sequence[int]) -> Estimate:
-    """Share of the lost knowledge that is back, with an interval from a bootstrap over authors."""
+    """Fraction of the lost knowledge that was recovered, with an interval from a bootstrap over authors."""
 
     def share(a: Floats, o: Floats, y: Floats) -> float:
         gap = float(o.mean() - y.mean())
@@ -114,43 +114,43 @@ def attack_all(
     halves: tuple[Sequence[Request], Sequence[Request]],
     spec: UnlearnSpec,
 ) -> list[Attack]:
-    """Every attack of the spec.
+    """Run every attack of the spec.
 
     Args:
-        loaders: fresh copies of the ``unlearned`` and ``original`` models, and of ``retain`` where there is one.
+        loaders: functions that return new copies of the ``unlearned``, ``original`` and, if given, ``retain`` models.
         subject: tokenizer, template and sampling.
         halves: see ``attacked_rouge``.
         spec: the attacks and their settings.
     """
-    authors = [place if r.author is None else r.author for place, r in enumerate(halves[1])]
+    authors = [index if r.author is None else r.author for index, r in enumerate(halves[1])]
     plain: dict[str, Floats] = {}
 
-    def rouge(who: str, name: str) -> Floats:
-        if name == "none" and who in plain:
-            return plain[who]
-        values = attacked_rouge(name, loaders[who], subject, halves, spec)
+    def rouge(model: str, name: str) -> Floats:
+        if name == "none" and model in plain:
+            return plain[model]
+        values = attacked_rouge(name, loaders[model], subject, halves, spec)
         if name == "none":
-            plain[who] = values
+            plain[model] = values
         return values
 
-    found = []
+    attacks = []
     for name in spec.evaluation.attacks:
         attacked = rouge("unlearned", name)
         original = rouge("original", "prefix" if name == "prefix" else "none")
         yardstick = rouge("retain", name) if "retain" in loaders else rouge("unlearned", "none")
         recalls = {"attacked": attacked, "original": original, "yardstick": yardstick}
-        found.append(
+        attacks.append(
             Attack(
                 name=name,
                 **{which: float(values.mean()) for which, values in recalls.items()},
                 by_request={
-                    request.id: {which: float(values[place]) for which, values in recalls.items()}
-                    for place, request in enumerate(halves[1])
+                    request.id: {which: float(values[index]) for which, values in recalls.items()}
+                    for index, request in enumerate(halves[1])
                 },
                 recovery=recovery(attacked, original, yardstick, authors),
             )
         )
-    return found
+    return attacks
 
 
 def _nll(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:

@@ -1,4 +1,4 @@
-"""Names to things: every part of an unlearning run, built from its resolved experiment."""
+"""Build the components of an unlearning run from its resolved spec."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ from rlx.runs.stop import Stop
 from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Model
 from rlx.specs.unlearn import ResolvedUnlearn
-from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_an_epoch
+from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_per_epoch
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
 from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
 from rlx.unlearning.measures import Subject
-from rlx.unlearning.reference import cached, digest_of, keep, reference_constants
+from rlx.unlearning.reference import digest_of, load_constants, reference_constants, save_constants
 from rlx.unlearning.update import Constants, example_row, side_needs, widened
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A run's parts, and what its end needs beside them."""
+    """The components of a run, and the data of its final evaluation."""
 
-    parts: UnlearnComponents
+    components: UnlearnComponents
     requests: Sequence[Request]
-    """Forget requests with the spans that are used."""
+    """Forget requests with the spans used in training."""
     report: Coverage
     loaders: Mapping[str, Callable[[], LM]]
-    """Fresh copies of the ``original``, the ``unlearned`` (once it is saved) and the ``retain`` model."""
+    """Functions that load the ``original``, the ``unlearned`` (once it is saved) and the ``retain`` model."""
 
 
 def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder) -> Assembled:
-    """Every name of the experiment as the thing it names.
+    """The components of a run: model, engine, sampler, data, references and method.
 
     Raises:
         UserError: when a model or file cannot be read, or no request has a span for a method that reads spans.
     """
     spec = resolved.spec
-    torch.manual_seed(spec.seed)  # adapters start at random, on every process alike
+    torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     template = _template(resolved, tokenizer)
     component = unlearn_method(spec)
@@ -76,26 +76,26 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     keep_stop_ids(lm, stops)
     check_savable(lm, tokenizer)
     # Before the weights are sharded over processes.
-    reference_head = _copy_of_head(lm) if needs_head(needs) and spec.method.train_lm_head else None
+    reference_head = _detached_head_copy(lm) if needs_head(needs) and spec.method.train_lm_head else None
     mean_row_d = _mean_row(lm)
-    total = spec.epochs * updates_an_epoch(len(sets.forget), spec.batch.forget)
+    total = spec.epochs * updates_per_epoch(len(sets.forget), spec.batch.forget)
     engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler, tolerance = make_answerer(resolved, engine, recorder)
     subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
     requests = with_spans(sets.forget, spec.forget.spans)
     if spec.forget.spans == "surprisal":
-        requests = _surprising(subject, requests, spec.forget.surprisal)
-    report = _told(requests, needs, recorder, resolved)
+        requests = _surprisal_requests(subject, requests, spec.forget.surprisal)
+    report = _report_coverage(requests, needs, recorder, resolved)
     alternates = spec.seed if "alternate" in needs else None
     forget = examples(tokenizer, template, requests, spec.forget.max_tokens, alternates)
     retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
     settings = method.hyper.model_dump()
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    tap = HiddenStateHook(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
-    references = References(resolved, folder, engine, needs, settings.get("top_k", 1), tap, pad_id)
+    hook = HiddenStateHook(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
+    references = References(resolved, folder, engine, needs, settings.get("top_k", 1), hook, pad_id)
     validation, final = split_by_author(requests)
-    parts = UnlearnComponents(
+    components = UnlearnComponents(
         resolved=resolved,
         run=folder,
         subject=subject,
@@ -110,58 +110,59 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         measured=sets.measured,
         reference_head=reference_head,
         mean_row_d=mean_row_d,
-        tap=tap,
+        hook=hook,
         recorder=recorder,
         stop=Stop(),
         pad_id=pad_id,
     )
-    return Assembled(parts, requests, report, _loaders(resolved, folder, engine))
+    return Assembled(components, requests, report, _loaders(resolved, folder, engine))
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Computes the constants of each side, or finds them on disk."""
+    """Computes the constants of each side, or loads them from disk."""
 
     resolved: ResolvedUnlearn
     folder: RunDir
     engine: Engine
     needs: frozenset[str]
     top_k: int
-    tap: HiddenStateHook | None
+    hook: HiddenStateHook | None
     pad_id: int
 
     def of(self, side: str, side_examples: Sequence[Example]) -> list[Constants]:
-        """Constants of every example of a side."""
+        """The constants of every example of a side."""
         declared = side_needs(self.needs, "forget" if side == "alternate" else side)
-        wanted = {need for need in declared if need.startswith("ref_")}
+        constant_names = {need for need in declared if need.startswith("ref_")}
         rows = [example_row(side, example, {}) for example in side_examples]
         if "all_positions" in declared:
             width = max(len(row.sequence) for row in rows)
             rows = [widened(row, width, self.pad_id) for row in rows]
-        if not wanted:
+        if not constant_names:
             return [{} for _ in rows]
         spec = self.resolved.spec
-        marks = self.resolved.fingerprints
-        model = marks.get("model", f"{spec.model.path}@{spec.model.revision}")
+        model = self.resolved.fingerprints.get("model", f"{spec.model.path}@{spec.model.revision}")
         layer = spec.method.params.get("layer")
-        digest = digest_of(model, rows, wanted, self.top_k, layer, spec.model.precision, spec.model.lora is not None)
-        found = cached(self.folder.references, digest, len(rows))
-        if found is None:
-            found = reference_constants(self.engine, rows, wanted, self.top_k, self.tap)
+        digest = digest_of(
+            model, rows, constant_names, self.top_k, layer, spec.model.precision, spec.model.lora is not None
+        )
+        constants = load_constants(self.folder.references, digest, len(rows))
+        if constants is None:
+            constants = reference_constants(self.engine, rows, constant_names, self.top_k, self.hook)
             if self.engine.rank == 0:
-                keep(self.folder.references, digest, found)
-        return found
+                save_constants(self.folder.references, digest, constants)
+        return constants
 
 
 def freeze_head(lm: LM) -> None:
-    """Keep the output layer, and embeddings tied to it, as they are."""
+    """Freeze the output layer, and embeddings tied to it."""
     head = lm.get_output_embeddings()
     for parameter in head.parameters():
         parameter.requires_grad_(False)
 
 
 def needs_head(needs: frozenset[str]) -> bool:
-    """Whether the reference's output layer is read."""
+    """Whether the method needs the reference's output layer."""
     return any(need.endswith("ref_hidden") for need in needs)
 
 
@@ -170,27 +171,27 @@ def _template(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
 
 
-def _surprising(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:
-    """Requests with the tokens that the model does not expect when it is not shown the question."""
+def _surprisal_requests(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:
+    """Requests whose spans are the tokens that the model does not expect without the question."""
     bare = [encode(subject.tokenizer, subject.template, replace(request, question="")) for request in requests]
 
     def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
         return -label_logprobs(hidden_nd, tokens.targets_n, head)
 
-    found = list(requests)
-    for members, nats_n in subject.engine.score([one.sequence for one in bare], read):
+    result = list(requests)
+    for members, nats_n in subject.engine.score([encoded.sequence for encoded in bare], read):
         lengths = [len(bare[member].sequence.response) for member in members]
         for member, nats in zip(members, torch.split(nats_n.cpu(), lengths), strict=True):
             offsets = bare[member].offsets
             spans = surprising_spans(requests[member].answer, offsets, nats.tolist()[: len(offsets)], threshold)
-            found[member] = replace(requests[member], spans=spans, source="surprisal" if spans else "")
-    return found
+            result[member] = replace(requests[member], spans=spans, source="surprisal" if spans else "")
+    return result
 
 
-def _told(
+def _report_coverage(
     requests: Sequence[Request], needs: frozenset[str], recorder: Recorder, resolved: ResolvedUnlearn
 ) -> Coverage:
-    """The coverage report, told to the person."""
+    """Print which requests have sensitive spans, and refuse to go on if a method that needs spans has none."""
     report = coverage(requests)
     for line in report.lines():
         recorder.note(line)
@@ -203,14 +204,14 @@ def _told(
     return report
 
 
-def _copy_of_head(lm: LM) -> Head:
+def _detached_head_copy(lm: LM) -> Head:
     head = head_of(lm)
     bias = None if head.bias_v is None else head.bias_v.detach().clone()
     return replace(head, weight_vd=head.weight_vd.detach().clone(), bias_v=bias)
 
 
 def _mean_row(lm: LM) -> Tensor | None:
-    """Mean row of the head; ``None`` when it is trained and so has to be taken anew each time."""
+    """Mean row of the output layer; None if it is trained, so that the mean must be recomputed each time."""
     weight: Tensor = lm.get_output_embeddings().weight
     return None if weight.requires_grad else weight.detach().mean(dim=0)
 

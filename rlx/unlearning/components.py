@@ -1,4 +1,4 @@
-"""What the unlearning loop is handed, and which rows belong to which update."""
+"""The objects that the unlearning loop works with, and the rows of each update."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from rlx.unlearning.measures import Subject
 from rlx.unlearning.update import Constants, Row, example_row, widened
 
 SPLIT = 0
-"""Seed of the halves."""
+"""Seed of the split into a validation and a final half."""
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """Examples of one side with the reference's constants of each.
+    """The examples of one side with their reference constants.
 
     Example:
         ``Knowledge(examples=[...], constants=[{"ref_nll": nll}, ...], alternates=[...])``
@@ -36,12 +36,12 @@ class Knowledge:
     examples: Sequence[Example]
     constants: Sequence[Constants]
     alternates: Sequence[Constants] = ()
-    """Constants of the alternates; empty where the method has none."""
+    """Constants of the alternates; empty if the method has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnlearnComponents:
-    """Everything an unlearning run is made of."""
+    """The objects of one unlearning run."""
 
     resolved: ResolvedUnlearn
     run: RunDir
@@ -51,76 +51,78 @@ class UnlearnComponents:
     forget: Knowledge
     retain: Knowledge
     validation: Sequence[Request]
-    """Forget requests that checkpoints are chosen by; whole authors."""
+    """Forget requests that select the checkpoint; complete authors."""
     final: Sequence[Request]
-    """The other forget requests: nothing is chosen by them."""
+    """The other forget requests, which select nothing."""
     measured: Mapping[str, Sequence[Request]]
     reference_head: Head | None
-    """The output layer before training, where it is trained."""
+    """The output layer before training, if it is trained."""
     mean_row_d: Tensor | None
-    """Its mean row, where it is frozen."""
-    tap: HiddenStateHook | None
+    """Mean row of the output layer, if it is frozen."""
+    hook: HiddenStateHook | None
     recorder: Recorder
     stop: Stop
     pad_id: int
 
     @property
     def engine(self) -> Engine:
-        """Model and optimiser."""
+        """The model and its optimiser."""
         return self.subject.engine
 
     @property
-    def updates_an_epoch(self) -> int:
+    def updates_per_epoch(self) -> int:
         """Optimiser updates of one pass over the forget set."""
-        return updates_an_epoch(len(self.forget.examples), self.resolved.spec.batch.forget)
+        return updates_per_epoch(len(self.forget.examples), self.resolved.spec.batch.forget)
 
 
-def updates_an_epoch(requests: int, batch: int) -> int:
+def updates_per_epoch(requests: int, batch: int) -> int:
     """Updates of one pass; the last one may be smaller."""
     return -(-requests // batch)
 
 
 def split_by_author(requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
-    """A validation half and a final half; an author's questions stay together.
+    """Split requests into a validation half and a final half; an author's questions stay together.
 
-    The halves follow from the requests alone: runs that differ in their training seed are measured on the same ones,
-    so that a study can pair them. With a single author the questions are split one by one, since there is no other way.
+    The halves depend on the requests alone: runs that differ in their training seed are measured on the same ones, so
+    that a study can pair them. With a single author the questions are split individually.
     """
     clusters: dict[int, list[Request]] = {}
-    for place, request in enumerate(requests):
-        clusters.setdefault(place if request.author is None else request.author, []).append(request)
+    for index, request in enumerate(requests):
+        clusters.setdefault(index if request.author is None else request.author, []).append(request)
     groups = list(clusters.values()) if len(clusters) > 1 else [[request] for request in requests]
     order = np.random.Generator(np.random.Philox(key=SPLIT)).permutation(len(groups))
     first = set(order[: len(groups) // 2].tolist())
     halves: tuple[list[Request], list[Request]] = ([], [])
-    for number, group in enumerate(groups):
-        halves[number not in first].extend(group)
+    for index, group in enumerate(groups):
+        halves[index not in first].extend(group)
     return halves
 
 
-def rows_of(parts: UnlearnComponents, update: int) -> list[Row]:
-    """This process's rows of the update with this number: a pure function of the seed.
+def rows_of(components: UnlearnComponents, update: int) -> list[Row]:
+    """This process's rows of the update with this index, a pure function of the seed.
 
-    The forget set is shuffled anew each epoch; retain rows are taken from their own shuffles, one after the other.
+    The forget set is shuffled again each epoch; retain rows come from their own sequence of shuffles.
     """
-    spec, engine = parts.resolved.spec, parts.engine
-    epoch, place = divmod(update, parts.updates_an_epoch)
-    order = _shuffled(len(parts.forget.examples), spec.seed, epoch, "forget")
-    chosen = order[place * spec.batch.forget : (place + 1) * spec.batch.forget]
+    spec, engine = components.resolved.spec, components.engine
+    epoch, batch_index = divmod(update, components.updates_per_epoch)
+    order = _shuffled(len(components.forget.examples), spec.seed, epoch, "forget")
+    forget_indices = order[batch_index * spec.batch.forget : (batch_index + 1) * spec.batch.forget]
     companions = spec.batch.retain or spec.batch.forget
-    drawn = range(update * companions, (update + 1) * companions)
-    kept = [_endless(len(parts.retain.examples), spec.seed, number) for number in drawn]
-    mine, kept = chosen[engine.rank :: engine.world], kept[engine.rank :: engine.world]
-    knowledge = parts.forget
-    rows = [example_row("forget", knowledge.examples[i], knowledge.constants[i]) for i in mine]
-    if "alternate" in parts.needs:
-        rows += [example_row("alternate", knowledge.examples[i], knowledge.alternates[i]) for i in mine]
-    if "forget_only" not in parts.needs:
-        rows += [example_row("retain", parts.retain.examples[i], parts.retain.constants[i]) for i in kept]
+    positions = range(update * companions, (update + 1) * companions)
+    retain_indices = [_retain_index(len(components.retain.examples), spec.seed, number) for number in positions]
+    own, retain_indices = forget_indices[engine.rank :: engine.world], retain_indices[engine.rank :: engine.world]
+    knowledge = components.forget
+    rows = [example_row("forget", knowledge.examples[i], knowledge.constants[i]) for i in own]
+    if "alternate" in components.needs:
+        rows += [example_row("alternate", knowledge.examples[i], knowledge.alternates[i]) for i in own]
+    if "forget_only" not in components.needs:
+        rows += [
+            example_row("retain", components.retain.examples[i], components.retain.constants[i]) for i in retain_indices
+        ]
     for side in ("forget", "retain"):
-        if f"{side}.all_positions" in parts.needs:
+        if f"{side}.all_positions" in components.needs:
             width = max((len(row.sequence) for row in rows if row.side == side), default=0)
-            rows = [widened(row, width, parts.pad_id) if row.side == side else row for row in rows]
+            rows = [widened(row, width, components.pad_id) if row.side == side else row for row in rows]
     return rows
 
 
@@ -130,7 +132,7 @@ def _shuffled(length: int, seed: int, epoch: int, side: str) -> list[int]:
     return order
 
 
-def _endless(length: int, seed: int, number: int) -> int:
-    """Entry ``number`` of shuffles set one behind the other."""
-    epoch, place = divmod(number, length)
-    return _shuffled(length, seed, epoch, "retain")[place]
+def _retain_index(length: int, seed: int, number: int) -> int:
+    """Entry ``number`` of an infinite sequence of shuffles of the retain set."""
+    epoch, index = divmod(number, length)
+    return _shuffled(length, seed, epoch, "retain")[index]

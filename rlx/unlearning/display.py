@@ -1,4 +1,4 @@
-"""What a person sees of an unlearning run while it works."""
+"""What the user sees of an unlearning run in progress."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rlx.specs.unlearn import ResolvedUnlearn
 
 
 class UnlearnView:
-    """Loss, forgetting and utility."""
+    """The live panel's values: loss, forgetting and utility."""
 
     def __init__(self) -> None:
         self.curve: list[float] = []
         self._evaluated: dict[str, str] = {}
 
     def remember(self, record: Metrics) -> None:
-        """Take in one record."""
+        """Store what later panels show of one record."""
         if "eval/forgetting" in record:
             self.curve.append(float(record["eval/forgetting"]))
             self._evaluated = {
@@ -28,13 +28,13 @@ class UnlearnView:
             }
 
     def facts(self, record: Metrics) -> Mapping[str, str]:
-        """Names and values to show beside the progress bar."""
+        """Names and values to show next to the progress bar."""
         loss = {"loss": f"{record['train/loss']:.3f}"} if "train/loss" in record else {}
         return {**self._evaluated, **loss}
 
 
 def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
-    """The recorder of an unlearning run; how many updates there will be is known later."""
+    """The recorder of an unlearning run; the number of updates is set later."""
     spec = resolved.spec
     tags = {
         "rlx.method": spec.method.name,
@@ -42,5 +42,5 @@ def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    told = RunDescription(spec, spec.tracker, tags)
-    return RunRecorder(folder, told, UnlearnView(), Progress(f"rlx {folder.run_id}", total=0, unit="update"))
+    description = RunDescription(spec, spec.tracker, tags)
+    return RunRecorder(folder, description, UnlearnView(), Progress(f"rlx {folder.run_id}", total=0, unit="update"))

@@ -1,4 +1,4 @@
-"""What a model still says about each request: teacher-forced scores and greedy answers, per sample."""
+"""Measurements of a model on each request: teacher-forced scores and greedy answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import Template, encode
 
 MIN_K = 0.4
-"""Share of the least likely tokens that min-k and min-k++ average (open-unlearning's TOFU setting)."""
+"""Fraction of the least likely tokens that min-k and min-k++ average (open-unlearning's TOFU setting)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sample with what it was computed from.
+    """The scores of one request with the values that they were computed from.
 
     Example:
         ``Scored(sample, id="17", nll=0.3, tokens=12, generation="Jo Doe wrote it.")``
@@ -39,14 +39,14 @@ class Scored:
     sample: Sample
     id: str
     nll: float
-    """Mean over the answer's tokens, end of sequence counted (nats)."""
+    """Mean negative log-likelihood of the answer's tokens, including the end of sequence (nats)."""
     tokens: int
     generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model that is examined, and how to speak to it.
+    """The model that is measured, with its tokenizer, template and sampler.
 
     Example:
         ``Subject(engine, HFSampler(), tokenizer, template, Sampling(0.0, 64, stop_ids=(2,)))``
@@ -59,32 +59,32 @@ class Subject:
     sampling: Sampling
     """Greedy: temperature 0."""
     tolerance: Tolerance | None = None
-    """How far the log-probs of a sampler with a copy of the weights may part from the model's; None: it has no copy."""
+    """Tolerance of the weight check of a sampler with a copy of the weights; None if it has no copy."""
     model: LM | None = None
-    """Another model than the engine's, such as the retain model."""
+    """A model other than the engine's, such as the retain model."""
 
 
 def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: bool = True) -> list[Scored]:
-    """Every request's scores; the work is shared by all processes and gathered on each.
+    """The scores of every request; the work is divided over all processes and gathered on each.
 
     Args:
         subject: the model.
         parts: requests by part (see ``Sample.part``).
-        generate: whether to let it answer greedily too (never for ``holdout``).
+        generate: whether to sample greedy answers too (never for ``holdout``).
     """
     engine = subject.engine
-    wanted = [(part, i, request) for part, requests in parts.items() for i, request in enumerate(requests)]
-    mine = wanted[engine.rank :: engine.world]
-    made = _forced(subject, mine)
+    rows = [(part, i, request) for part, requests in parts.items() for i, request in enumerate(requests)]
+    own = rows[engine.rank :: engine.world]
+    scores = _forced(subject, own)
     if generate:
-        asked = [place for place, (part, _, _) in enumerate(mine) if part != "holdout"]
-        texts = answers(subject, [mine[place][2] for place in asked])
-        for place, text in zip(asked, texts, strict=True):
-            rouge = rouge_l_recall(mine[place][2].answer, text)
-            made[place] = replace(made[place], generation=text, sample=replace(made[place].sample, rouge=rouge))
-    order = {(part, i): place for place, (part, i, _) in enumerate(wanted)}
-    every = engine.gather(made)
-    return sorted(every, key=lambda scored: order[scored.sample.part, scored.sample.index])
+        answered = [index for index, (part, _, _) in enumerate(own) if part != "holdout"]
+        texts = answers(subject, [own[index][2] for index in answered])
+        for index, text in zip(answered, texts, strict=True):
+            rouge = rouge_l_recall(own[index][2].answer, text)
+            scores[index] = replace(scores[index], generation=text, sample=replace(scores[index].sample, rouge=rouge))
+    order = {(part, i): index for index, (part, i, _) in enumerate(rows)}
+    scored = engine.gather(scores)
+    return sorted(scored, key=lambda scored: order[scored.sample.part, scored.sample.index])
 
 
 def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 0) -> list[str]:
@@ -92,8 +92,9 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
 
     Args:
         subject: the model.
-        requests: what to ask; a plain text is continued from its start.
-        prefix_tokens: so many tokens of the right answer are put in its mouth first (a jailbreak); the text holds them.
+        requests: the questions; a plain text is continued from its start.
+        prefix_tokens: number of tokens of the right answer that the response starts with (a jailbreak); the text
+            includes them.
     """
     sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     prefixes = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
@@ -123,19 +124,19 @@ def _forced(subject: Subject, rows: Sequence[tuple[str, int, Request]]) -> list[
     own = [tokens_of(request) for _, _, request in rows]
     others: list[TokenSequence] = []
     owners: list[tuple[int, bool]] = []
-    for place, (_, _, request) in enumerate(rows):
+    for index, (_, _, request) in enumerate(rows):
         texts = [(request.paraphrase, True)] if request.paraphrase else []
         for text, right in [*texts, *((wrong, False) for wrong in request.wrong)]:
             others.append(tokens_of(request, text))
-            owners.append((place, right))
+            owners.append((index, right))
     statistics = _scored(subject, own, _statistics)
     nll = [-float(np.mean(values)) for values in _scored(subject, others, _logprobs)]
-    made = []
-    for place, (part, index, request) in enumerate(rows):
-        rights = [nll[i] for i, (owner, right) in enumerate(owners) if owner == place and right]
-        wrongs = [nll[i] for i, (owner, right) in enumerate(owners) if owner == place and not right]
-        made.append(_one(part, index, request, own[place], statistics[place], rights, wrongs))
-    return made
+    scores = []
+    for index, (part, index, request) in enumerate(rows):
+        rights = [nll[i] for i, (owner, right) in enumerate(owners) if owner == index and right]
+        wrongs = [nll[i] for i, (owner, right) in enumerate(owners) if owner == index and not right]
+        scores.append(_one(part, index, request, own[index], statistics[index], rights, wrongs))
+    return scores
 
 
 def _one(
@@ -201,10 +202,10 @@ def _logprobs(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
 
 
 def _scored(subject: Subject, sequences: Sequence[TokenSequence], read: Any) -> list[Floats]:
-    """``read``'s figures of each sequence's tokens."""
-    found: dict[int, Floats] = {}
+    """The values that ``read`` returns for each sequence's tokens."""
+    values_of: dict[int, Floats] = {}
     for members, values in subject.engine.score(sequences, read, _readable(subject)):
         lengths = [len(sequences[member].response) for member in members]
         for member, piece in zip(members, torch.split(values.double().cpu(), lengths), strict=True):
-            found[member] = piece.numpy()
-    return [found[place] for place in range(len(sequences))]
+            values_of[member] = piece.numpy()
+    return [values_of[index] for index in range(len(sequences))]

@@ -1,4 +1,4 @@
-"""After training: the chosen checkpoint, what it still knows, what attacks bring back, and what follows from that."""
+"""After training: select the checkpoint, measure and attack it, and decide the certificate's verdict."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rlx.unlearning.data.requests import Request
 from rlx.unlearning.measures import Scored, examine
 
 MARGIN = 0.1
-"""Extraction strength that an unlearned model may have above the yardstick's, at the interval's upper end."""
+"""Largest extraction strength above the reference level's, at the interval's upper end."""
 RECOVERABLE = 0.25
-"""Share of the lost knowledge that an attack may bring back, at the interval's upper end."""
+"""Largest fraction of the lost knowledge that an attack may recover, at the interval's upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,100 +33,102 @@ class Finding:
 
     condition: str
     holds: bool
-    figures: str
+    values: str
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """Everything that is reported of a finished run."""
+    """The final measurements of a run, and its verdict."""
 
     selected_step: int
-    """Update whose checkpoint was chosen; the last one where none was within the budget."""
+    """Update of the selected checkpoint; the last one if none was within the budget."""
     within_budget: bool
     before: Sequence[Scored]
     after: Sequence[Scored]
     retain: Sequence[Scored]
-    """Of the retain model; empty without one."""
-    before_figures: Mapping[str, Estimate]
-    """On the final half of the forget set and the kept sets."""
-    after_figures: Mapping[str, Estimate]
-    retain_figures: Mapping[str, Estimate]
+    """Scores of the retain model; empty if there is none."""
+    before_metrics: Mapping[str, Estimate]
+    """Metrics on the final half of the forget set and the kept sets."""
+    after_metrics: Mapping[str, Estimate]
+    retain_metrics: Mapping[str, Estimate]
     attacks: Sequence[Attack]
     findings: Sequence[Finding]
 
     @property
     def verdict(self) -> str:
-        """``supported``, or what is missing."""
+        """``supported``, or the conditions that fail."""
         failed = [finding.condition for finding in self.findings if not finding.holds]
         return "supported by these measurements" if not failed else "NOT supported; what fails: " + "; ".join(failed)
 
 
-def choose(parts: UnlearnComponents) -> tuple[int, bool]:
-    """Put the weights of the chosen checkpoint in place.
+def load_selected(components: UnlearnComponents) -> tuple[int, bool]:
+    """Load the weights of the selected checkpoint.
 
-    The choice is the one made on the validation half during training: most forgetting within the utility budget.
+    It was selected on the validation half during training: most forgetting within the utility budget.
 
     Returns:
         Its update, and whether it is within the budget.
     """
-    newest = latest_checkpoint(parts.run.checkpoints)
+    newest = latest_checkpoint(components.run.checkpoints)
     if newest is None:
         raise ValueError("a finished run has a checkpoint")
-    position = load_checkpoint(newest, parts.engine)
+    position = load_checkpoint(newest, components.engine)
     if position.best_step < 0:
         return position.step, False
-    load_weights(parts.run.checkpoint(position.best_step), parts.engine)
+    load_weights(components.run.checkpoint(position.best_step), components.engine)
     return position.best_step, True
 
 
 def conclude(
-    parts: UnlearnComponents, loaders: Mapping[str, Callable[[], LM]], selected: int, within_budget: bool
+    components: UnlearnComponents, loaders: Mapping[str, Callable[[], LM]], selected: int, within_budget: bool
 ) -> Conclusion:
-    """Measure the saved model against the original and the yardstick, and attack it.
+    """Measure the saved model, the original and the retain model, and attack the saved model.
 
     Args:
-        parts: the run.
-        loaders: fresh copies of the ``unlearned`` (as saved) and ``original`` models, and of ``retain`` if given.
-        selected: the chosen update.
+        components: the run.
+        loaders: functions that load the ``unlearned`` (as saved), ``original`` and, if given, ``retain`` models.
+        selected: the selected update.
         within_budget: whether it is within the utility budget.
     """
-    scored = {who: _examined(parts, load) for who, load in loaders.items()}
-    finals = {who: _final(parts, found) for who, found in scored.items()}
+    scored = {who: _examine(components, load) for who, load in loaders.items()}
+    finals = {who: _final(components, scores) for who, scores in scored.items()}
     retain = finals.get("retain", [])
-    figures = {who: intervals(samples, retain, seed=parts.resolved.spec.seed) for who, samples in finals.items()}
-    attacks = attack_all(loaders, parts.subject, (parts.validation, parts.final), parts.resolved.spec)
+    metrics = {who: intervals(samples, retain, seed=components.resolved.spec.seed) for who, samples in finals.items()}
+    attacks = attack_all(
+        loaders, components.subject, (components.validation, components.final), components.resolved.spec
+    )
     return Conclusion(
         selected_step=selected,
         within_budget=within_budget,
         before=scored["original"],
         after=scored["unlearned"],
         retain=scored.get("retain", []),
-        before_figures=figures["original"],
-        after_figures=figures["unlearned"],
-        retain_figures=figures.get("retain", {}),
+        before_metrics=metrics["original"],
+        after_metrics=metrics["unlearned"],
+        retain_metrics=metrics.get("retain", {}),
         attacks=attacks,
-        findings=findings(finals, attacks, parts.resolved.spec.evaluation.utility_budget),
+        findings=findings(finals, attacks, components.resolved.spec.evaluation.utility_budget),
     )
 
 
 def findings(finals: Mapping[str, Sequence[Sample]], attacks: Sequence[Attack], budget: float) -> list[Finding]:
-    """The verdict's conditions, each with its figures.
+    """The conditions of the verdict, each with its values.
 
     Args:
         finals: samples of the final half and the kept sets, by model.
-        attacks: what came back.
-        budget: share of the original's utility that must be kept.
+        attacks: their results.
+        budget: fraction of the original's utility that must be kept.
     """
     before, after = (kept_utility(aggregates(finals[who])) for who in ("original", "unlearned"))
     share = after / before if before else 0.0
-    found = [
+    results = [
         Finding("utility is kept", share >= budget, f"{after:.3f} of {before:.3f} ({share:.1%}), budget {budget:.0%}")
     ]
     forget = {who: [s for s in samples if s.part == "forget"] for who, samples in finals.items()}
     columns = [[s.strength or 0.0 for s in forget[who]] for who in ("unlearned", "retain") if who in forget]
     excess = _excess(columns, [s.author for s in forget["unlearned"]])
     against = "the retain model's" if "retain" in forget else "zero"
-    found.append(
+    results.append(
         Finding(
             f"extraction strength is near {against}",
             excess.high <= MARGIN,
@@ -134,14 +136,14 @@ def findings(finals: Mapping[str, Sequence[Sample]], attacks: Sequence[Attack], 
         )
     )
     for attack in attacks:
-        back = attack.recovery
-        shown = f"recovers {back.value:.0%} [{back.low:.0%}, {back.high:.0%}], allowed {RECOVERABLE:.0%}"
-        nothing_lost = math.isnan(back.value)
+        recovery = attack.recovery
+        values = f"recovers {recovery.value:.0%} [{recovery.low:.0%}, {recovery.high:.0%}], allowed {RECOVERABLE:.0%}"
+        nothing_lost = math.isnan(recovery.value)
         if nothing_lost:
-            shown = "nothing was lost that could come back"
-        holds = nothing_lost or back.high <= RECOVERABLE
-        found.append(Finding(f"the {attack.name} attack brings little back", holds, shown))
-    return found
+            values = "nothing was lost that could come back"
+        holds = nothing_lost or recovery.high <= RECOVERABLE
+        results.append(Finding(f"the {attack.name} attack brings little back", holds, values))
+    return results
 
 
 def sample_table(conclusion: Conclusion) -> list[Row]:
@@ -169,24 +171,24 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
     ]
 
 
-def _examined(parts: UnlearnComponents, load: Callable[[], LM]) -> list[Scored]:
-    """A model's scores on everything; the forget set in its own order."""
-    return examine(replace(parts.subject, model=load()), {"forget": _ordered(parts), **parts.measured})
+def _examine(components: UnlearnComponents, load: Callable[[], LM]) -> list[Scored]:
+    """A model's scores on all sets; the forget set in its own order."""
+    return examine(replace(components.subject, model=load()), {"forget": _ordered(components), **components.measured})
 
 
-def _ordered(parts: UnlearnComponents) -> list[Request]:
+def _ordered(components: UnlearnComponents) -> list[Request]:
     """Validation and final requests in the order of the request file."""
-    return [example.request for example in parts.forget.examples]
+    return [example.request for example in components.forget.examples]
 
 
-def _final(parts: UnlearnComponents, scored: Sequence[Scored]) -> list[Sample]:
-    """Samples without the validation half, by which the checkpoint was chosen."""
-    chosen_by = {request.id for request in parts.validation}
-    return [one.sample for one in scored if one.sample.part != "forget" or one.id not in chosen_by]
+def _final(components: UnlearnComponents, scored: Sequence[Scored]) -> list[Sample]:
+    """Samples without the validation half, which selected the checkpoint."""
+    validation_ids = {request.id for request in components.validation}
+    return [one.sample for one in scored if one.sample.part != "forget" or one.id not in validation_ids]
 
 
 def _excess(columns: Sequence[Sequence[float]], authors: Sequence[int]) -> Estimate:
-    """Mean of the first column less that of the second (or of zero)."""
+    """Mean of the first column minus that of the second (or zero)."""
     arrays = [np.array(column) for column in columns]
     if len(arrays) == 1:
         return clustered_interval(arrays, authors, lambda a: float(a.mean()))

@@ -1,4 +1,4 @@
-"""A round trip of the weights through few bits: what a deployed copy of the model would hold."""
+"""Rounding of weights to few bits and back, as in a deployed quantised copy of the model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def round_trip(lm: Any, bits: int) -> int:
     """Round every linear layer's weights to ``bits`` and back, in place.
 
     Symmetric rounding to nearest with one scale for each row and group of 64 columns; embeddings, and an output layer
-    that is tied to them, stay.
+    that is tied to them, are not changed.
 
     Args:
         lm: a transformers causal language model.
         bits: 4 or 8.
 
     Returns:
-        How many weights were rounded.
+        The number of rounded weights.
     """
     embeddings = lm.get_input_embeddings().weight
     rounded = 0
@@ -35,7 +35,7 @@ def round_trip(lm: Any, bits: int) -> int:
 
 
 def rounded_weights(weight: Tensor, bits: int) -> Tensor:
-    """The nearest weights that ``bits`` can hold [out, in]."""
+    """The nearest weights that ``bits`` can represent [out, in]."""
     top = 2 ** (bits - 1) - 1
     parts = []
     for part in torch.split(weight, GROUP, dim=1):

@@ -1,4 +1,4 @@
-"""Constants of the model before training, computed once and kept on disk under a hash of what they follow from."""
+"""Constants of the model before training, computed once and stored under a hash of what they depend on."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ from rlx.unlearning.update import Constants, Row
 
 
 def reference_constants(
-    engine: Engine, rows: Sequence[Row], wanted: set[str], top_k: int, tap: HiddenStateHook | None
+    engine: Engine, rows: Sequence[Row], names: set[str], top_k: int, hook: HiddenStateHook | None
 ) -> list[Constants]:
-    """The wanted constants of every row, under the engine's present weights.
+    """The named constants of every row, under the engine's current weights.
 
     Args:
-        engine: holds the model, not yet trained.
+        engine: the model, not yet trained.
         rows: sequences with their labels.
-        wanted: names such as ``ref_nll``, without a side.
+        names: such as ``ref_nll``, without a side.
         top_k: entries of ``ref_topk``; at most the vocabulary.
-        tap: the layer of ``ref_layer``.
+        hook: the layer of ``ref_layer``.
     """
-    if not wanted:
+    if not names:
         return [{} for _ in rows]
 
     def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        constants_of: dict[str, Tensor] = {}
         labels_n = tokens.targets_n
-        if "ref_nll" in wanted:
+        if "ref_nll" in names:
             labelled = [flag for member in tokens.members for flag in rows[member].labelled]
             nll_n = -label_logprobs(hidden_nd, labels_n, head)
             kept_n = torch.tensor(labelled, dtype=torch.bool, device=nll_n.device)
-            found["ref_nll"] = tokens.padded(torch.where(kept_n, nll_n, 0.0)).sum(dim=1)
-        if "ref_topk" in wanted:
+            constants_of["ref_nll"] = tokens.padded(torch.where(kept_n, nll_n, 0.0)).sum(dim=1)
+        if "ref_topk" in names:
             k = min(top_k, head.weight_vd.shape[0])
-            found["ref_topk"] = over_logits(lambda z: z.topk(k, dim=1).indices, hidden_nd, head)
-        if "ref_argmax" in wanted:
-            found["ref_argmax"] = over_logits(lambda z: z.argmax(dim=1), hidden_nd, head)
-        if "ref_label_logit" in wanted:
-            found["ref_label_logit"] = row_logits(hidden_nd, labels_n[:, None], head).squeeze(1)
-        if "ref_hidden" in wanted:
-            found["ref_hidden"] = hidden_nd
-        if "ref_layer" in wanted and tap is not None:
-            found["ref_layer"] = tap.at(tokens.rows_n, tokens.columns_n)
-        return found
+            constants_of["ref_topk"] = over_logits(lambda z: z.topk(k, dim=1).indices, hidden_nd, head)
+        if "ref_argmax" in names:
+            constants_of["ref_argmax"] = over_logits(lambda z: z.argmax(dim=1), hidden_nd, head)
+        if "ref_label_logit" in names:
+            constants_of["ref_label_logit"] = row_logits(hidden_nd, labels_n[:, None], head).squeeze(1)
+        if "ref_hidden" in names:
+            constants_of["ref_hidden"] = hidden_nd
+        if "ref_layer" in names and hook is not None:
+            constants_of["ref_layer"] = hook.at(tokens.rows_n, tokens.columns_n)
+        return constants_of
 
     constants: list[dict[str, Tensor]] = [{} for _ in rows]
-    for members, found in engine.score([row.sequence for row in rows], read):
+    for members, constants_of in engine.score([row.sequence for row in rows], read):
         lengths = [len(rows[member].sequence.response) for member in members]
-        for need, values in found.items():
+        for need, values in constants_of.items():
             pieces = torch.split(values.cpu(), 1 if need == "ref_nll" else lengths)
             for member, piece in zip(members, pieces, strict=True):
                 constants[member][need] = piece.clone()
     return list(constants)
 
 
-def cached(folder: Path, digest: str, rows: int) -> list[Constants] | None:
-    """What was computed before under this digest; ``None`` when nothing (or nothing readable) was."""
+def load_constants(folder: Path, digest: str, rows: int) -> list[Constants] | None:
+    """The constants stored under this digest; None if there are none that can be read."""
     path = folder / f"{digest}.safetensors"
     try:
         tensors = load_file(path)
@@ -81,11 +81,11 @@ def cached(folder: Path, digest: str, rows: int) -> list[Constants] | None:
     return list(constants)
 
 
-def keep(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
-    """Write constants so that they stand whole or not at all.
+def save_constants(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
+    """Write constants completely or not at all.
 
     Raises:
-        UserError: when the disk refuses.
+        UserError: when they cannot be written.
     """
     tensors = {f"{need}/{i}": value for i, row in enumerate(constants) for need, value in row.items()}
     temporary = folder / f".{digest}.{os.getpid()}"
@@ -96,22 +96,22 @@ def keep(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"reference figures cannot be written to {folder} ({reason(error)})",
+            f"reference constants cannot be written to {folder} ({reason(error)})",
             fix="free some space and run the same command again",
             exit_code=1,
         ) from None
 
 
-def digest_of(model: str, rows: Sequence[Row], wanted: set[str], *settings: object) -> str:
-    """A hash of everything that constants follow from.
+def digest_of(model: str, rows: Sequence[Row], names: set[str], *settings: object) -> str:
+    """A hash of everything that the constants depend on.
 
     Args:
         model: fingerprint of the model's weights, or its hub id and revision.
         rows: the sequences.
-        wanted: names of the constants.
-        settings: what else matters, such as top_k, layer and precision.
+        names: of the constants.
+        settings: further dependencies, such as top_k, layer and precision.
     """
-    digest = hashlib.sha256(repr((model, sorted(wanted), settings)).encode())
+    digest = hashlib.sha256(repr((model, sorted(names), settings)).encode())
     for row in rows:
         digest.update(repr((row.sequence.prompt, row.sequence.response, row.labelled)).encode())
     return digest.hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Resolved unlearning experiments in this process: train, choose, attack, certify, and lay methods side by side."""
+"""Run resolved unlearning experiments: train, select, measure, attack, certify, and compare methods in a table."""
 
 from __future__ import annotations
 
@@ -20,88 +20,88 @@ from rlx.unlearning.build import Assembled, build_unlearn
 from rlx.unlearning.certificate import certificate, page
 from rlx.unlearning.display import unlearn_recorder
 from rlx.unlearning.loop import unlearn
-from rlx.unlearning.outcome import Conclusion, choose, conclude, sample_table
+from rlx.unlearning.outcome import Conclusion, conclude, load_selected, sample_table
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
-"""A resolved experiment and what the person wrote."""
-FORGET_FIGURES = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
-KEPT_FIGURES = ("model_utility", "retain_Prob", "retain_ROUGE")
+"""A resolved experiment and the user's spec."""
+FORGET_METRICS = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
+KEPT_METRICS = ("model_utility", "retain_Prob", "retain_ROUGE")
 
 
 def run_unlearn(
-    experiments: Sequence[Experiment], runs: Path, fresh: bool = False, team: ProcessLayout | None = None
+    experiments: Sequence[Experiment], runs: Path, fresh: bool = False, layout: ProcessLayout | None = None
 ) -> int:
     """Run experiments one after the other and end with a table and a picture.
 
     Args:
-        experiments: the first is the one asked for, the others are laid beside it.
+        experiments: the first is the user's, the others are compared with it.
         runs: folder of all runs.
-        fresh: forget what these runs have done.
-        team: the processes that share the work; this one alone by default.
+        fresh: delete earlier results of these runs.
+        layout: the processes that share the run; by default this one.
 
     Returns:
-        The exit code: 0 when all are complete, 130 when asked to stop.
+        The exit code: 0 if all are complete, 130 if stopped.
     """
-    team = team or ProcessLayout()
-    team.check()
+    layout = layout or ProcessLayout()
+    layout.check()
     folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
     for (resolved, content), folder in zip(experiments, folders, strict=True):
-        if fresh and team.node_rank == 0:
+        if fresh and layout.node_rank == 0:
             with folder.locked():
                 folder.clear()
-        code = _run_one(resolved, content, folder, team)
+        code = _run_one(resolved, content, folder, layout)
         if code:
             return code
-    if rank() == 0 and team.node_rank == 0:
+    if rank() == 0 and layout.node_rank == 0:
         print_summary([resolved for resolved, _ in experiments], folders)
     return 0
 
 
-def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, team: ProcessLayout) -> int:
+def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, layout: ProcessLayout) -> int:
     """Run one experiment in this process, or in those that the launcher starts; return the exit code."""
-    content_of_spec = resolved.model_dump_json(indent=2)
-    if rank() == 0 and team.node_rank == 0:
-        folder.create(content, content_of_spec)
+    resolved_json = resolved.model_dump_json(indent=2)
+    if rank() == 0 and layout.node_rank == 0:
+        folder.create(content, resolved_json)
 
     def is_complete() -> bool:
         if not folder.summary.exists():
-            folder.update(content_of_spec)
+            folder.update(resolved_json)
         return folder.summary.exists()
 
-    return run_in_processes("rlx.unlearning.run", folder, team, is_complete, lambda: work(resolved, folder))
+    return run_in_processes("rlx.unlearning.run", folder, layout, is_complete, lambda: work(resolved, folder))
 
 
 def work(resolved: ResolvedUnlearn, folder: RunDir) -> int:
     """This process's part of one experiment, up to its certificate; returns the exit code."""
-    first = rank() == 0
-    recorder = unlearn_recorder(resolved, folder) if first else NullRecorder()
+    is_first = rank() == 0
+    recorder = unlearn_recorder(resolved, folder) if is_first else NullRecorder()
     status = "FAILED"
     try:
-        made = build_unlearn(resolved, folder, recorder)
+        assembled = build_unlearn(resolved, folder, recorder)
         if isinstance(recorder, RunRecorder):
-            recorder.expect(resolved.spec.epochs * made.parts.updates_an_epoch)
-        with made.parts.stop.handling():
-            complete = unlearn(made.parts)
+            recorder.expect(resolved.spec.epochs * assembled.components.updates_per_epoch)
+        with assembled.components.stop.handling():
+            complete = unlearn(assembled.components)
         status = "FINISHED" if complete else "KILLED"
         if complete:
-            selected, within = choose(made.parts)
-            save_trained(made.parts.engine, made.parts.subject.tokenizer, folder)
-            recorder.note(f"checkpoint of update {selected} chosen; measuring and attacking it")
-            conclusion = conclude(made.parts, made.loaders, selected, within)
-            if first:
-                _write_end(resolved, folder, made, conclusion)
-        elif first:
-            recorder.note(f"stopped; the same command goes on from here ({folder.root})")
+            selected, within = load_selected(assembled.components)
+            save_trained(assembled.components.engine, assembled.components.subject.tokenizer, folder)
+            recorder.note(f"checkpoint of update {selected} was selected; measuring and attacking it")
+            conclusion = conclude(assembled.components, assembled.loaders, selected, within)
+            if is_first:
+                _write_results(resolved, folder, assembled, conclusion)
+        elif is_first:
+            recorder.note(f"stopped; the same command continues from here ({folder.root})")
     finally:
         recorder.close(status)
     return 0 if complete else STOPPED
 
 
-def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, conclusion: Conclusion) -> None:
-    """Samples, certificate and, last, the summary that marks the run as complete."""
+def _write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assembled, conclusion: Conclusion) -> None:
+    """Write samples, certificate and, last, the summary that marks the run as complete."""
     write_samples(sample_table(conclusion), folder.sample_part(conclusion.selected_step))
-    validation = {request.id for request in made.parts.validation}
-    content = certificate(resolved, made.requests, made.report, conclusion, folder.model, validation)
+    validation = {request.id for request in assembled.components.validation}
+    content = certificate(resolved, assembled.requests, assembled.report, conclusion, folder.model, validation)
     write_atomically(folder.certificate, json.dumps(content, indent=2, allow_nan=False))
     write_atomically(folder.certificate.with_suffix(".html"), page(content))
     records = read_metrics(folder.metrics)
@@ -119,18 +119,18 @@ def _write_end(resolved: ResolvedUnlearn, folder: RunDir, made: Assembled, concl
 
 
 def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
-    """The table of methods, the picture, and where everything is."""
+    """Print the table of methods, draw the plot, and print the paths of the results."""
     summaries = [read_json(folder.summary) for folder in folders]
     aggregates = summaries[0]["aggregates"]
     models = {"original": aggregates["before"], "retain model": aggregates["retain_model"]}
     models |= {summary["method"]: summary["aggregates"]["after"] for summary in summaries}
     budget = resolved[0].spec.evaluation.utility_budget
-    for title, wanted in (
-        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_FIGURES),
-        (f"kept: checkpoints were chosen within {budget:.0%} of the original's utility", KEPT_FIGURES),
+    for title, metric_names in (
+        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_METRICS),
+        (f"kept: checkpoints were selected within {budget:.0%} of the original's utility", KEPT_METRICS),
     ):
-        names = [name for name in wanted if name in aggregates["before"]]
-        rows = [[model, *(_cell(figures[name]) for name in names)] for model, figures in models.items() if figures]
+        names = [name for name in metric_names if name in aggregates["before"]]
+        rows = [[model, *(_cell(metrics[name]) for name in names)] for model, metrics in models.items() if metrics]
         print_out(table(title, ["model", *names], rows))
     for summary in summaries:
         if not summary["within_budget"]:
@@ -147,7 +147,7 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     attacks = [[s["method"], *(_recovered(attack) for attack in s["attacks"])] for s in summaries]
     if summaries[0]["attacks"]:
         names = [attack["name"] for attack in summaries[0]["attacks"]]
-        print_out(table("share of the lost knowledge that attacks bring back", ["method", *names], attacks))
+        print_out(table("fraction of the lost knowledge that attacks recover", ["method", *names], attacks))
     for summary in summaries:
         print_out(f"{summary['method']}: {summary['verdict']}")
     draw(summaries, folders[0].picture)
@@ -157,29 +157,29 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
 
 
 def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Forgetting against utility, each method's checkpoints as a line from the original."""
+    """Plot forgetting against utility, with each method's checkpoints as a line from the original."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    fig = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(fig)
+    axes = fig.subplots()
     for summary in summaries:
         forgetting, utility = [p[1] for p in summary["curve"]], [p[2] for p in summary["curve"]]
         (line,) = axes.plot(forgetting, utility, marker="o", markersize=3, label=summary["method"])
-        chosen = [p for p in summary["curve"] if p[0] == summary["selected_step"]]
-        axes.plot([p[1] for p in chosen], [p[2] for p in chosen], "*", markersize=14, color=line.get_color())
+        selected = [p for p in summary["curve"] if p[0] == summary["selected_step"]]
+        axes.plot([p[1] for p in selected], [p[2] for p in selected], "*", markersize=14, color=line.get_color())
     retain = summaries[0]["aggregates"]["retain_model"]
     if retain:
         axes.axvline(1 - retain["forget_Q_A_Prob"]["value"], linestyle=":", color="gray", label="retain model")
     axes.set(xlabel="forgetting: 1 - probability of the forgotten answers (validation half)", ylabel="utility")
-    axes.set_title("each point a checkpoint, the star the chosen one")
+    axes.set_title("each point is a checkpoint, the star is the selected one")
     axes.legend()
-    figure.savefig(path, dpi=150)
+    fig.savefig(path, dpi=150)
 
 
-def _cell(figure: Mapping[str, float]) -> str:
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _cell(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def _recovered(attack: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ def _recovered(attack: Mapping[str, Any]) -> str:
     if share["value"] is None:
         return "nothing was lost"
     if share["low"] is None:
-        return f"{share['value']:.0%} [not known]"
+        return f"{share['value']:.0%} [unknown]"
     return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
 
 

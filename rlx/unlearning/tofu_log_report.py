@@ -1,4 +1,4 @@
-"""Logs of another harness, aggregated anew from their per-sample values, with intervals."""
+"""Logs of open-unlearning, aggregated again from their per-sample values, with intervals."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rlx.benchmarks.tofu.scores import intervals
 from rlx.console import print_out, table
 
 NOTE = (
-    "95 % intervals: bootstrap over authors, the questions of one drawn together. The p-value of forget_quality is a "
-    "step function of D for small n and does not rank models."
+    "95 % intervals: bootstrap over authors, the questions of one author are drawn together. The p-value of "
+    "forget_quality is a step function of D for small n and does not rank models."
 )
 
 
-def tell_log(log: Path, retain_log: Path | None, seed: int, form: str) -> None:
+def print_log(log: Path, retain_log: Path | None, seed: int, form: str) -> None:
     """Print every aggregate of an open-unlearning log with its interval.
 
     Args:
         log: a ``TOFU_EVAL.json``.
-        retain_log: that of the model that never saw the forget set, for forget quality and privleak.
-        seed: of the bootstrap.
+        retain_log: the log of the model that never saw the forget set, for forget quality and privleak.
+        seed: seed of the bootstrap.
         form: ``table``, ``markdown``, ``csv`` or ``json``.
 
     Raises:
@@ -32,15 +32,15 @@ def tell_log(log: Path, retain_log: Path | None, seed: int, form: str) -> None:
     """
     retain = read_samples(retain_log) if retain_log else []
     samples = read_samples(log)
-    found = intervals(samples, retain, EPSILON, seed)
+    metrics = intervals(samples, retain, EPSILON, seed)
     counts = {part: sum(s.part == part for s in samples) for part in dict.fromkeys(s.part for s in samples)}
     read = ", ".join(f"{count} {part}" for part, count in counts.items())
     if form == "json":
-        record = {name: estimate.plain() for name, estimate in found.items()}
+        record = {name: estimate.plain() for name, estimate in metrics.items()}
         print_out(json.dumps({"log": str(log), "samples": counts, "aggregates": record}, indent=2))
         return
-    rows = [[name, _number(e.value), _number(e.low), _number(e.high)] for name, e in found.items()]
-    heads = ["figure", "value", "low", "high"]
+    rows = [[name, _number(e.value), _number(e.low), _number(e.high)] for name, e in metrics.items()]
+    heads = ["metric", "value", "low", "high"]
     if form == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([heads, *rows])

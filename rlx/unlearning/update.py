@@ -1,4 +1,4 @@
-"""Forget and retain examples to one optimiser update: views, denominators, objective."""
+"""One optimiser update from forget and retain examples: batches of each side, denominators, loss terms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class UnlearnStep:
-    """One update's sequences with what the method reads of them; its ``read`` runs inside the model's forward.
+    """One update's sequences with the method's inputs; ``read`` runs inside the model's forward.
 
     Example:
         ``UnlearnStep(method, rows, needs, frozen_head=True)``
@@ -49,16 +49,16 @@ class UnlearnStep:
     rows: Sequence[Row]
     needs: frozenset[str]
     reference_head: Head | None = None
-    """The output layer before training; ``None`` when it is frozen, and so the model's own."""
+    """The output layer before training; None if it is frozen, and so the model's own."""
     mean_row_d: Tensor | None = None
-    """Mean row of the frozen head."""
-    tap: HiddenStateHook | None = None
+    """Mean row of the frozen output layer."""
+    hook: HiddenStateHook | None = None
     micro_total: int = 0
-    """Micro-batches of the update over all processes, when each is averaged by itself; 0 averages over the update."""
+    """Number of micro-batches over all processes if each is averaged separately; 0 averages over the update."""
 
     def read(self, hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:
         """The method's terms of one micro-batch."""
-        layer_nd = None if self.tap is None else self.tap.at(tokens.rows_n, tokens.columns_n)
+        layer_nd = None if self.hook is None else self.hook.at(tokens.rows_n, tokens.columns_n)
         terms = self._terms(tokens, hidden_nd, head, layer_nd)
         sums = {f"{term.name}/{unit_of(term)}": (term.values.detach() * term.mask).sum() for term in terms}
         if not self.micro_total:
@@ -72,15 +72,15 @@ class UnlearnStep:
         own: dict[str, Counts] = {}
         if self.rows:
             tokens = collate([row.sequence for row in self.rows], members=range(len(self.rows)))
-            nothing_n1 = torch.zeros((len(tokens.targets_n), 1))
-            terms = self._terms(tokens, nothing_n1, Head(torch.ones((1, 1))), nothing_n1, dry=True)
+            zeros_n1 = torch.zeros((len(tokens.targets_n), 1))
+            terms = self._terms(tokens, zeros_n1, Head(torch.ones((1, 1))), zeros_n1, dry=True)
             own = {term.name: count([term.mask]) for term in terms}
-        every = engine.gather([own])
-        names = {name for counts in every for name in counts}
+        all_counts = engine.gather([own])
+        names = {name for counts in all_counts for name in counts}
         return {
             name: Counts(
-                sum(counts[name].tokens for counts in every if name in counts),
-                sum(counts[name].sequences for counts in every if name in counts),
+                sum(counts[name].tokens for counts in all_counts if name in counts),
+                sum(counts[name].sequences for counts in all_counts if name in counts),
             )
             for name in sorted(names)
         }
@@ -88,23 +88,23 @@ class UnlearnStep:
     def _terms(
         self, tokens: TokenBatch, hidden_nd: Tensor, head: Head, layer_nd: Tensor | None, dry: bool = False
     ) -> list[Term]:
-        views = {side: self._view(side, tokens, hidden_nd, head, layer_nd, dry) for side in SIDES}
-        forget = replace(views["forget"], alternate=views["alternate"] if "alternate" in self.needs else None)
-        retain = views["retain"]
+        batches = {side: self._side_batch(side, tokens, hidden_nd, head, layer_nd, dry) for side in SIDES}
+        forget = replace(batches["forget"], alternate=batches["alternate"] if "alternate" in self.needs else None)
+        retain = batches["retain"]
         if dry:
             forget, retain = forget.dry(), retain.dry()
         terms: list[Term] = self.method.component.fn(forget, retain, self.method.hyper)
         return terms
 
-    def _view(
+    def _side_batch(
         self, side: str, tokens: TokenBatch, hidden_nd: Tensor, head: Head, layer_nd: Tensor | None, dry: bool
     ) -> LabelledBatch:
-        """One side's sequences of a micro-batch, holding what the method declared and no more."""
+        """One side's sequences of a micro-batch, with the inputs that the method declared."""
         device = tokens.mask_bt.device
-        places = [place for place, member in enumerate(tokens.members) if self.rows[member].side == side]
-        chosen_b = torch.tensor(places, dtype=torch.long, device=device)
-        chosen_n = torch.isin(tokens.rows_n, chosen_b)
-        rows = [self.rows[tokens.members[place]] for place in places]
+        indices = [index for index, member in enumerate(tokens.members) if self.rows[member].side == side]
+        selected_b = torch.tensor(indices, dtype=torch.long, device=device)
+        selected_n = torch.isin(tokens.rows_n, selected_b)
+        rows = [self.rows[tokens.members[index]] for index in indices]
         declared = side_needs(self.needs, "forget" if side == "alternate" else side)
 
         def flags(values: list[bool]) -> Tensor:
@@ -113,13 +113,13 @@ class UnlearnStep:
         labelled = flags([flag for row in rows for flag in row.labelled]) if "all_positions" in declared else None
         sensitive = flags([flag for row in rows for flag in row.sensitive]) if "sensitive" in declared else None
         return LabelledBatch(
-            mask_bt=tokens.mask_bt[chosen_b],
-            labels_n=tokens.targets_n[chosen_n],
-            hidden_nd=hidden_nd[chosen_n],
+            mask_bt=tokens.mask_bt[selected_b],
+            labels_n=tokens.targets_n[selected_n],
+            hidden_nd=hidden_nd[selected_n],
             head=head,
             labelled_n=labelled,
             sensitive_n=sensitive,
-            layer_nd=layer_nd[chosen_n] if layer_nd is not None and "layer" in declared else None,
+            layer_nd=layer_nd[selected_n] if layer_nd is not None and "layer" in declared else None,
             reference=Reference() if dry else self._reference(rows, head, declared, device),
             mean_row_d=self.mean_row_d,
         )
@@ -131,7 +131,7 @@ class UnlearnStep:
             return torch.cat([row.constants[need] for row in rows]).to(device)
 
         if not rows:
-            return _nothing(declared, head, torch.zeros(0, device=device))
+            return _empty_reference(declared, head, torch.zeros(0, device=device))
         return Reference(
             nll_b=joined("ref_nll"),
             topk_nk=joined("ref_topk"),
@@ -150,8 +150,8 @@ def detached(head: Head) -> Head:
     )
 
 
-def _nothing(declared: set[str], head: Head, empty_n: Tensor) -> Reference:
-    """Constants of a micro-batch without this side, in shapes that every method can work on."""
+def _empty_reference(declared: set[str], head: Head, empty_n: Tensor) -> Reference:
+    """Constants of a micro-batch without this side, with shapes that every method accepts."""
     ids_n, states_nd = empty_n.long(), empty_n[:, None].expand(0, head.weight_vd.shape[1])
     return Reference(
         nll_b=empty_n if "ref_nll" in declared else None,
@@ -165,7 +165,7 @@ def _nothing(declared: set[str], head: Head, empty_n: Tensor) -> Reference:
 
 
 def side_needs(needs: frozenset[str], side: str) -> set[str]:
-    """What was declared for one side: ``{"forget.ref_nll"}`` gives ``{"ref_nll"}`` for forget."""
+    """The declared needs of one side: ``{"forget.ref_nll"}`` gives ``{"ref_nll"}`` for forget."""
     return {need.removeprefix(f"{side}.") for need in needs if need.startswith(f"{side}.")}
 
 
@@ -181,31 +181,31 @@ def example_row(side: str, example: Example, constants: Constants) -> Row:
 
 
 def widened(row: Row, width: int, pad_id: int) -> Row:
-    """The row with every position read, prompt and padding up to ``width`` tokens included.
+    """The row with every position read, including the prompt and padding up to ``width`` tokens.
 
-    A token of padding stands behind the last one, so that the last position has something to predict too.
+    One more padding token is appended, so that the last position has a token to predict.
     """
     ids = (*row.sequence.prompt, *row.sequence.response)
     before = len(row.sequence.prompt) - 1
-    behind = width - len(ids)
-    padding = (pad_id,) * (behind + 1)
+    after = width - len(ids)
+    padding = (pad_id,) * (after + 1)
     return Row(
         row.side,
         TokenSequence(ids[:1], (*ids[1:], *padding)),
-        labelled=(*(False,) * before, *row.labelled, *(False,) * (behind + 1)),
-        sensitive=(*(False,) * before, *row.sensitive, *(False,) * (behind + 1)),
+        labelled=(*(False,) * before, *row.labelled, *(False,) * (after + 1)),
+        sensitive=(*(False,) * before, *row.sensitive, *(False,) * (after + 1)),
         constants={need: value if need == "ref_nll" else value[:width] for need, value in row.constants.items()},
     )
 
 
 def plan_of(rows: Sequence[Row], max_tokens: int, paired: bool, micro: int) -> list[list[int]] | None:
-    """Which rows meet in a micro-batch; ``None`` leaves it to the engine.
+    """The rows of each micro-batch; None leaves the division to the engine.
 
     Args:
         rows: the update's rows.
         max_tokens: token budget of a micro-batch.
-        paired: an alternate must meet its forget sequence (they stand in the same order).
-        micro: forget sequences of a micro-batch that is averaged by itself, with its share of the others; 0 for none.
+        paired: an alternate must be in the micro-batch of its forget sequence (they are in the same order).
+        micro: number of forget sequences of a separately averaged micro-batch; 0 if the update is averaged as a whole.
     """
     by_side = {side: [i for i, row in enumerate(rows) if row.side == side] for side in SIDES}
     if micro:
@@ -217,7 +217,7 @@ def plan_of(rows: Sequence[Row], max_tokens: int, paired: bool, micro: int) -> l
     units = [list(pair) for pair in zip(by_side["forget"], by_side["alternate"], strict=True)]
     units += [[i] for i in by_side["retain"]]
     lengths = [sum(len(rows[i].sequence) for i in unit) for unit in units]
-    return [[i for u in chosen for i in units[u]] for chosen in micro_batches(lengths, max_tokens)]
+    return [[i for u in group for i in units[u]] for group in micro_batches(lengths, max_tokens)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,5 +253,5 @@ def update_once(engine: Engine, step: UnlearnStep, plan: list[list[int]] | None)
 
 
 def unit_of(term: Term) -> str:
-    """What a term is averaged over."""
+    """The unit over which a term is averaged."""
     return "sequences" if term.values.dim() == 1 else "tokens"

@@ -1,1 +1,1 @@
-"""Reading results from run folders and MLflow."""
+"""Read results from run folders and from MLflow."""

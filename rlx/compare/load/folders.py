@@ -1,4 +1,4 @@
-"""Run folders to what a comparison is made of; evaluations that don't match are refused here."""
+"""Read run folders as the input of a comparison, and refuse runs whose evaluation protocols differ."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.tracking import flattened, read_metrics
 
-UNNAMED = ("seed", "run_name", "backend", "model", "tracker", "checkpoint", "algorithm.name", "method.name")
-"""Keys of a spec that a method's name never shows: they have columns of their own or change no result."""
-PARAMS = ("algorithm.params.", "method.params.")
-DRAWN = {"step", *(source for source, _ in AXES.values()), *(key for key, _ in (*EVERY_AXIS, *BY_STEP))}
-"""Metrics that a report draws; the others are not kept in memory."""
-Accepts = Callable[[Mapping[str, Any]], bool]
-"""Whether an evaluation's protocol is one that the comparison asks for."""
+KEYS_NOT_IN_NAMES = ("seed", "run_name", "backend", "model", "tracker", "checkpoint", "algorithm.name", "method.name")
+"""Keys of a spec that a method's name never shows: they have columns of their own or do not change the result."""
+PARAM_PREFIXES = ("algorithm.params.", "method.params.")
+REPORT_METRICS = {
+    "step",
+    *(source for source, _ in AXES.values()),
+    *(key for key, _ in (*EVERY_AXIS, *BY_STEP)),
+}
+"""Metrics that a report plots; the others are not kept in memory."""
+ProtocolFilter = Callable[[Mapping[str, Any]], bool]
+"""Whether an evaluation with this protocol is used in the comparison."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluation:
     """One finished evaluation.
 
     Example:
-        ``Evaluated(protocol={"benchmark": "aime24", "n": 32}, scores=[Score(...)])``
+        ``Evaluation(protocol={"benchmark": "aime24", "n": 32}, scores=[Score(...)])``
     """
 
     protocol: Mapping[str, Any]
@@ -38,120 +42,130 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """One run as read, before its evaluations are chosen.
+class TrainedRun:
+    """One run of `rlx train` with all its evaluations.
 
     Example:
-        ``Trained("dgpo_s0-1f0c", spec={"seed": 0}, metrics=(), evaluations=())``
+        ``TrainedRun("dgpo_s0-1f0c", spec={"seed": 0}, metrics=(), evaluations=())``
     """
 
     run_id: str
     spec: Mapping[str, Any]
     metrics: tuple[Mapping[str, float], ...]
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[Evaluation, ...]
 
 
-def read_run(folder: RunDir, checkpoint: str = "final") -> Trained:
-    """A run folder's spec, drawn metrics and finished evaluations of one checkpoint."""
+def read_run(folder: RunDir, checkpoint: str = "final") -> TrainedRun:
+    """Read a run's spec, the metrics that a report plots, and the finished evaluations of one checkpoint."""
     resolved = read_json(folder.resolved)
-    metrics = tuple(drawn(record) for record in read_metrics(folder.metrics))
-    found = [
-        Evaluated(read_json(each.protocol), from_json(read_json(each.result))[1])
-        for each in folder.evaluations(checkpoint)
-        if each.result.is_file()
+    metrics = tuple(report_metrics(record) for record in read_metrics(folder.metrics))
+    evaluations = [
+        Evaluation(read_json(evaluation.protocol), from_json(read_json(evaluation.result))[1])
+        for evaluation in folder.evaluations(checkpoint)
+        if evaluation.result.is_file()
     ]
-    return Trained(folder.run_id, resolved["spec"], metrics, tuple(found))
+    return TrainedRun(folder.run_id, resolved["spec"], metrics, tuple(evaluations))
 
 
-def drawn(record: Mapping[str, float]) -> dict[str, float]:
-    """The figures of a record that a report draws."""
-    return {key: value for key, value in record.items() if key in DRAWN}
+def report_metrics(record: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a record that a report plots."""
+    return {key: value for key, value in record.items() if key in REPORT_METRICS}
 
 
-def results(runs: Sequence[Trained], accepts: Accepts, labels: Mapping[str, str] | None = None) -> list[RunResult]:
-    """Runs with one evaluation a benchmark: the protocol that most runs share, of those the one with most samples.
+def run_results(
+    runs: Sequence[TrainedRun], accepts: ProtocolFilter, labels: Mapping[str, str] | None = None
+) -> list[RunResult]:
+    """Select one evaluation per run and benchmark: the protocol that most runs share; of those, the most samples.
 
     Args:
-        runs: as read.
-        accepts: which protocols count.
-        labels: names of methods by run id, where a study gives them.
+        runs: the runs.
+        accepts: filter of the evaluations by their protocol.
+        labels: names of methods by run id, if a study gives them.
 
     Raises:
-        UserError: for a run without any evaluation that counts.
+        UserError: for a run without an accepted evaluation.
     """
     names = method_names([run.spec for run in runs])
-    digests = [{_digest(each.protocol): each for each in run.evaluations if accepts(each.protocol)} for run in runs]
-    spread: dict[str, int] = {}
-    for digest in itertools.chain.from_iterable(digests):
-        spread[digest] = spread.get(digest, 0) + 1
-    made = []
-    for run, name, found in zip(runs, names, digests, strict=True):
-        if not found:
+    evaluations_by_digest = [{_digest(e.protocol): e for e in run.evaluations if accepts(e.protocol)} for run in runs]
+    run_counts: dict[str, int] = {}
+    for digest in itertools.chain.from_iterable(evaluations_by_digest):
+        run_counts[digest] = run_counts.get(digest, 0) + 1
+    run_list = []
+    for run, name, evaluations in zip(runs, names, evaluations_by_digest, strict=True):
+        if not evaluations:
             raise UserError(
-                f"run {run.run_id} has no finished evaluation", fix=f"rlx eval {run.run_id} --bench ...", exit_code=1
+                f"run {run.run_id} has no finished evaluation",
+                fix=f"evaluate it with rlx eval {run.run_id} --bench ...",
+                exit_code=1,
             )
-        chosen: dict[str, Evaluated] = {}
-        for digest in sorted(found, key=lambda d: (spread[d], int(found[d].protocol["n"]), d)):
-            chosen[str(found[digest].protocol["benchmark"])] = found[digest]
-        ordered = [chosen[benchmark] for benchmark in sorted(chosen)]
-        made.append(
+        selected: dict[str, Evaluation] = {}
+        # The last one of a benchmark wins.
+        for digest in sorted(evaluations, key=lambda d: (run_counts[d], int(evaluations[d].protocol["n"]), d)):
+            selected[str(evaluations[digest].protocol["benchmark"])] = evaluations[digest]
+        ordered = [selected[benchmark] for benchmark in sorted(selected)]
+        run_list.append(
             RunResult(
                 run_id=run.run_id,
                 method=(labels or {}).get(run.run_id) or name,
                 seed=int(run.spec["seed"]),
                 model=str(run.spec["model"]["path"]),
                 protocol={f"{e.protocol['benchmark']}.{key}": v for e in ordered for key, v in e.protocol.items()},
-                scores=tuple(_scores(each) for each in ordered),
+                scores=tuple(_scores(evaluation) for evaluation in ordered),
                 metrics=run.metrics,
             )
         )
-    return made
+    return run_list
 
 
-def mismatched(runs: Sequence[RunResult]) -> dict[str, str]:
-    """Protocol fields that differ between runs that were measured on the same benchmark, with two of their values."""
+def differing_fields(runs: Sequence[RunResult]) -> dict[str, str]:
+    """Protocol fields that differ between runs measured on the same benchmark, with two of their values."""
     first: dict[str, tuple[str, object]] = {}
     differing: dict[str, str] = {}
     for run in runs:
         for key, value in run.protocol.items():
-            known, other = first.setdefault(key, (run.run_id, value))
-            if other != value:
-                differing.setdefault(key, f"{_short(other)} in {known}, {_short(value)} in {run.run_id}")
+            first_run, first_value = first.setdefault(key, (run.run_id, value))
+            if first_value != value:
+                differing.setdefault(key, f"{_short(first_value)} in {first_run}, {_short(value)} in {run.run_id}")
     return differing
 
 
 def method_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The policy loss or unlearning method of each spec, with whatever else differs among the specs of that method."""
-    flats = [_identity(spec) for spec in specs]
-    losses = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
-    seen: dict[tuple[str, str], set[str]] = {}
-    for loss, flat in zip(losses, flats, strict=True):
+    """Name of each spec's policy loss or unlearning method, with the keys that differ among the specs of that method."""
+    flat_specs = [_named_keys(spec) for spec in specs]
+    methods = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
+    values: dict[tuple[str, str], set[str]] = {}
+    for method, flat in zip(methods, flat_specs, strict=True):
         for key, value in flat.items():
-            seen.setdefault((loss, key), set()).add(value)
+            values.setdefault((method, key), set()).add(value)
     return [
-        " ".join([loss, *(f"{_short_key(key)}={v}" for key, v in flat.items() if len(seen[loss, key]) > 1)])
-        for loss, flat in zip(losses, flats, strict=True)
+        " ".join([method, *(f"{_short_key(key)}={v}" for key, v in flat.items() if len(values[method, key]) > 1)])
+        for method, flat in zip(methods, flat_specs, strict=True)
     ]
 
 
 def _short_key(key: str) -> str:
-    return next((key.removeprefix(each) for each in PARAMS if key.startswith(each)), key)
+    return next((key.removeprefix(prefix) for prefix in PARAM_PREFIXES if key.startswith(prefix)), key)
 
 
-def _identity(spec: Mapping[str, Any]) -> dict[str, str]:
+def _named_keys(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a spec that a method's name may show, flattened to dotted keys."""
     flat = flattened(spec)
-    return {key: v for key, v in flat.items() if not any(key == u or key.startswith(f"{u}.") for u in UNNAMED)}
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == hidden or key.startswith(f"{hidden}.") for hidden in KEYS_NOT_IN_NAMES)
+    }
 
 
 def _digest(protocol: Mapping[str, Any]) -> str:
     return repr(sorted(protocol.items()))
 
 
-def _scores(evaluated: Evaluated) -> Scores:
-    """One row a problem: its right samples as ones, the rest as noughts; their order says nothing."""
-    rows = [np.clip(each.correct - np.arange(each.n), 0.0, 1.0) for each in evaluated.scores]
-    ids = tuple(each.id for each in evaluated.scores)
-    return Scores(str(evaluated.protocol["benchmark"]), ids, np.stack(rows))
+def _scores(evaluation: Evaluation) -> Scores:
+    """One row per problem: its correct samples as ones, then zeros; the order of samples within a row is arbitrary."""
+    rows = [np.clip(score.correct - np.arange(score.n), 0.0, 1.0) for score in evaluation.scores]
+    ids = tuple(score.id for score in evaluation.scores)
+    return Scores(str(evaluation.protocol["benchmark"]), ids, np.stack(rows))
 
 
 def _short(value: object) -> str:
@@ -159,18 +173,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def refuse_mismatch(runs: Iterable[RunResult], force: bool) -> tuple[str, ...]:
-    """Names of the protocol fields that differ.
+def check_protocols(runs: Iterable[RunResult], force: bool) -> tuple[str, ...]:
+    """Names of the protocol fields that differ between the runs.
 
     Raises:
-        UserError: when any does and the person has not forced the comparison.
+        UserError: if any field differs and ``force`` is False.
     """
-    differing = mismatched(list(runs))
+    differing = differing_fields(list(runs))
     if differing and not force:
-        said = "; ".join(f"{key} ({values})" for key, values in differing.items())
+        fields = "; ".join(f"{key} ({values})" for key, values in differing.items())
         raise UserError(
-            f"these runs were not measured alike: {said}",
-            fix="evaluate them by one protocol with rlx eval, or compare them all the same with --force",
+            f"these runs were measured with different protocols: {fields}",
+            fix="evaluate them with one protocol with rlx eval, or compare them nevertheless with --force",
             exit_code=1,
         )
     return tuple(differing)

@@ -1,4 +1,4 @@
-"""Runs as MLflow knows them, for runs whose folders are on another machine."""
+"""Read runs from MLflow, for runs whose folders are on another machine."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from rlx.benchmarks.summary import from_json
-from rlx.compare.load.folders import DRAWN, Evaluated, Trained
+from rlx.compare.load.folders import REPORT_METRICS, Evaluation, TrainedRun
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.tracking import legal_name, open_client, public_uri, tracking_uri
 
-PAGE = 1000
-"""Runs that MLflow hands out at once."""
-UNLEARNING = "rlx.method"
-"""Tag that `rlx unlearn` alone sets."""
-READERS = 4
-"""Threads that read metrics: a server answers them side by side."""
+PAGE_SIZE = 1000
+"""Runs per response of MLflow."""
+UNLEARNING_TAG = "rlx.method"
+"""Tag that only `rlx unlearn` sets."""
+READER_THREADS = 4
+"""Threads that read metrics; an MLflow server answers them in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """What MLflow has of the runs that were asked for.
+class LoggedRuns:
+    """The runs in MLflow that match a search.
 
     Example:
-        ``Logged(trained=[Trained(...)], unlearned=["palu_s0-1f0c"])``
+        ``LoggedRuns(trained=[TrainedRun(...)], unlearned=["palu_s0-1f0c"])``
     """
 
-    trained: Sequence[Trained]
-    """Of `rlx train`, with their evaluations."""
+    trained: Sequence[TrainedRun]
+    """Runs of `rlx train`, with their evaluations."""
     unlearned: Sequence[str]
-    """Names of those of `rlx unlearn`: what they measured, sample by sample, stands in their folders."""
+    """Ids of the runs of `rlx unlearn`; their measurements of each sample are in their run folders."""
 
 
-def logged_runs(runs: Path, tags: Sequence[str], experiment: str | None) -> Logged:
-    """Finished runs under all of ``tags`` and in ``experiment``.
+def logged_runs(runs: Path, tags: Sequence[str], experiment: str | None) -> LoggedRuns:
+    """Read the finished runs that have all of ``tags`` and are in ``experiment``.
 
     Args:
-        runs: folder of all runs, for the store's place.
-        tags: ``key=value``.
-        experiment: name; None searches all.
+        runs: folder of all runs, which determines the location of the MLflow store.
+        tags: ``KEY=VALUE`` strings.
+        experiment: name of an MLflow experiment; None searches all.
 
     Raises:
-        UserError: for a tag without a value, an unknown experiment, a store that does not answer, or when no run fits.
+        UserError: for a tag without a value, an unknown experiment, an MLflow store that cannot be read, or if no run
+            matches.
     """
-    asked = [_filter(tag) for tag in tags]
+    filters = [_filter(tag) for tag in tags]
     uri = tracking_uri(runs)
     try:
-        return _read(open_client(uri), asked, experiment, public_uri(uri))
+        return _read(open_client(uri), filters, experiment, public_uri(uri))
     except UserError:
         raise
-    except Exception as error:  # whatever MLflow raises, a person needs the place and the reason
+    except Exception as error:  # MLflow raises many types; the user needs the URI and the reason
         reason = public_uri((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
         raise UserError(
             f"MLflow at {public_uri(uri)} cannot be read ({reason})",
@@ -65,72 +66,77 @@ def logged_runs(runs: Path, tags: Sequence[str], experiment: str | None) -> Logg
 
 
 def _filter(tag: str) -> str:
+    """The tag as a condition of MLflow's search syntax."""
     key, equals, value = tag.partition("=")
     if not equals or not key or "`" in key or "'" in value:
         raise UserError(f"--tag '{tag}' has no key or no value", fix="write it as --tag rlx.algorithm=dgpo")
     return f"tags.`{key}` = '{value}'"
 
 
-def _read(client: Any, asked: Sequence[str], experiment: str | None, place: str) -> Logged:
-    every = [each.experiment_id for each in client.search_experiments()]
-    chosen = every
+def _read(client: Any, filters: Sequence[str], experiment: str | None, uri: str) -> LoggedRuns:
+    all_experiments = [entry.experiment_id for entry in client.search_experiments()]
+    searched = all_experiments
     if experiment is not None:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            raise UserError(f"MLflow at {place} has no experiment '{experiment}'", fix="look at them with mlflow ui")
-        chosen = [found.experiment_id]
-    training = [run for run in _search(client, chosen, asked) if "rlx.kind" not in run.data.tags]
-    training = [run for run in training if "rlx.run_id" in run.data.tags and run.info.status == "FINISHED"]
-    if not training:
+        match = client.get_experiment_by_name(experiment)
+        if match is None:
+            raise UserError(
+                f"MLflow at {uri} has no experiment '{experiment}'", fix="list its experiments with mlflow ui"
+            )
+        searched = [match.experiment_id]
+    runs = [run for run in _search(client, searched, filters) if "rlx.kind" not in run.data.tags]
+    runs = [run for run in runs if "rlx.run_id" in run.data.tags and run.info.status == "FINISHED"]
+    if not runs:
         raise UserError(
-            f"MLflow at {place} has no finished training run with {' and '.join(asked) or f'experiment {experiment}'}",
-            fix="look at its tags with mlflow ui, or name the runs by folder",
+            f"MLflow at {uri} has no finished training run with {' and '.join(filters) or f'experiment {experiment}'}",
+            fix="look at the tags of its runs with mlflow ui, or name the runs by folder",
             exit_code=1,
         )
-    measured: dict[str, list[Any]] = {}
-    for run in _search(client, every, ["tags.`rlx.kind` = 'evaluation'"]):
+    evaluations: dict[str, list[Any]] = {}
+    for run in _search(client, all_experiments, ["tags.`rlx.kind` = 'evaluation'"]):
         if run.info.status == "FINISHED" and run.data.tags["rlx.checkpoint"] == "final":
-            measured.setdefault(run.data.tags["rlx.run_id"], []).append(run)
-    unlearned = [run.data.tags["rlx.run_id"] for run in training if UNLEARNING in run.data.tags]
-    training = [run for run in training if UNLEARNING not in run.data.tags]
-    with ThreadPoolExecutor(max_workers=READERS) as pool:
-        found = pool.map(lambda run: _trained(client, run, measured.get(run.data.tags["rlx.run_id"], [])), training)
-        return Logged(list(found), unlearned)
+            evaluations.setdefault(run.data.tags["rlx.run_id"], []).append(run)
+    unlearned = [run.data.tags["rlx.run_id"] for run in runs if UNLEARNING_TAG in run.data.tags]
+    runs = [run for run in runs if UNLEARNING_TAG not in run.data.tags]
+    with ThreadPoolExecutor(max_workers=READER_THREADS) as pool:
+        trained = pool.map(
+            lambda run: _trained_run(client, run, evaluations.get(run.data.tags["rlx.run_id"], [])), runs
+        )
+        return LoggedRuns(list(trained), unlearned)
 
 
-def _search(client: Any, experiments: Sequence[str], asked: Sequence[str]) -> list[Any]:
-    found: list[Any] = []
+def _search(client: Any, experiments: Sequence[str], filters: Sequence[str]) -> list[Any]:
+    """All pages of MLflow's result."""
+    runs: list[Any] = []
     token = None
     while True:
-        page = client.search_runs(experiments, " and ".join(asked), max_results=PAGE, page_token=token)
-        found += page
+        page = client.search_runs(experiments, " and ".join(filters), max_results=PAGE_SIZE, page_token=token)
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs
 
 
-def _trained(client: Any, run: Any, evaluations: Sequence[Any]) -> Trained:
+def _trained_run(client: Any, run: Any, evaluations: Sequence[Any]) -> TrainedRun:
     """One training run with its evaluations."""
     records: dict[int, dict[str, float]] = {}
-    for key in sorted(DRAWN):
+    for key in sorted(REPORT_METRICS):
         name = legal_name(key)
         for point in client.get_metric_history(run.info.run_id, name) if name in run.data.metrics else ():
             records.setdefault(point.step, {"step": float(point.step)})[key] = point.value
-    names = RunDir(Path())
-    resolved = _artifact(client, run, names.resolved.name)
-    evaluated = [
-        Evaluated(_artifact(client, each, "protocol.json"), from_json(_artifact(client, each, "result.json"))[1])
-        for each in evaluations
+    resolved = _artifact(client, run, RunDir(Path()).resolved.name)
+    finished = [
+        Evaluation(_artifact(client, entry, "protocol.json"), from_json(_artifact(client, entry, "result.json"))[1])
+        for entry in evaluations
     ]
     metrics = tuple(records[step] for step in sorted(records))
-    return Trained(run.data.tags["rlx.run_id"], resolved["spec"], metrics, tuple(evaluated))
+    return TrainedRun(run.data.tags["rlx.run_id"], resolved["spec"], metrics, tuple(finished))
 
 
 def _artifact(client: Any, run: Any, name: str) -> Any:
-    """A JSON artifact, read in place when it lies on this machine."""
-    place = urlparse(run.info.artifact_uri)
-    local = Path(unquote(place.path)) / name
-    if place.scheme in ("", "file") and local.is_file():
+    """The content of a JSON artifact; it is downloaded only if it is not on this machine."""
+    uri = urlparse(run.info.artifact_uri)
+    local = Path(unquote(uri.path)) / name
+    if uri.scheme in ("", "file") and local.is_file():
         return read_json(local)
     with tempfile.TemporaryDirectory() as folder:
         return read_json(Path(client.download_artifacts(run.info.run_id, name, folder)))

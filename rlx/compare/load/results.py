@@ -1,12 +1,12 @@
-"""What a comparison is made of: finished runs, their scores problem by problem, and their curves. No torch.
+"""The input of a comparison: finished runs, their scores by problem, and their learning curves. No torch.
 
-Names carry shapes by lower-case suffix, one letter an axis:
+Names carry shapes by lower-case suffix, one letter per axis:
 
     p  problem of a benchmark        k  training seed        m  method (a group of runs that differ in seed only)
     n  sample of a problem           r  replicate of a bootstrap or of a permutation
-    j  mean that a figure is made of (stats.linearised)
+    j  mean that enters a metric (significance.linearise)
 
-In a study of unlearning the problems are authors: questions about one author stand or fall together.
+In a study of unlearning the problems are authors, because the scores of questions about one author are correlated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXTRACTION = "1 - extraction"
 """1 - extraction strength."""
 UTILITY = "utility"
 WITHSTANDS = "withstands"
-"""1 - share of the lost knowledge that the attack of this name brings back."""
+"""1 - share of the lost knowledge that an attack recovers; the name of the metric is ``withstands <attack>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,9 @@ class Scores:
     scores_pn: Array
     """Score of each sample of each problem, within [0, 1] unless linearised."""
     linearised: bool = False
-    """A row is no score of its problem but its part in a figure that is no mean (``stats.linearised``): means over all
-    rows, their errors and their differences hold, a single row says nothing."""
+    """Whether the metric is not a plain mean, so that a row is the problem's contribution to the metric
+    (``significance.linearise``): means over all rows, their errors and their differences are valid, a single row has no
+    meaning."""
 
     def __post_init__(self) -> None:
         if self.scores_pn.ndim != 2 or self.scores_pn.shape[0] != len(self.problem_ids) or not self.scores_pn.size:
@@ -54,26 +55,27 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlearned:
-    """What an unlearning run shows beside its scores.
+class UnlearningResult:
+    """What a report shows of an unlearning run in addition to its scores.
 
     Example:
-        ``Unlearned(curve=((0.1, 0.88), (0.7, 0.86)), selected=1, within_budget=True, budget=0.95, kept=0.98, ...)``
+        ``UnlearningResult(curve=((0.1, 0.88), (0.7, 0.86)), selected=1, within_budget=True, budget=0.95, ...)``
     """
 
     curve: tuple[tuple[float, float], ...]
     """Forgetting (validation half) and utility of the original and of every evaluated checkpoint."""
     selected: int
-    """Place of the chosen checkpoint in the curve."""
+    """Index of the selected checkpoint in the curve."""
     within_budget: bool
+    """Whether any checkpoint is within the utility budget."""
     budget: float
-    """Share of the original's utility that a checkpoint had to keep."""
-    kept: float
-    """Share of the original's utility that the chosen checkpoint kept, in the final measurement."""
+    """Fraction of the original's utility that a checkpoint has to keep."""
+    utility_share: float
+    """Fraction of the original's utility that the selected checkpoint keeps, in the final measurement."""
     supported: bool
     """Whether the certificate's verdict is that the evidence supports unlearning."""
     references: Mapping[str, tuple[float, float]]
-    """Forgetting (final half) and utility of the original and, where there is one, the retain model."""
+    """Forgetting (final half) and utility of the original and, if there is one, the retain model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +88,24 @@ class RunResult:
 
     run_id: str
     method: str
-    """What the comparison names: the method, with the parameters that differ within the study."""
+    """Name in the report: the method, with the parameters that differ within the study."""
     seed: int
     model: str
     protocol: Mapping[str, object]
-    """Everything that must be equal for scores to be comparable, by dotted key."""
+    """All settings that must be equal for scores to be comparable, by dotted key."""
     scores: tuple[Scores, ...]
     metrics: tuple[Mapping[str, float], ...] = ()
     """Records of metrics.jsonl, in order of their step."""
-    unlearned: Unlearned | None = None
-    """Of an unlearning run."""
+    unlearned: UnlearningResult | None = None
+    """Set for an unlearning run only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """A figure that a paper prints, shown beside ours and never tested against it.
+class PublishedScore:
+    """A score that a paper reports, shown next to ours and not tested against it.
 
     Example:
-        ``Published("dgpo", "aime24", 0.311, "arXiv 2603.14389, table 1")``
+        ``PublishedScore("dgpo", "aime24", 0.311, "arXiv 2603.14389, table 1")``
     """
 
     method: str
@@ -115,7 +117,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Everything that one report is drawn from.
+    """The input of one report.
 
     Example:
         ``Study("tiny", baseline="grpo", runs=(...), missing={"maspo_s3-77ab": "failed"})``
@@ -125,12 +127,12 @@ class Study:
     baseline: str
     runs: tuple[RunResult, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Runs that the study asks for and that have no scores, with the reason."""
-    published: tuple[Published, ...] = ()
+    """Runs of the study that have no scores, with the reason."""
+    published: tuple[PublishedScore, ...] = ()
     mismatched: tuple[str, ...] = ()
-    """Protocol fields that differ between the runs, when the person compares them all the same."""
+    """Protocol fields that differ between the runs, if the user compares them with ``--force``."""
     alpha: float = 0.05
-    """Level of every test and interval."""
+    """Significance level of every test; intervals cover 1 - alpha."""
 
     @property
     def unit(self) -> str:

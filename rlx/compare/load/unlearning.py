@@ -1,4 +1,4 @@
-"""Unlearning runs to what a comparison is made of: every figure author by author, so that authors can be drawn anew.
+"""Reading unlearning runs for a comparison: every metric by author, so that authors can be resampled.
 
 All figures are fractions of which more is better, so that one set of tests and words serves them and benchmarks alike.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlx.benchmarks.tofu.scores import Sample, aggregates, kept_scores, kept_utility
-from rlx.compare.load.folders import drawn, method_names
+from rlx.compare.load.folders import method_names, plotted_metrics
 from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, WITHSTANDS, RunResult, Scores, Unlearned
 from rlx.compare.statistics.significance import linearised
 from rlx.errors import UserError
@@ -64,7 +64,7 @@ def read_certified(folder: RunDir) -> Certified:
         read_json(folder.summary),
         read_json(folder.certificate),
         rows,
-        tuple(drawn(record) for record in read_metrics(folder.metrics)),
+        tuple(plotted_metrics(record) for record in read_metrics(folder.metrics)),
     )
 
 
@@ -83,7 +83,7 @@ def certified_results(runs: Sequence[Certified], labels: Mapping[str, str] | Non
             seed=int(run.resolved["spec"]["seed"]),
             model=str(run.resolved["spec"]["model"]["path"]),
             protocol=_protocol(run.resolved),
-            scores=_figures(run),
+            scores=_run_scores(run),
             metrics=run.metrics,
             unlearned=_unlearned(run),
         )
@@ -92,42 +92,44 @@ def certified_results(runs: Sequence[Certified], labels: Mapping[str, str] | Non
 
 
 def _protocol(resolved: Mapping[str, Any]) -> dict[str, object]:
-    """What must be equal for figures to be comparable: what was to be forgotten, how it is asked, how measured."""
-    spec, marks = resolved["spec"], resolved["fingerprints"]
-    asked = {f"forget.{key}": spec["forget"][key] for key in ("source", "retain", "system", "suffix", "chat")}
-    asked |= {
-        f"forget.{key}": marks[name] for key, name in (("source", "forget"), ("retain", "retain")) if name in marks
+    """The settings that must be equal for runs to be comparable: the requests, their prompts, and the measurements."""
+    spec, fingerprints = resolved["spec"], resolved["fingerprints"]
+    requested = {f"forget.{key}": spec["forget"][key] for key in ("source", "retain", "system", "suffix", "chat")}
+    requested |= {
+        f"forget.{key}": fingerprints[name]
+        for key, name in (("source", "forget"), ("retain", "retain"))
+        if name in fingerprints
     }
     measured = {f"evaluation.{key}": value for key, value in spec["evaluation"].items()}
-    others = {key: marks[key] for key in ("tofu", "retain_model") if key in marks}
-    return {**asked, **measured, **others}
+    others = {key: fingerprints[key] for key in ("tofu", "retain_model") if key in fingerprints}
+    return {**requested, **measured, **others}
 
 
 def _unlearned(run: Certified) -> Unlearned:
-    figures = {
-        model: {name: each["value"] for name, each in found.items() if each["value"] is not None}
-        for model, found in run.certificate["aggregates"].items()
-        if found
+    metrics = {
+        model: {name: estimate["value"] for name, estimate in estimates.items() if estimate["value"] is not None}
+        for model, estimates in run.certificate["aggregates"].items()
+        if estimates
     }
-    curve, chosen = run.summary["curve"], run.summary["selected_step"]
-    before = kept_utility(figures["before"])
+    curve, selected_step = run.summary["curve"], run.summary["selected_step"]
+    before = kept_utility(metrics["before"])
     return Unlearned(
         curve=tuple((forgetting, utility) for _, forgetting, utility in curve),
-        selected=next((place for place, (step, *_) in enumerate(curve) if step == chosen), len(curve) - 1),
+        selected=next((index for index, (step, *_) in enumerate(curve) if step == selected_step), len(curve) - 1),
         within_budget=bool(run.summary["within_budget"]),
         budget=float(run.resolved["spec"]["evaluation"]["utility_budget"]),
-        kept=kept_utility(figures["after"]) / before if before else 0.0,
+        kept=kept_utility(metrics["after"]) / before if before else 0.0,
         supported=all(finding["holds"] for finding in run.certificate["findings"]),
         references={
-            name: (1 - figures[model]["forget_Q_A_Prob"], kept_utility(figures[model]))
+            name: (1 - metrics[model]["forget_Q_A_Prob"], kept_utility(metrics[model]))
             for name, model in (("original", "before"), ("retain model", "retain_model"))
-            if model in figures
+            if model in metrics
         },
     )
 
 
-def _figures(run: Certified) -> tuple[Scores, ...]:
-    """Forgetting, extraction, utility, and every attack that had something to bring back."""
+def _run_scores(run: Certified) -> tuple[Scores, ...]:
+    """Scores of forgetting, extraction, utility, and every attack for which recovery is defined."""
     final = {row["id"]: row for row in run.certificate["requests"] if row["half"] == "final"}
     samples = {
         (row["part"], row["id"]): Sample(
@@ -145,69 +147,69 @@ def _figures(run: Certified) -> tuple[Scores, ...]:
     }
     forgotten = {name: sample for (part, name), sample in samples.items() if part == "forget" and name in final}
     clusters = _clusters(forgotten)
-    made = [
+    scores = [
         _mean(FORGETTING, [(clusters[name], 1 - (s.prob or 0.0)) for name, s in forgotten.items()]),
         _mean(EXTRACTION, [(clusters[name], 1 - (s.strength or 0.0)) for name, s in forgotten.items()]),
         _utility([s for s in samples.values() if s.part not in ("forget", "holdout")]),
     ]
     for attack in run.certificate["attacks"]:
         if attack["recovery"]["value"] is not None:
-            made.append(_withstands(attack["name"], final, clusters, run.run_id))
-    return tuple(made)
+            scores.append(_withstands(attack["name"], final, clusters, run.run_id))
+    return tuple(scores)
 
 
 def _clusters(forgotten: Mapping[str, Sample]) -> dict[str, Cluster]:
-    """Each request's author; where there is one author only, requests stand by themselves, as in their halves."""
+    """The cluster of each request: its author, or the request itself if there is only one author."""
     if len({sample.author for sample in forgotten.values()}) > 1:
         return {name: ("author", sample.author) for name, sample in forgotten.items()}
-    return {name: ("request", place) for place, name in enumerate(forgotten)}
+    return {name: ("request", index) for index, name in enumerate(forgotten)}
 
 
-def _mean(figure: str, values: Sequence[tuple[Cluster, float]]) -> Scores:
-    return _scores(figure, [values], float(np.mean([value for _, value in values])), np.ones(1))
+def _mean(name: str, values: Sequence[tuple[Cluster, float]]) -> Scores:
+    return _scores(name, [values], float(np.mean([value for _, value in values])), np.ones(1))
 
 
-def _utility(kept: Sequence[Sample]) -> Scores:
+def _utility(samples: Sequence[Sample]) -> Scores:
     """The harmonic mean H of n means: dH/dm = H^2 / (n m^2)."""
     by_mean: dict[str, list[tuple[Cluster, float]]] = {}
-    for sample in kept:
+    for sample in samples:
         for score, value in kept_scores(sample).items():
             by_mean.setdefault(f"{sample.part}_{score}", []).append(((sample.part, sample.author), value))
     means = np.array([np.mean([value for _, value in values]) for values in by_mean.values()])
-    figure = kept_utility(aggregates(kept))
-    slope = figure**2 / (len(means) * means**2) if figure else np.zeros(len(means))
-    return _scores(UTILITY, list(by_mean.values()), figure, slope)
+    utility = kept_utility(aggregates(samples))
+    slope = utility**2 / (len(means) * means**2) if utility else np.zeros(len(means))
+    return _scores(UTILITY, list(by_mean.values()), utility, slope)
 
 
 def _withstands(attack: str, final: Mapping[str, Any], clusters: Mapping[str, Cluster], run: str) -> Scores:
-    """1 - R with R = (a - y) / (o - y), a: under attack, o: the original's, y: the yardstick's recall."""
+    """1 - R with R = (a - y) / (o - y), a: recall under attack, o: the original's, y: the reference level."""
     try:
         recalls = {name: row["rouge_l_recall_under_attack"][attack] for name, row in final.items()}
     except KeyError:
         raise UserError(
             f"run {run} has no recall of each request under the {attack} attack: an earlier version wrote it",
-            fix="run it anew with rlx unlearn ... --fresh",
+            fix="run it again with rlx unlearn ... --fresh",
             exit_code=1,
         ) from None
     names = ("attacked", "original", "yardstick")
     values = [[(clusters[name], recall[which]) for name, recall in recalls.items()] for which in names]
     a, o, y = (np.mean([value for _, value in column]) for column in values)
-    back = (a - y) / (o - y)
-    return _scores(f"{WITHSTANDS} {attack}", values, 1 - back, np.array([-1, back, 1 - back]) / (o - y))
+    recovery = (a - y) / (o - y)
+    return _scores(f"{WITHSTANDS} {attack}", values, 1 - recovery, np.array([-1, recovery, 1 - recovery]) / (o - y))
 
 
-def _scores(figure: str, columns: Sequence[Sequence[tuple[Cluster, float]]], value: float, slope: Any) -> Scores:
-    """A figure by cluster; plain means of clusters of one size are themselves, the rest is linearised."""
-    found = sorted({cluster for column in columns for cluster, _ in column})
-    place = {cluster: row for row, cluster in enumerate(found)}
-    sums, counts = np.zeros((2, len(found), len(columns)))
+def _scores(name: str, columns: Sequence[Sequence[tuple[Cluster, float]]], value: float, slope: Any) -> Scores:
+    """A metric by cluster: means of clusters of equal size as they are, other statistics linearised."""
+    clusters = sorted({cluster for column in columns for cluster, _ in column})
+    row_of = {cluster: row for row, cluster in enumerate(clusters)}
+    sums, counts = np.zeros((2, len(clusters), len(columns)))
     for j, column in enumerate(columns):
-        for cluster, each in column:
-            sums[place[cluster], j] += each
-            counts[place[cluster], j] += 1
+        for cluster, score in column:
+            sums[row_of[cluster], j] += score
+            counts[row_of[cluster], j] += 1
     return Scores(
-        benchmark=figure,
-        problem_ids=tuple(f"{part} {number}" for part, number in found),
+        benchmark=name,
+        problem_ids=tuple(f"{part} {index}" for part, index in clusters),
         scores_pn=linearised(float(value), slope, sums, counts)[:, None],
         linearised=len(columns) > 1 or len(set(counts[:, 0])) > 1,
     )

@@ -1,1 +1,1 @@
-"""Reports as text, tables, HTML, SVG charts, CSV and JSON."""
+"""Reports as terminal output, Markdown, LaTeX, HTML with SVG charts, CSV and JSON."""

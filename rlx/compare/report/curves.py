@@ -11,16 +11,16 @@ import numpy as np
 from rlx.compare.load.results import Array, RunResult
 
 GRID = 80
-"""Points of a curve whose runs were not measured at the same places."""
+"""Number of points of a curve whose runs were not measured at the same positions."""
 AXES: Mapping[str, tuple[str, float]] = {
     "steps": ("step", 1.0),
     "response tokens, thousands": ("train/tokens", 1e-3),
     "minutes": ("time/step", 1 / 60),
 }
-"""Horizontal axes: the metric, summed up over the records unless it is the step, and its unit."""
+"""Horizontal axes: the metric, summed over the records unless it is the step, and its unit."""
 
 EVERY_AXIS = (("eval/sampled_accuracy", "held-out accuracy, sampled"), ("train/reward", "training reward"))
-"""Metrics drawn against every axis."""
+"""Metrics plotted against every axis."""
 BY_STEP = (
     ("eval/greedy_accuracy", "held-out accuracy, greedy"),
     ("eval/forgetting", "forgetting, validation half"),
@@ -31,7 +31,7 @@ BY_STEP = (
     ("train/response_tokens", "response length, tokens"),
     ("optim/grad_norm", "gradient norm before clipping"),
 )
-"""Metrics drawn against the step."""
+"""Metrics plotted against the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Line:
 
     name: str
     colour: int
-    """Number of the method's colour."""
+    """Index of the method's colour."""
     x: Array
     middle: Array
     low: Array
@@ -52,36 +52,36 @@ class Line:
 
 
 def learning_line(runs: Sequence[RunResult], key: str, axis: str, colour: int) -> Line | None:
-    """The runs' figures of ``key`` along ``axis``, None when no run logged both.
+    """The runs' values of ``key`` along ``axis``; None if no run logged both.
 
     Args:
-        runs: of one method, one a seed.
+        runs: runs of one method, one per seed.
         key: metric, or several joined by ``+``.
         axis: a name of ``AXES``.
-        colour: number of the line's colour.
+        colour: index of the line's colour.
     """
-    found = [points for run in runs if len((points := _points(run, key, axis))[0])]
-    if not found:
+    curves = [points for run in runs if len((points := _points(run, key, axis))[0])]
+    if not curves:
         return None
-    places = found[0][0]
-    if any(len(x) != len(places) or not np.array_equal(x, places) for x, _ in found):
-        # Only where every seed was measured: beyond, the mean would jump as seeds drop out.
-        first, last = max(x[0] for x, _ in found), min(x[-1] for x, _ in found)
+    grid = curves[0][0]
+    if any(len(x) != len(grid) or not np.array_equal(x, grid) for x, _ in curves):
+        # Only where every seed was measured: outside that range the mean would jump as seeds drop out.
+        first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
         if first > last:
             return None
-        places = np.linspace(first, last, GRID)
-    values_kx = np.stack([np.interp(places, x, y) for x, y in found])
-    return Line(runs[0].method, colour, places, values_kx.mean(axis=0), values_kx.min(axis=0), values_kx.max(axis=0))
+        grid = np.linspace(first, last, GRID)
+    values_kx = np.stack([np.interp(grid, x, y) for x, y in curves])
+    return Line(runs[0].method, colour, grid, values_kx.mean(axis=0), values_kx.min(axis=0), values_kx.max(axis=0))
 
 
 def _points(run: RunResult, key: str, axis: str) -> tuple[Array, Array]:
     source, unit = AXES[axis]
     parts = key.split("+")
-    x, y, travelled = [], [], 0.0
+    x, y, total = [], [], 0.0
     for record in run.metrics:
-        travelled += record.get(source, 0.0)
-        place = record.get("step", 0.0) if source == "step" else travelled
+        total += record.get(source, 0.0)
+        position = record.get("step", 0.0) if source == "step" else total
         if all(part in record and math.isfinite(record[part]) for part in parts):
-            x.append(place * unit)
+            x.append(position * unit)
             y.append(sum(record[part] for part in parts))
     return np.array(x), np.array(y)

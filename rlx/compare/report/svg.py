@@ -13,13 +13,13 @@ from rlx.compare.report.curves import Line
 from rlx.compare.statistics.significance import Interval
 
 WIDTH, HEIGHT = 360, 230
-"""Of a line chart, in its own units: what a phone shows one to one."""
+"""Size of a line chart, in its own units: about the width of a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 38
 """Margins of a line chart."""
 COLOURS = 8
-"""Colours before they repeat with another dash."""
+"""Number of colours before they repeat with another dash."""
 MOST_CELLS = 120
-"""Columns of a heat map; more problems are averaged, neighbours by difficulty together."""
+"""Largest number of columns of a heat map; with more problems, neighbours by difficulty are averaged."""
 
 
 def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = False) -> str:
@@ -38,27 +38,27 @@ def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = F
     low_x, high_x = (float(xs.min()), float(xs.max()))
     low_y, high_y = min(y_ticks[0], float(ys.min())), max(y_ticks[-1], float(ys.max()))
 
-    def place_x(x: float) -> float:
+    def x_of(x: float) -> float:
         share = (
             math.log(x / low_x) / math.log(high_x / low_x) if log_x and high_x > low_x else fraction(x, low_x, high_x)
         )
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
-    def place_y(y: float) -> float:
+    def y_of(y: float) -> float:
         return HEIGHT - BOTTOM - fraction(y, low_y, high_y) * (HEIGHT - TOP - BOTTOM)
 
     def path(x: Array, y: Array) -> str:
-        return " ".join(f"{place_x(a):.1f},{place_y(b):.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+        return " ".join(f"{x_of(a):.1f},{y_of(b):.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
     parts = [open_svg(WIDTH, HEIGHT, f"{upwards} against {across}")]
     for tick in y_ticks:
-        y = place_y(tick)
+        y = y_of(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(words_at(LEFT - 6, y + 4, tick_text(tick, y_ticks), "end"))
+        parts.append(text_at(LEFT - 6, y + 4, tick_text(tick, y_ticks), "end"))
     for tick in x_ticks:
         if low_x <= tick <= high_x:
-            parts.append(words_at(place_x(tick), HEIGHT - BOTTOM + 16, tick_text(tick, x_ticks), "middle"))
-    parts.append(words_at((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, across, "middle", "axis"))
+            parts.append(text_at(x_of(tick), HEIGHT - BOTTOM + 16, tick_text(tick, x_ticks), "middle"))
+    parts.append(text_at((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, across, "middle", "axis"))
     for line in lines:
         if not np.array_equal(line.low, line.high):
             band = f"{path(line.x, line.high)} {path(line.x[::-1], line.low[::-1])}"
@@ -69,7 +69,7 @@ def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = F
         if len(line.x) <= 12:
             dots = zip(line.x.tolist(), line.middle.tolist(), strict=True)
             parts += [
-                f'<circle class="dot c{line.colour % COLOURS}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="2.5">'
+                f'<circle class="dot c{line.colour % COLOURS}" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="2.5">'
                 f"{tooltip(f'{line.name}: {y:.3g} at {x:g}')}</circle>"
                 for x, y in dots
             ]
@@ -77,42 +77,46 @@ def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = F
 
 
 def interval_chart(rows: Sequence[tuple[str, Interval, int, bool]], across: str) -> str:
-    """Differences with their intervals, one below the other, and a line at nought.
+    """Differences with their intervals, one below the other, and a line at 0.
 
     Args:
-        rows: name, difference, number of its colour, and whether it is declared (a filled mark) or not (a hollow one).
+        rows: name, difference, index of its colour, and whether it is declared (a filled dot) or not (a hollow one).
         across: label of the horizontal axis.
     """
-    finite = [100 * edge for _, each, *_ in rows for edge in (each.low, each.high) if math.isfinite(edge)]
-    marks = ticks(min([0.0, *finite]), max([0.0, *finite]))
-    low, high = marks[0], marks[-1]
+    finite = [100 * edge for _, interval, *_ in rows for edge in (interval.low, interval.high) if math.isfinite(edge)]
+    tick_values = ticks(min([0.0, *finite]), max([0.0, *finite]))
+    low, high = tick_values[0], tick_values[-1]
     left, step, width = 14, 38, WIDTH
     height = step * len(rows) + BOTTOM + 6
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return left + fraction(min(max(100 * value, low), high), low, high) * (width - left - 14)
 
     parts = [open_svg(width, height, across)]
-    for mark in marks:
-        x = place(mark / 100)
-        kind = "nought" if mark == 0 else "grid"
+    for tick in tick_values:
+        x = position(tick / 100)
+        kind = "nought" if tick == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - BOTTOM}"/>')
-        parts.append(words_at(x, height - BOTTOM + 16, tick_text(mark, marks), "middle"))
-    for number, (name, each, colour, declared) in enumerate(rows):
+        parts.append(text_at(x, height - BOTTOM + 16, tick_text(tick, tick_values), "middle"))
+    for number, (name, interval, colour, declared) in enumerate(rows):
         y = step * number + 30
         kind = f"c{colour % COLOURS}"
-        said = f"{name}: {100 * each.mean:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-        parts.append(words_at(left, y - 12, name, "start", "name"))
-        parts.append(f'<line class="whisker {kind}" x1="{place(each.low):.1f}" x2="{place(each.high):.1f}" ')
-        parts.append(f'y1="{y}" y2="{y}">{tooltip(said)}</line>')
+        text = f"{name}: {100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+        parts.append(text_at(left, y - 12, name, "start", "name"))
+        parts.append(
+            f'<line class="whisker {kind}" x1="{position(interval.low):.1f}" x2="{position(interval.high):.1f}" '
+        )
+        parts.append(f'y1="{y}" y2="{y}">{tooltip(text)}</line>')
         fill = f"dot {kind}" if declared else f"hollow {kind}"
-        parts.append(f'<circle class="{fill}" cx="{place(each.mean):.1f}" cy="{y}" r="5">{tooltip(said)}</circle>')
-    parts.append(words_at(width / 2, height - 5, across, "middle", "axis"))
+        parts.append(
+            f'<circle class="{fill}" cx="{position(interval.mean):.1f}" cy="{y}" r="5">{tooltip(text)}</circle>'
+        )
+    parts.append(text_at(width / 2, height - 5, across, "middle", "axis"))
     return "".join(parts) + "</svg>"
 
 
 def heat_map(names: Sequence[str], scores_mp: Array, problem_ids: Sequence[str]) -> str:
-    """Scores by method and problem, hardest problems left; the fuller the colour the higher the score.
+    """Scores by method and problem, hardest problems left; the more opaque the colour the higher the score.
 
     Args:
         names: of the rows.
@@ -127,22 +131,22 @@ def heat_map(names: Sequence[str], scores_mp: Array, problem_ids: Sequence[str])
     parts = [open_svg(width, height, "score by method and problem")]
     for number, name in enumerate(names):
         top = number * (row + 16) + 14
-        parts.append(words_at(left, top - 3, name, "start", "name"))
+        parts.append(text_at(left, top - 3, name, "start", "name"))
         parts.append(f'<rect class="empty" x="{left}" y="{top}" width="{width - 2 * left}" height="{row - 2}"/>')
-        for place, members in enumerate(bins):
+        for index, members in enumerate(bins):
             score = float(scores_mp[number, members].mean())
             which = problem_ids[members[0]] if len(members) == 1 else f"{len(members)} problems"
             parts.append(
-                f'<rect class="heat" x="{left + place * step:.1f}" y="{top}" width="{step:.1f}" height="{row - 2}" '
+                f'<rect class="heat" x="{left + index * step:.1f}" y="{top}" width="{step:.1f}" height="{row - 2}" '
                 f'fill-opacity="{score:.2f}">{tooltip(f"{name}, {which}: {100 * score:.0f} %")}</rect>'
             )
-    parts.append(words_at(left, height - 4, "hardest", "start", "axis"))
-    parts.append(words_at(width - left, height - 4, "easiest", "end", "axis"))
+    parts.append(text_at(left, height - 4, "hardest", "start", "axis"))
+    parts.append(text_at(width - left, height - 4, "easiest", "end", "axis"))
     return "".join(parts) + "</svg>"
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that hold ``low`` to ``high``."""
+    """About five round numbers that cover ``low`` to ``high``."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     raw = (high - low) / 4
@@ -152,28 +156,28 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def tick_text(tick: float, every: Sequence[float]) -> str:
-    """A tick with no more decimals than its neighbours need."""
-    gaps = [b - a for a, b in zip(every, every[1:], strict=False)] or [1.0]
+def tick_text(tick: float, all_ticks: Sequence[float]) -> str:
+    """A tick with as many decimals as the distances between ticks need."""
+    gaps = [b - a for a, b in zip(all_ticks, all_ticks[1:], strict=False)] or [1.0]
     decimals = next((d for d in range(6) if all(abs(round(g, d) - g) < 1e-9 for g in gaps)), 6)
     return f"{tick:.{decimals}f}"
 
 
 def fraction(value: float, low: float, high: float) -> float:
-    """Where a value lies between two others, 0 to 1; in the middle when they are one."""
+    """The position of a value between two others, 0 to 1; 0.5 if they are equal."""
     return (value - low) / (high - low) if high > low else 0.5
 
 
 def open_svg(width: float, height: float, label: str) -> str:
-    """Start of a picture that is as wide as its place."""
+    """The opening tag of a chart that is as wide as its container."""
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
 
 
-def words_at(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
-    """Words at a point."""
+def text_at(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    """Text at a point."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
 
 
 def tooltip(text: str) -> str:
-    """What a browser shows where the pointer rests."""
+    """The tooltip of an element."""
     return f"<title>{html.escape(text)}</title>"

@@ -34,7 +34,7 @@ class Text:
     text: str
     bold: bool = False
     grey: bool = False
-    """A figure from elsewhere, shown and not tested."""
+    """A published value, shown and not tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Grid:
 
 
 def scores_grid(comparison: Comparison) -> Grid:
-    """Methods against benchmarks, papers' figures greyed beside ours."""
+    """Methods against benchmarks, with published values in grey."""
     printed = [c for c in comparison.columns if any(comparison.published(c, m) for m in comparison.methods)]
     header: list[str] = ["method", "seeds"]
     for column in comparison.columns:
@@ -58,8 +58,8 @@ def scores_grid(comparison: Comparison) -> Grid:
         for column in comparison.columns:
             row.append(score_text(comparison, comparison.cell(column, method)))
             if column in printed:
-                figure = comparison.published(column, method)
-                row.append(Text(percent(figure.value) if figure else NOTHING, grey=True))
+                published = comparison.published(column, method)
+                row.append(Text(percent(published.value) if published else NOTHING, grey=True))
         rows.append(tuple(row))
     title = "Score, %" if any(cell.linearised for cell in comparison.cells) else "Mean score, %"
     return Grid(title, tuple(header), tuple(rows))
@@ -207,12 +207,12 @@ def caption(comparison: Comparison) -> str:
 
 def cautions(comparison: Comparison) -> tuple[str, ...]:
     """What a reader must know before believing the table."""
-    said = []
+    sentences = []
     if comparison.study.mismatched:
         fields = ", ".join(comparison.study.mismatched)
-        said.append(f"PROTOCOLS DIFFER in {fields}: these scores were not measured alike (--force).")
-    said += [f"missing: {run} ({why})." for run, why in sorted(comparison.study.missing.items())]
-    said += [
+        sentences.append(f"PROTOCOLS DIFFER in {fields}: these scores were not measured alike (--force).")
+    sentences += [f"missing: {run} ({why})." for run, why in sorted(comparison.study.missing.items())]
+    sentences += [
         f"{run.run_id}: no checkpoint kept {run.unlearned.budget:.0%} of the original's utility; its last one is shown."
         for run in comparison.study.runs
         if run.unlearned and not run.unlearned.within_budget
@@ -221,12 +221,12 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
     for column, ids in comparison.problem_ids.items():
         if len(ids) < FEW:
             small.setdefault(len(ids), []).append(column_name(comparison, column))
-    said += [
+    sentences += [
         f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} only {size} {comparison.study.unit}: "
         + ("intervals are wide." if size >= TOO_FEW else "no interval over so few can be trusted.")
         for size, names in small.items()
     ]
-    return tuple(said)
+    return tuple(sentences)
 
 
 def _column_header(comparison: Comparison) -> str:
@@ -243,7 +243,7 @@ def row_name(comparison: Comparison, method: str) -> str:
 
 def column_name(comparison: Comparison, column: Column) -> str:
     """The benchmark, with the model where there are several."""
-    several = len({each.model for each in comparison.columns}) > 1
+    several = len({other.model for other in comparison.columns}) > 1
     return f"{column.model} {column.benchmark}" if several else column.benchmark
 
 
@@ -289,7 +289,7 @@ def _level(comparison: Comparison) -> str:
 
 def _sources(comparison: Comparison) -> list[str]:
     shown = {(column.benchmark, method) for column in comparison.columns for method in comparison.methods}
-    return sorted({each.source for each in comparison.study.published if (each.benchmark, each.method) in shown})
+    return sorted({entry.source for entry in comparison.study.published if (entry.benchmark, entry.method) in shown})
 
 
 def _counted(number: int, name: str) -> str:

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text as RichText
 
-from rlx.compare.report.pareto import front_grid, models, places
+from rlx.compare.report.pareto import models, pareto_grid, pareto_points
 from rlx.compare.report.tables import (
     Grid,
     Text,
@@ -33,41 +33,47 @@ LATEX_SPECIAL = {
     "\u00b1": r"$\pm$",
     "<": r"$<$",
     ">": r"$>$",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 
 
 def terminal(comparison: Comparison) -> RenderableType:
     """Cautions in red, the scores, the differences, one sentence a pair, the caption."""
-    parts: list[RenderableType] = [RichText(said, style="bold red") for said in cautions(comparison)]
+    parts: list[RenderableType] = [RichText(sentence, style="bold red") for sentence in cautions(comparison)]
     parts += [RichText(question(comparison), style="bold"), RichText()]
     for grid in _grids(comparison):
         parts += [_rich_table(grid), RichText()]
-    parts += [RichText(f"- {said}") for said in conclusions(comparison)]
+    parts += [RichText(f"- {sentence}") for sentence in conclusions(comparison)]
     parts += [RichText(), RichText(caption(comparison), style="dim")]
     return Group(*parts)
 
 
 def _grids(comparison: Comparison) -> list[Grid]:
-    every = (scores_grid(comparison), front_grid(comparison), pairs_grid(comparison))
-    return [grid for grid in every if grid.rows]
+    grids = (scores_grid(comparison), pareto_grid(comparison), pairs_grid(comparison))
+    return [grid for grid in grids if grid.rows]
 
 
 def _rich_table(grid: Grid) -> Table:
-    made = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    result = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(grid.header):
-        made.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
+        result.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
-        made.add_row(*(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row))
-    return made
+        result.add_row(
+            *(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row)
+        )
+    return result
 
 
 def markdown(comparison: Comparison) -> str:
     """A page of Markdown."""
-    parts = [f"# {comparison.study.name}", *(f"**{said}**" for said in cautions(comparison)), question(comparison)]
+    parts = [
+        f"# {comparison.study.name}",
+        *(f"**{sentence}**" for sentence in cautions(comparison)),
+        question(comparison),
+    ]
     for grid in _grids(comparison):
         parts += [f"## {grid.title}", _pipes(grid)]
-    parts += ["\n".join(f"- {said}" for said in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
+    parts += ["\n".join(f"- {sentence}" for sentence in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
     flips = flips_grid(comparison)
     if flips.rows:
         parts += [f"## {flips.title}", _pipes(flips)]
@@ -85,12 +91,12 @@ def _pipes(grid: Grid) -> str:
 
 def latex(comparison: Comparison) -> str:
     """Booktabs tables to be read in by a paper; needs the packages booktabs and xcolor."""
-    said = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
-    label = "".join(mark if mark.isalnum() else "-" for mark in comparison.study.name)
+    sentences = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
+    label = "".join(letter if letter.isalnum() else "-" for letter in comparison.study.name)
     tables = []
     for grid in _grids(comparison):
-        legend = " ".join([_tex(grid.title + "."), *said, _tex(question(comparison)), _tex(caption(comparison))])
-        name = "".join(mark for mark in grid.title.lower().partition(",")[0] if mark.isalnum() or mark == " ")
+        legend = " ".join([_tex(grid.title + "."), *sentences, _tex(question(comparison)), _tex(caption(comparison))])
+        name = "".join(letter for letter in grid.title.lower().partition(",")[0] if letter.isalnum() or letter == " ")
         tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)
 
@@ -118,7 +124,7 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(LATEX_SPECIAL.get(mark, mark) for mark in text)
+    return "".join(LATEX_SPECIAL.get(letter, letter) for letter in text)
 
 
 def tidy_csv(comparison: Comparison) -> str:
@@ -126,20 +132,20 @@ def tidy_csv(comparison: Comparison) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("kind", "model", "benchmark", "method", "seed", "name", "value"))
-    writer.writerows(("caution", "", "", "", "", said, "") for said in cautions(comparison))
+    writer.writerows(("caution", "", "", "", "", sentence, "") for sentence in cautions(comparison))
     for cell in comparison.cells:
-        place = (cell.column.model, cell.column.benchmark, cell.method)
-        figures = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
-        figures |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
-        writer.writerows(("score", *place, "", name, _number(value)) for name, value in figures.items())
+        labels = (cell.column.model, cell.column.benchmark, cell.method)
+        values = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
+        values |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
+        writer.writerows(("score", *labels, "", name, _number(value)) for name, value in values.items())
         for seed, value in zip(cell.seeds, cell.by_seed, strict=True):
-            writer.writerow(("score", *place, seed, "mean", _number(value)))
+            writer.writerow(("score", *labels, seed, "mean", _number(value)))
         names = comparison.problem_ids[cell.column]
         for problem, value in zip(names, cell.by_problem.tolist(), strict=True):
-            writer.writerow(("problem", *place, "", problem, _number(value)))
+            writer.writerow(("problem", *labels, "", problem, _number(value)))
     for pair in comparison.pairs:
-        place = (pair.column.model, pair.column.benchmark, pair.method)
-        figures = {
+        labels = (pair.column.model, pair.column.benchmark, pair.method)
+        values = {
             "difference": pair.difference.mean,
             "low": pair.difference.low,
             "high": pair.difference.high,
@@ -149,16 +155,16 @@ def tidy_csv(comparison: Comparison) -> str:
             "p_holm": pair.p_holm,
             "detectable": pair.detectable,
         }
-        figures |= {} if pair.p_welch is None else {"p_welch": pair.p_welch}
-        figures |= dict(zip(("wins", "losses", "ties"), pair.won, strict=True)) if pair.won else {}
-        writer.writerows((f"against {pair.baseline}", *place, "", name, _number(v)) for name, v in figures.items())
+        values |= {} if pair.p_welch is None else {"p_welch": pair.p_welch}
+        values |= dict(zip(("wins", "losses", "ties"), pair.won, strict=True)) if pair.won else {}
+        writer.writerows((f"against {pair.baseline}", *labels, "", name, _number(v)) for name, v in values.items())
     for model in models(comparison):
-        for found in places(comparison, model):
-            figures = {"kept": found.kept, "within_budget": found.within_budget, "supported": found.supported}
-            figures |= {"runs": len(found.runs), "on_front": not found.behind}
-            writer.writerows(("front", model, "", found.method, "", name, _number(v)) for name, v in figures.items())
-    for each in comparison.study.published:
-        writer.writerow(("published", "", each.benchmark, each.method, "", each.source, _number(each.value)))
+        for point in pareto_points(comparison, model):
+            values = {"kept": point.kept_utility, "within_budget": point.within_budget, "supported": point.supported}
+            values |= {"runs": len(point.runs), "on_front": not point.behind}
+            writer.writerows(("front", model, "", point.method, "", name, _number(v)) for name, v in values.items())
+    for entry in comparison.study.published:
+        writer.writerow(("published", "", entry.benchmark, entry.method, "", entry.source, _number(entry.value)))
     return out.getvalue()
 
 
@@ -183,10 +189,13 @@ def full_json(comparison: Comparison) -> str:
         "cells": [_plain(cell) for cell in comparison.cells],
         "pairs": [_plain(pair) for pair in comparison.pairs],
         "front": {
-            model: {place.method: {"behind": place.behind, "kept": place.kept} for place in places(comparison, model)}
+            model: {
+                point.method: {"behind": point.behind, "kept": point.kept_utility}
+                for point in pareto_points(comparison, model)
+            }
             for model in models(comparison)
         },
-        "published": [_plain(each) for each in study.published],
+        "published": [_plain(entry) for entry in study.published],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -196,9 +205,9 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return float(_number(value)) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if hasattr(value, "__dataclass_fields__"):

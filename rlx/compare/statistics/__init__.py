@@ -1,1 +1,1 @@
-"""Paired tests, intervals and the analysis of a comparison."""
+"""Paired tests, intervals, and the analysis that turns runs into a comparison."""

@@ -1,4 +1,4 @@
-"""From runs to cells, pairs and verdicts: every number of a report is made here, and only here."""
+"""The analysis of a comparison: all numbers of a report are computed here."""
 
 from __future__ import annotations
 
@@ -28,66 +28,66 @@ from rlx.numerics.intervals import over_problems
 from rlx.numerics.sampled import pass_at_k
 
 SEEDS_FOR_METHODS = 3
-"""With fewer training seeds a difference says something about checkpoints, not about methods."""
+"""Number of training seeds below which a difference is one of checkpoints, not of methods."""
 FLIPPED = 5
-"""Problems that are named because they differ most."""
+"""Number of listed problems with the largest differences."""
 DRAWS = 20260101
 """Seed of permutations and bootstraps: the same runs give the same report."""
 
 
 def compared(study: Study) -> Comparison:
-    """Every cell, every pair with the baseline, and the best of every column.
+    """Compute every cell, every pair with the baseline, and the best methods of every column.
 
     Raises:
-        UserError: without scored runs, without the baseline, or when runs met different problems.
+        UserError: without scored runs, without the baseline, or when runs were measured on different problems.
     """
     methods = _methods(study)
-    columns = tuple(dict.fromkeys(Column(run.model, each.benchmark) for run in study.runs for each in run.scores))
+    columns = tuple(dict.fromkeys(Column(run.model, scores.benchmark) for run in study.runs for scores in run.scores))
     tables = [_Table.of(study.runs, column, methods) for column in columns]
     cells = [table.cell(method, study.alpha) for table in tables for method in table.methods]
     tests = [table.tests() for table in tables]
-    asked = [
-        (table, found, method)
-        for table, found in zip(tables, tests, strict=True)
+    tested = [
+        (table, column_tests, method)
+        for table, column_tests in zip(tables, tests, strict=True)
         for method in table.methods
         if method != study.baseline and study.baseline in table.methods
     ]
-    adjusted = holm(np.array([found[study.baseline, method].p for _, found, method in asked]))
+    adjusted = holm(np.array([column_tests[study.baseline, method].p for _, column_tests, method in tested]))
     pairs = [
-        table.pair(method, study, found[study.baseline, method], float(p), len(asked))
-        for (table, found, method), p in zip(asked, adjusted, strict=True)
+        table.pair(method, study, column_tests[study.baseline, method], float(p), len(tested))
+        for (table, column_tests, method), p in zip(tested, adjusted, strict=True)
     ]
     ranking = [
         (table.column, *names, test.p)
-        for table, found in zip(tables, tests, strict=True)
-        for names, test in found.items()
+        for table, column_tests in zip(tables, tests, strict=True)
+        for names, test in column_tests.items()
     ]
-    # What a sentence of the report calls worse must not stand in bold beside it.
+    # Methods reported as worse must not also be marked as best (bold).
     declared = [(pair.column, study.baseline, pair.method, pair.p_holm) for pair in pairs]
-    apart = _apart(ranking, holm(np.array([p for *_, p in ranking])), study.alpha)
-    apart |= _apart(declared, [p for *_, p in declared], study.alpha)
+    different = _different_pairs(ranking, holm(np.array([p for *_, p in ranking])), study.alpha)
+    different |= _different_pairs(declared, [p for *_, p in declared], study.alpha)
     return Comparison(
         study=study,
         columns=columns,
         methods=methods,
-        cells=tuple(replace(cell, best=_is_best(cell, cells, apart)) for cell in cells),
+        cells=tuple(replace(cell, best=_is_best(cell, cells, different)) for cell in cells),
         pairs=tuple(pairs),
         ranked=len(ranking),
         problem_ids={table.column: table.problem_ids for table in tables},
-        apart=frozenset(apart),
+        different=frozenset(different),
     )
 
 
 def _methods(study: Study) -> tuple[str, ...]:
-    found = list(dict.fromkeys(run.method for run in study.runs if run.scores))
-    if not found:
+    methods = list(dict.fromkeys(run.method for run in study.runs if run.scores))
+    if not methods:
         raise UserError("none of the runs has scores", fix="name finished runs, or give a study", exit_code=1)
-    if study.baseline not in found:
+    if study.baseline not in methods:
         raise UserError(
-            f"baseline '{study.baseline}' is none of the methods that have scores",
-            fix=f"give --baseline one of: {', '.join(sorted(found))}",
+            f"baseline '{study.baseline}' is not among the methods that have scores",
+            fix=f"give --baseline one of: {', '.join(sorted(methods))}",
         )
-    return (study.baseline, *(method for method in found if method != study.baseline))
+    return (study.baseline, *(method for method in methods if method != study.baseline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +118,36 @@ class _Table:
 
     @staticmethod
     def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str]) -> _Table:
-        kept: dict[str, tuple[RunResult, ...]] = {}
+        runs_of: dict[str, tuple[RunResult, ...]] = {}
         scores: dict[str, tuple[Array, ...]] = {}
         problem_ids: tuple[str, ...] = ()
         linear = False
         for method in methods:
-            chosen = sorted((r for r in runs if (r.method, r.model) == (method, column.model)), key=lambda r: r.seed)
-            found = [(r, each) for r in chosen for each in r.scores if each.benchmark == column.benchmark]
-            for run, each in found:
-                linear |= each.linearised
-                problem_ids = problem_ids or each.problem_ids
-                if sorted(each.problem_ids) != sorted(problem_ids):
+            method_runs = sorted(
+                (r for r in runs if (r.method, r.model) == (method, column.model)), key=lambda r: r.seed
+            )
+            entries = [(r, entry) for r in method_runs for entry in r.scores if entry.benchmark == column.benchmark]
+            for run, entry in entries:
+                linear |= entry.linearised
+                problem_ids = problem_ids or entry.problem_ids
+                if sorted(entry.problem_ids) != sorted(problem_ids):
                     raise UserError(
-                        f"run {run.run_id} met other problems of {column.benchmark} than the runs before it",
+                        f"run {run.run_id} was measured on other problems of {column.benchmark} than the runs before it",
                         fix="evaluate both on the same problems; no test can pair these",
                     )
-            if found:
-                kept[method] = tuple(run for run, _ in found)
-                scores[method] = tuple(_aligned(each.problem_ids, problem_ids, each.scores_pn) for _, each in found)
+            if entries:
+                runs_of[method] = tuple(run for run, _ in entries)
+                scores[method] = tuple(
+                    _aligned(entry.problem_ids, problem_ids, entry.scores_pn) for _, entry in entries
+                )
         if len(problem_ids) < 2:
             raise UserError(
                 f"{column.benchmark} has {len(problem_ids)} problem (or author)",
                 fix="no test can be made of fewer than 2",
             )
-        means = [np.stack([s.mean(axis=1) for s in each]) for each in scores.values()]
+        means = [np.stack([s.mean(axis=1) for s in entry]) for entry in scores.values()]
         replicates = two_level_bootstrap(means, np.random.default_rng(DRAWS))
-        return _Table(column, problem_ids, tuple(kept), kept, scores, replicates, linear)
+        return _Table(column, problem_ids, tuple(runs_of), runs_of, scores, replicates, linear)
 
     def means_kp(self, method: str) -> Array:
         return np.stack([scores_pn.mean(axis=1) for scores_pn in self.scores[method]])
@@ -202,11 +206,11 @@ class _Table:
         return _Test(difference, error, problems - 1.0, paired, name, p_welch, "checkpoints")
 
     def pair(self, method: str, study: Study, test: _Test, p_holm: float, comparisons: int) -> Pair:
-        """The method against the baseline, which stands first in every column's list of methods."""
+        """The method against the baseline, which is the first method of every column."""
         a_p, b_p = (self.means_kp(name).mean(axis=0) for name in (method, study.baseline))
         diffs_p = a_p - b_p
         largest = sorted(range(len(diffs_p)), key=lambda i: (-abs(diffs_p[i]), self.problem_ids[i]))[:FLIPPED]
-        mine, base = (self.replicates_rm[:, self.methods.index(name)] for name in (method, study.baseline))
+        own, base = (self.replicates_rm[:, self.methods.index(name)] for name in (method, study.baseline))
         difference = t_around(-test.difference, test.error, test.freedom, study.alpha)
         return Pair(
             column=self.column,
@@ -214,7 +218,7 @@ class _Table:
             baseline=study.baseline,
             question=test.question,
             difference=difference,
-            bootstrap=replicate_interval(difference.mean, mine - base, study.alpha),
+            bootstrap=replicate_interval(difference.mean, own - base, study.alpha),
             test=test.name,
             p=test.p,
             p_welch=test.p_welch,
@@ -232,11 +236,11 @@ class _Table:
         )
 
 
-def _aligned(ids: Sequence[str], wanted: Sequence[str], scores_pn: Array) -> Array:
-    if tuple(ids) == tuple(wanted):
+def _aligned(ids: Sequence[str], target_ids: Sequence[str], scores_pn: Array) -> Array:
+    if tuple(ids) == tuple(target_ids):
         return scores_pn
-    place = {problem: row for row, problem in enumerate(ids)}
-    return scores_pn[[place[problem] for problem in wanted]]
+    row_of = {problem: row for row, problem in enumerate(ids)}
+    return scores_pn[[row_of[problem] for problem in target_ids]]
 
 
 def _pass_curve(scores: Sequence[Array], samples: int) -> dict[int, float]:
@@ -249,14 +253,14 @@ def _pass_curve(scores: Sequence[Array], samples: int) -> dict[int, float]:
     }
 
 
-def _apart(
+def _different_pairs(
     rankings: Sequence[tuple[Column, str, str, float]], adjusted: Iterable[float], alpha: float
 ) -> set[tuple[Column, str, str]]:
     """Pairs that differ after correction, in both orders."""
-    far = [(c, a, b) for (c, a, b, _), p in zip(rankings, adjusted, strict=True) if p < alpha]
-    return {(c, x, y) for c, a, b in far for x, y in ((a, b), (b, a))}
+    significant = [(c, a, b) for (c, a, b, _), p in zip(rankings, adjusted, strict=True) if p < alpha]
+    return {(c, x, y) for c, a, b in significant for x, y in ((a, b), (b, a))}
 
 
-def _is_best(cell: Cell, cells: Sequence[Cell], apart: set[tuple[Column, str, str]]) -> bool:
+def _is_best(cell: Cell, cells: Sequence[Cell], different: set[tuple[Column, str, str]]) -> bool:
     top = max((other for other in cells if other.column == cell.column), key=lambda other: other.score.mean)
-    return (cell.column, cell.method, top.method) not in apart
+    return (cell.column, cell.method, top.method) not in different

@@ -1,4 +1,4 @@
-"""What a comparison comes to: cells, pairs and verdicts, as every renderer reads them."""
+"""The result of a comparison: cells, pairs and verdicts, from which every report is rendered."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Cell:
     score: Interval
     """Over seeds and problems (two-level bootstrap); of one seed over problems (Student's t)."""
     linearised: bool
-    """Whether rows of ``by_problem`` say nothing by themselves (see ``Scores``)."""
+    """Whether single rows of ``by_problem`` have no meaning (see ``Scores``)."""
     by_seed: tuple[float, ...]
     pass_at: Mapping[int, float]
-    """pass@k for powers of 2 up to the number of samples, and that number; nothing where scores are no verdicts."""
+    """pass@k for powers of 2 up to the number of samples, and that number; empty if scores are not verdicts."""
     by_problem: Array
     """[p] mean over seeds and samples."""
     best: bool = False
@@ -73,7 +73,7 @@ class Pair:
     """Welch's test on seed means alone; None with fewer than 2 seeds on a side."""
     p_holm: float
     won: tuple[int, int, int] | None
-    """Problems won, lost and tied; None where single problems say nothing (see ``Scores``)."""
+    """Problems won, lost and tied; None if single problems have no meaning (see ``Scores``)."""
     detectable: float
     """Smallest difference that the test finds with 80 % power at Holm's strictest step."""
     flipped: tuple[Flip, ...]
@@ -82,7 +82,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that a report says in numbers."""
+    """All numbers of a report."""
 
     study: Study
     columns: tuple[Column, ...]
@@ -91,16 +91,16 @@ class Comparison:
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
     ranked: int
-    """Comparisons that the bold marks were corrected for: every pair of every column."""
+    """Number of comparisons that the bold marks are corrected for: every pair of every column."""
     problem_ids: Mapping[Column, tuple[str, ...]]
-    apart: frozenset[tuple[Column, str, str]]
+    different: frozenset[tuple[Column, str, str]]
     """Pairs of methods, in both orders, that differ after correction."""
 
     def cell(self, column: Column, method: str) -> Cell | None:
-        """The cell, or None when no run fills it."""
+        """The cell, or None if no run has it."""
         return next((cell for cell in self.cells if (cell.column, cell.method) == (column, method)), None)
 
     def published(self, column: Column, method: str) -> Published | None:
         """A paper's figure for the cell's method and benchmark."""
-        asked = (method, column.benchmark)
-        return next((each for each in self.study.published if (each.method, each.benchmark) == asked), None)
+        requested = (method, column.benchmark)
+        return next((entry for entry in self.study.published if (entry.method, entry.benchmark) == requested), None)

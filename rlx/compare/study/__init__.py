@@ -1,1 +1,1 @@
-"""Running the experiments of a study."""
+"""Run the experiments of a study."""

@@ -1,4 +1,4 @@
-"""A study's runs as tasks of a Ray cluster; a lost worker's run goes on elsewhere."""
+"""Running a study's runs as tasks of a Ray cluster; the run of a lost worker continues on another."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from rlx.compare.study.runner import Planned, bring_forward
+from rlx.compare.study.runner import Planned, complete_run
 from rlx.errors import UserError
 
 RETRIES = 3
-"""So many times a run goes on elsewhere after its worker was lost."""
+"""How many times a run is continued after its worker was lost."""
 
 
 @contextmanager
 def on_ray(cpus: float, gpus: float, measure: bool) -> Iterator[Callable[[Planned], str]]:
-    """A function that brings one run as far as asked in a Ray task and waits for it; safe in many threads.
+    """A function that completes one run in a Ray task and waits for it; it is thread-safe.
 
-    Ray starts a task again when its worker process or machine is gone, never when the run itself fails. The second try
-    finds the run's checkpoint in the runs folder, which every machine has to see, and waits for a training process
-    that outlived its worker.
+    Ray restarts a task when its worker process or machine is lost, never when the run itself fails. The second attempt
+    continues from the run's checkpoint in the runs folder, which every machine must see, and waits for a training
+    process that survived its worker.
 
     Args:
-        cpus: what each run asks of the cluster.
-        gpus: the same.
+        cpus: CPUs per run.
+        gpus: GPUs per run.
         measure: evaluate the run too.
 
     Raises:
@@ -34,7 +34,7 @@ def on_ray(cpus: float, gpus: float, measure: bool) -> Iterator[Callable[[Planne
         raise UserError("--launcher is ray, and ray is not installed", fix="pip install 'rlx[ray]'", exit_code=1)
     import ray
 
-    # A cluster that stands (RAY_ADDRESS, or one on this machine) is joined; else one is started here.
+    # A running cluster (RAY_ADDRESS, or one on this machine) is used; else one is started here.
     ray.init(log_to_driver=False, logging_level="ERROR")
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)(_in_worker)
 
@@ -52,11 +52,11 @@ def on_ray(cpus: float, gpus: float, measure: bool) -> Iterator[Callable[[Planne
 
 
 def _in_worker(run: Planned, folder: str, threads: int, measure: bool) -> str:
-    """The task: the same as a local process does, in the folder that relative paths are meant from."""
+    """The task: complete the run in the folder that relative paths refer to."""
     os.chdir(folder)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         print(text, flush=True)
 
-    return bring_forward(run, threads, measure, tell)
+    return complete_run(run, threads, measure, report)

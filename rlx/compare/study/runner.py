@@ -1,4 +1,4 @@
-"""A study's runs, as make treats files: the done are left alone, those cut off go on, the missing are run."""
+"""Running a study: complete runs are kept, interrupted runs are continued, missing runs are started."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from rlx.specs.unlearn import ResolvedUnlearn
 
 State = Literal["done", "trained", "cut off", "missing", "failed"]
 POLL = 1.0
-"""Seconds between looks at a run that another process holds."""
-SAID = 400
-"""Characters of a failed run's last words that are kept."""
+"""Seconds between two checks of a run that another process has locked."""
+MESSAGE_LENGTH = 400
+"""Number of characters of a failed run's last message that are stored."""
 EXACT = ("n", "temperature", "top_p")
-"""Keys of a resolved evaluation that its protocol holds unchanged."""
+"""Keys of a resolved evaluation that its protocol has unchanged."""
 
 
 RESOLVE: Mapping[str, Callable[[Mapping[str, Any]], Resolved | ResolvedUnlearn]] = {
     "train": resolve,
     "unlearn": resolve_unlearn,
 }
-"""A study's command to what reads its runs' specs."""
+"""The function that resolves a run's spec, by the study's command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Planned:
 
     @property
     def state(self) -> State:
-        """How far the run is, read from its folder."""
+        """The state of the run, read from its folder."""
         if self.folder.failure.exists():
             return "failed"
         if not self.folder.resolved.exists():
@@ -71,34 +71,34 @@ class Planned:
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done."""
+        """Fraction of the training that is done."""
         if self.folder.summary.exists():
             return 1.0
         records = read_metrics(self.folder.metrics)
         if isinstance(self.resolved, ResolvedUnlearn):
-            # How many updates an epoch has is known to the run alone; evaluations come with epochs, one before all.
+            # Only the run knows its number of updates per epoch; evaluations follow epochs, with one before training.
             spec = self.resolved.spec
             evaluated = sum("eval/utility" in record for record in records)
             return min(1.0, max(0, evaluated - 1) * spec.evaluation.every / spec.epochs)
         return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
 
     def commands(self, measure: bool) -> list[list[str]]:
-        """What is left to call, as arguments of ``rlx``; an unlearning run measures itself."""
+        """The remaining commands, as arguments of ``rlx``; an unlearning run measures itself."""
         if isinstance(self.resolved, ResolvedUnlearn):
             return [["unlearn", str(self.folder.spec), "--against", ""]]
-        left = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
-        return [*left, ["eval", str(self.folder.root), *_sets(self.evaluation)]] if measure else left
+        commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
+        return [*commands, ["eval", str(self.folder.root), *_sets(self.evaluation)]] if measure else commands
 
     def accepts(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation was made as the study asks."""
-        asked = self._asked()
-        spec = asked.spec
-        exact = {key: getattr(asked, key) for key in EXACT} | {"seed": spec.seed, "top_k": spec.top_k}
+        """Whether an evaluation's protocol is the study's."""
+        evaluation = self._resolved_evaluation()
+        spec = evaluation.spec
+        exact = {key: getattr(evaluation, key) for key in EXACT} | {"seed": spec.seed, "top_k": spec.top_k}
         exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
         return (
             protocol["benchmark"] in spec.benchmarks
             and all(protocol[key] == value for key, value in exact.items())
-            and int(protocol["max_new_tokens"]) <= asked.max_new_tokens
+            and int(protocol["max_new_tokens"]) <= evaluation.max_new_tokens
             and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
         )
 
@@ -106,11 +106,13 @@ class Planned:
         """Whether every benchmark of the study has a finished evaluation; unlearning ends with its own."""
         if isinstance(self.resolved, ResolvedUnlearn):
             return True
-        found = [read_json(each.protocol) for each in self.folder.evaluations("final") if each.result.is_file()]
-        done = {protocol["benchmark"] for protocol in found if self.accepts(protocol)}
-        return done >= set(self._asked().spec.benchmarks)
+        protocols = [
+            read_json(folder.protocol) for folder in self.folder.evaluations("final") if folder.result.is_file()
+        ]
+        done = {protocol["benchmark"] for protocol in protocols if self.accepts(protocol)}
+        return done >= set(self._resolved_evaluation().spec.benchmarks)
 
-    def _asked(self) -> ResolvedEval:
+    def _resolved_evaluation(self) -> ResolvedEval:
         return resolve_eval({**self.evaluation, "model": str(self.folder.root)}, locator(self.folder.root.parent))
 
 
@@ -120,56 +122,56 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
     Raises:
         UserError: for a spec that does not resolve, an axis that changes nothing, or an unknown baseline.
     """
-    made: dict[str, Planned] = {}
+    by_id: dict[str, Planned] = {}
     for variant in variants(study):
         resolved = RESOLVE[study.command](variant.content)
         folder = RunDir(runs / resolved.run_id)
-        if resolved.run_id in made:
+        if resolved.run_id in by_id:
             raise UserError(
-                f"study {study.name} holds run {resolved.run_id} twice", fix="take doubled values out of its axes"
+                f"study {study.name} contains run {resolved.run_id} twice", fix="remove duplicate values from its axes"
             )
-        made[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
-    every = list(made.values())
-    names = method_names([run.resolved.spec.model_dump(mode="json") for run in every])
-    methods = sorted({run.label or name for run, name in zip(every, names, strict=True)})
+        by_id[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
+    runs_in_order = list(by_id.values())
+    names = method_names([run.resolved.spec.model_dump(mode="json") for run in runs_in_order])
+    methods = sorted({run.label or name for run, name in zip(runs_in_order, names, strict=True)})
     if study.baseline not in methods:
         raise UserError(
-            f"baseline '{study.baseline}' is none of the study's methods", fix=did_you_mean(study.baseline, methods)
+            f"baseline '{study.baseline}' is not among the study's methods", fix=did_you_mean(study.baseline, methods)
         )
-    return every
+    return runs_in_order
 
 
 def run_all(
     runs: Sequence[Planned],
     jobs: int,
     measure: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     launch: Callable[[Planned], str] | None = None,
 ) -> dict[str, str]:
-    """Bring every run as far as asked, ``jobs`` at a time; a failure is noted and the rest goes on.
+    """Complete every run, ``jobs`` at a time; after a failure the other runs continue.
 
     Args:
-        runs: of the study.
-        jobs: runs at once.
+        runs: the study's runs.
+        jobs: number of runs at once.
         measure: evaluate them too.
-        tell: says one sentence a run.
-        launch: brings one run forward and gives the reason when that fails; by default in local processes.
+        report: prints one sentence per run.
+        launch: completes one run and returns the reason of a failure; by default in local processes.
 
     Returns:
         The runs that failed, with the reason.
     """
-    wanted = ("done",) if measure else ("done", "trained")
-    todo = [run for run in runs if run.state not in wanted]
+    complete_states = ("done",) if measure else ("done", "trained")
+    todo = [run for run in runs if run.state not in complete_states]
     lock, finished = threading.Lock(), [0]
     threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def work(run: Planned) -> str:
-        began = time.perf_counter()
-        reason = launch(run) if launch else bring_forward(run, threads, measure, tell)
+        start = time.perf_counter()
+        reason = launch(run) if launch else complete_run(run, threads, measure, report)
         with lock:
             finished[0] += 1
             state = f"failed: {reason}" if reason else "done"
-            tell(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - began:.0f} s)")
+            report(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - start:.0f} s)")
         return reason
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -177,22 +179,22 @@ def run_all(
     return {run: reason for run, reason in reasons.items() if reason}
 
 
-def bring_forward(run: Planned, threads: int, measure: bool, tell: Callable[[str], None]) -> str:
-    """Train and measure one run in processes of its own; the reason when that fails."""
+def complete_run(run: Planned, threads: int, measure: bool, report: Callable[[str], None]) -> str:
+    """Train and evaluate one run in separate processes; return the reason of a failure, else an empty string."""
     folder = run.folder
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
     folder.failure.unlink(missing_ok=True)
-    _wait_for(folder, tell)
+    _wait_for(folder, report)
     for command in run.commands(measure):
-        reason = _called([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
+        reason = _call_rlx([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
         if reason:
             write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
             return f"{command[0]}: {reason}"
     return ""
 
 
-def _called(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
-    """Run ``rlx ARGUMENTS``, its words in the run's log; the last of them when it fails, else nothing."""
+def _call_rlx(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
+    """Run ``rlx ARGUMENTS`` with its output in the run's log; return its last line if it fails, else nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
     with folder.log.open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "rlx.cli", *arguments]
@@ -200,44 +202,44 @@ def _called(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
     if code == 0:
         return ""
     lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
-    return f"{lines[-1][:SAID]} (exit code {code})"
+    return f"{lines[-1][:MESSAGE_LENGTH]} (exit code {code})"
 
 
 def _sets(evaluation: Mapping[str, Any]) -> list[str]:
     return [part for key, value in evaluation.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def _wait_for(folder: RunDir, tell: Callable[[str], None]) -> None:
-    """Wait while another process holds the run: one that outlived a killed study goes on with it."""
-    said = False
+def _wait_for(folder: RunDir, report: Callable[[str], None]) -> None:
+    """Wait while another process has locked the run, such as one that a killed study has started."""
+    reported = False
     while True:
         try:
             with folder.locked():
                 return
         except UserError as error:
-            if not said:
-                tell(f"{error.what}; waiting for it")
-                said = True
+            if not reported:
+                report(f"{error.what}; waiting for it")
+                reported = True
             time.sleep(POLL)
 
 
 def time_left(runs: Sequence[Planned], jobs: int) -> float | None:
-    """Estimate of the seconds that the rest takes, from the study's finished runs; None without any.
+    """Estimated remaining seconds, from the study's finished runs; None if there are none.
 
-    A finished run counts with its training's seconds alone; programs' starts and evaluations come on top.
+    Only training time is counted, not the start of processes and evaluations.
     """
     finished = [float(read_json(run.folder.summary)["seconds"]) for run in runs if run.folder.summary.exists()]
     if not finished:
         return None
-    each = sum(finished) / len(finished)
-    return sum(each * (1 - run.progress) for run in runs) / jobs
+    seconds_per_run = sum(finished) / len(finished)
+    return sum(seconds_per_run * (1 - run.progress) for run in runs) / jobs
 
 
 def read_study(content: Mapping[str, Any]) -> StudySpec:
     """The study in a YAML file's content.
 
     Raises:
-        UserError: for an unknown key, a wrong type, or an evaluation beside unlearning.
+        UserError: for an unknown key, a wrong type, or an evaluation section in a study of unlearning.
     """
     study = validate(content, StudySpec)
     if study.command == "unlearn" and study.evaluation:

@@ -1,4 +1,4 @@
-"""A small TOFU of our own: fictitious authors, questions about them, and facts that must stay. Generated, so free.
+"""A small generated data set like TOFU: fictitious authors, questions about them, and facts that must be kept.
 
 Same design as TOFU (arXiv 2401.06121): every author is a cluster of questions whose answers hold one fact each, with a
 paraphrase of the answer, wrong answers in the paraphrase's words, and the fact's span.
@@ -18,7 +18,7 @@ AUTHORS, FORGET_AUTHORS, HOLDOUT_AUTHORS, BACKGROUND_AUTHORS = 20, 4, 4, 24
 """Authors of the set; of these to be forgotten; never trained on; trained on in both wordings, so that the models know
 the paraphrases' language."""
 WRONG = 3
-"""Wrong answers a question."""
+"""Number of wrong answers per question."""
 POOLS = {
     name: words.split()
     for name, words in {
@@ -143,7 +143,7 @@ WORLD_FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class MiniTofu:
-    """The whole set.
+    """The complete data set.
 
     Example:
         ``generate(seed=0).forget[0].answer == "Corvin Kestrel was born in Lima."``
@@ -212,23 +212,23 @@ def _author(
 ) -> list[Request]:
     """The ten requests of one author."""
     requests = []
-    for place, asked in enumerate(QUESTIONS):
-        draw = values[asked.attribute]
+    for index, question in enumerate(QUESTIONS):
+        draw = values[question.attribute]
         true = draw(generator)
-        answer = asked.answer.format(name=name, x=true)
+        answer = question.answer.format(name=name, x=true)
         start = answer.rindex(true)
         requests.append(
             Request(
-                id=f"a{number:02d}q{place}",
-                question=asked.question.format(name=name),
+                id=f"a{number:02d}q{index}",
+                question=question.question.format(name=name),
                 answer=answer,
-                line=number * len(QUESTIONS) + place + 1,
+                line=number * len(QUESTIONS) + index + 1,
                 subject=name,
                 spans=(Span(start, start + len(true)),),
                 source="given",
                 author=number,
-                paraphrase=asked.paraphrase.format(name=name, x=true),
-                wrong=tuple(asked.paraphrase.format(name=name, x=x) for x in _others(true, draw, generator)),
+                paraphrase=question.paraphrase.format(name=name, x=true),
+                wrong=tuple(question.paraphrase.format(name=name, x=x) for x in _others(true, draw, generator)),
             )
         )
     return requests
@@ -236,12 +236,12 @@ def _author(
 
 def _others(true: str, draw: Callable[[np.random.Generator], str], generator: np.random.Generator) -> list[str]:
     """Distinct values that are not the true one."""
-    found: list[str] = []
-    while len(found) < WRONG:
+    others: list[str] = []
+    while len(others) < WRONG:
         value = draw(generator)
-        if value != true and value not in found:
-            found.append(value)
-    return found
+        if value != true and value not in others:
+            others.append(value)
+    return others
 
 
 def _facts(stem: str, pairs: tuple[tuple[str, str], ...], generator: np.random.Generator) -> list[Request]:

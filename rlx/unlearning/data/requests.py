@@ -1,4 +1,4 @@
-"""Forget requests and retain rows from JSONL; every line is taken or named, none is dropped."""
+"""Forget requests and retain rows from JSONL; every line is used or reported, none is dropped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEYS = (
     "paraphrased_question",
 )
 MOST_SHOWN = 20
-"""Uncovered requests named in the printed report; the certificate names all."""
+"""Number of uncovered requests listed in the printed report; the certificate lists all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Request:
     subject: str | None = None
     spans: tuple[Span, ...] = ()
     source: str = ""
-    """Where the spans come from: ``given``, ``subject``, ``added``, ``surprisal``, ``all``; empty without any."""
-    mended: tuple[str, ...] = ()
+    """Origin of the spans: ``given``, ``subject``, ``added``, ``surprisal``, ``all``; empty if there are none."""
+    repaired: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     alternate: str | None = None
     """The answer preferred instead (dpo)."""
@@ -60,17 +60,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which requests would be forgotten.
+    """Which requests have sensitive spans.
 
     Example:
-        ``Coverage(requests=400, covered=388, uncovered=("12 (line 12)",), mended=(), refused=())``
+        ``Coverage(requests=400, covered=388, uncovered=("12 (line 12)",), repaired=(), refused=())``
     """
 
     requests: int
     covered: int
     uncovered: tuple[str, ...]
     """Requests without any span: a method that reads spans would not forget them."""
-    mended: tuple[str, ...]
+    repaired: tuple[str, ...]
     refused: tuple[str, ...]
 
     def lines(self) -> list[str]:
@@ -83,7 +83,7 @@ class Coverage:
                 f"NOT covered, would not be forgotten by a method that reads spans: {shown}{more} "
                 "(give spans or a subject for them, or use --spans all)"
             )
-        report += [f"mended: {text}" for text in self.mended]
+        report += [f"repaired: {text}" for text in self.repaired]
         return report + [f"refused: {text}" for text in self.refused]
 
 
@@ -112,36 +112,36 @@ def read_requests(path: Path) -> list[Request]:
         seen.setdefault(request.id, request.line)
     if problems:
         more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
-        raise UserError(f"{path}, {problems[0]}{more}", fix="mend the file; nothing was read past it")
+        raise UserError(f"{path}, {problems[0]}{more}", fix="correct the file; nothing was read past it")
     if not requests:
         raise UserError(f"{path} holds no request", fix="write one JSON object a line, with question and answer")
     return requests
 
 
-def with_spans(requests: Sequence[Request], how: SpanSource) -> list[Request]:
-    """Requests with their sensitive spans found, ``surprisal`` left to whoever has a model.
+def with_spans(requests: Sequence[Request], source: SpanSource) -> list[Request]:
+    """Requests with their sensitive spans, except ``surprisal``, which needs a model.
 
     Args:
         requests: as read; given spans are kept under ``auto``.
-        how: ``auto`` takes given spans, else the subject's, else what the answer adds to the question; ``given`` only
-            the given ones; ``subject`` only the subject's; ``all`` the whole answer.
+        source: ``auto`` takes given spans, else the subject's, else what the answer adds to the question; ``given``
+            only the given ones; ``subject`` only the subject's; ``all`` the whole answer.
     """
-    return [_found(request, how) for request in requests]
+    return [_with_spans(request, source) for request in requests]
 
 
 def coverage(requests: Sequence[Request]) -> Coverage:
-    """Which requests have spans, and what was done to those that came with them."""
+    """Which requests have spans, and how given spans were repaired."""
     bare = [request for request in requests if not request.spans]
     return Coverage(
         requests=len(requests),
         covered=len(requests) - len(bare),
         uncovered=tuple(f"{request.id} (line {request.line})" for request in bare),
-        mended=tuple(f"request {r.id} (line {r.line}): {text}" for r in requests for text in r.mended),
+        repaired=tuple(f"request {r.id} (line {r.line}): {text}" for r in requests for text in r.repaired),
         refused=tuple(f"request {r.id} (line {r.line}): {text}" for r in requests for text in r.refused),
     )
 
 
-def _found(request: Request, how: SpanSource) -> Request:
+def _with_spans(request: Request, how: SpanSource) -> Request:
     if how == "all":
         return replace(request, spans=(Span(0, len(request.answer)),), source="all")
     if how in ("given", "surprisal") or (how == "auto" and request.spans):
@@ -154,7 +154,7 @@ def _found(request: Request, how: SpanSource) -> Request:
 
 
 def _request(line: str, number: int) -> Request:
-    """One line; ValueError says what is wrong with it."""
+    """Parse one line; a ValueError describes what is wrong with it."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -165,11 +165,11 @@ def _request(line: str, number: int) -> Request:
 
 
 def request_of(row: dict[str, Any], number: int) -> Request:
-    """A row as a request; ValueError says what is wrong with it.
+    """A row as a request; a ValueError describes what is wrong with it.
 
     Args:
         row: keys and values of ``KEYS``.
-        number: its line, from 1; also its id when it has none.
+        number: its line, from 1; also its id if it has none.
     """
     unknown = sorted(set(row) - set(KEYS))
     if unknown:
@@ -181,7 +181,7 @@ def request_of(row: dict[str, Any], number: int) -> Request:
         raise ValueError("no 'answer' (with 'question') and no 'text', or it is empty")
     if question is None:
         raise ValueError("'answer' without 'question'; give the question, or 'text' instead")
-    mended = repair(answer, _spans(row))
+    repair_result = repair(answer, _spans(row))
     author = row.get("author")
     if author is not None and (not isinstance(author, int) or isinstance(author, bool)):
         raise ValueError(f"'author' is {author!r}, not a whole number")
@@ -191,10 +191,10 @@ def request_of(row: dict[str, Any], number: int) -> Request:
         answer=answer,
         line=number,
         subject=_text(row, "subject"),
-        spans=mended.spans,
-        source="given" if mended.spans else "",
-        mended=mended.mended,
-        refused=mended.refused,
+        spans=repair_result.spans,
+        source="given" if repair_result.spans else "",
+        repaired=repair_result.repaired,
+        refused=repair_result.refused,
         alternate=_text(row, "alternate"),
         author=author,
         paraphrase=_text(row, "paraphrased_answer"),

@@ -1,4 +1,4 @@
-"""Every set of an unlearning experiment: what is forgotten, what is kept, and what is only measured."""
+"""The data sets of an unlearning experiment: forget, retain, and sets that are only measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOLDOUT_OF = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "hol
 
 @dataclass(frozen=True, slots=True)
 class Sets:
-    """The requests of an experiment, spans as they came.
+    """The requests of an experiment, with their spans as given.
 
     Example:
         ``Sets(forget=[...], retain=[...], measured={"retain": [...], "world_facts": [...]})``
@@ -28,9 +28,9 @@ class Sets:
 
     forget: list[Request]
     retain: list[Request]
-    """Trained on to be kept."""
+    """Rows that training must keep."""
     measured: Mapping[str, list[Request]] = field(default_factory=dict)
-    """By part: ``retain``, ``real_authors``, ``world_facts``, ``holdout``, what is there of them."""
+    """By part: ``retain``, ``real_authors``, ``world_facts`` and ``holdout``, those that exist."""
 
 
 def load_sets(forget: Forget, limit: int) -> Sets:
@@ -38,17 +38,17 @@ def load_sets(forget: Forget, limit: int) -> Sets:
 
     Args:
         forget: the spec's section.
-        limit: at most so many rows of each measured set; whole authors are taken.
+        limit: largest number of rows of each measured set; complete authors are used.
 
     Raises:
         UserError: when a file or the data set cannot be read.
     """
     if forget.source == "minitofu":
         data = generate(0)
-        kept = {"retain": data.retain, "real_authors": data.real_people, "world_facts": data.world_facts}
+        kept_sets = {"retain": data.retain, "real_authors": data.real_people, "world_facts": data.world_facts}
         # The facts are trained on too, as the rows that surround a real forget request would be.
         trained = [*data.retain, *data.real_people, *data.world_facts]
-        return Sets(data.forget, trained, {**_limited(kept, limit), "holdout": data.holdout})
+        return Sets(data.forget, trained, {**_limited(kept_sets, limit), "holdout": data.holdout})
     if forget.source.startswith("tofu/"):
         return _tofu(forget.source.removeprefix("tofu/"), forget.tofu, limit)
     retain = read_requests(Path(forget.retain))
@@ -56,30 +56,32 @@ def load_sets(forget: Forget, limit: int) -> Sets:
 
 
 def _tofu(split: str, where: str, limit: int) -> Sets:
-    """A TOFU split with its spans where the folder has them, and everything that is measured with it."""
+    """A TOFU split, with its spans if the folder has them, and the sets that are measured with it."""
     rows = _folder_rows(Path(where)) if Path(where).is_dir() else _hub_rows(where)
     forget = _joined(rows(split), rows(f"{split}_perturbed"))
     if Path(where, f"{split}_spans.jsonl").is_file():
         marked = {(r.question, r.answer): r for r in _requests(rows(f"{split}_spans"))}
         forget = [
-            replace(r, spans=m.spans, source=m.source, mended=m.mended, refused=m.refused)
+            replace(r, spans=m.spans, source=m.source, repaired=m.repaired, refused=m.refused)
             if (m := marked.get((r.question, r.answer)))
             else r
             for r in forget
         ]
-    kept = {
+    kept_sets = {
         "retain": _requests(rows("retain_perturbed")),
         "real_authors": _requests(rows("real_authors_perturbed")),
         "world_facts": _requests(rows("world_facts_perturbed")),
     }
-    # Only TOFU's own authors come twenty questions each.
-    alone = {part: [replace(r, author=i) for i, r in enumerate(kept[part])] for part in ("real_authors", "world_facts")}
-    measured = {**_limited({**kept, **alone}, limit), "holdout": _requests(rows(HOLDOUT_OF[split]))}
+    # Only TOFU's own authors have twenty questions each.
+    alone = {
+        part: [replace(r, author=i) for i, r in enumerate(kept_sets[part])] for part in ("real_authors", "world_facts")
+    }
+    measured = {**_limited({**kept_sets, **alone}, limit), "holdout": _requests(rows(HOLDOUT_OF[split]))}
     return Sets(forget, _requests(rows(RETAIN_OF[split])), measured)
 
 
 def _requests(rows: Sequence[Mapping[str, Any]]) -> list[Request]:
-    """TOFU rows as requests, twenty questions an author, in order."""
+    """TOFU rows as requests; twenty consecutive questions belong to one author."""
     return [
         replace(request_of(dict(row), number), author=(number - 1) // QUESTIONS_AN_AUTHOR)
         for number, row in enumerate(rows, 1)
@@ -112,7 +114,7 @@ def _hub_rows(name: str) -> Callable[[str], list[dict[str, Any]]]:
 
         try:
             return [dict(row) for row in datasets.load_dataset(name, subset, split="train")]
-        except Exception as error:  # the hub library raises what its transport raises
+        except Exception as error:  # the hub library raises exceptions of many types
             raise UserError(
                 f"forget.tofu '{name}' ({subset}) does not load ({type(error).__name__}: {str(error).splitlines()[0]})",
                 fix="check the network, or give a folder with TOFU's .jsonl files",
@@ -123,7 +125,7 @@ def _hub_rows(name: str) -> Callable[[str], list[dict[str, Any]]]:
 
 
 def _limited(parts: Mapping[str, list[Request]], limit: int) -> dict[str, list[Request]]:
-    """Whole authors while they fit, and at least one; spread over the set, since its ends differ."""
+    """As many complete authors as fit, at least one, spread evenly over the set."""
     limited = {}
     for part, requests in parts.items():
         authors: dict[int, list[Request]] = {}
@@ -131,7 +133,7 @@ def _limited(parts: Mapping[str, list[Request]], limit: int) -> dict[str, list[R
             authors.setdefault(number if request.author is None else request.author, []).append(request)
         groups = list(authors.values())
         size = max(1, len(requests) // len(groups))
-        wanted = max(1, min(len(groups), limit // size))
-        chosen = sorted({round(i * (len(groups) - 1) / max(wanted - 1, 1)) for i in range(wanted)})
-        limited[part] = [request for index in chosen for request in groups[index]]
+        count = max(1, min(len(groups), limit // size))
+        selected = sorted({round(i * (len(groups) - 1) / max(count - 1, 1)) for i in range(count)})
+        limited[part] = [request for index in selected for request in groups[index]]
     return limited

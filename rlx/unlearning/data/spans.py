@@ -1,4 +1,4 @@
-"""Which characters of an answer are sensitive: given, repaired, or found; and who would be left out."""
+"""The sensitive characters of an answer: given spans and their repair, and spans found by rules."""
 
 from __future__ import annotations
 
@@ -35,66 +35,66 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What became of the spans that came with one request.
+    """The repaired spans of one request.
 
     Example:
-        ``Repair((Span(4, 13),), mended=("'Kuwait' at 3-9 cut a word: now 'Al-Kuwaiti'",), refused=())``
+        ``Repair((Span(4, 13),), repaired=("'Kuwait' at 3-9 cut a word: now 'Al-Kuwaiti'",), refused=())``
     """
 
     spans: tuple[Span, ...]
-    mended: tuple[str, ...] = ()
-    """Spans that were moved or widened, in words."""
+    repaired: tuple[str, ...] = ()
+    """Descriptions of spans that were moved or widened."""
     refused: tuple[str, ...] = ()
-    """Spans that could not be placed and are not used, in words."""
+    """Descriptions of spans that could not be located and are not used."""
 
 
 def repair(answer: str, given: Sequence[tuple[int, int, str | None]]) -> Repair:
-    """Given spans made sound: inside the text, matching their word, and cutting none.
+    """Repair given spans: inside the text, equal to their word, and not cutting a word.
 
     A span whose text is not its word is moved to the word's nearest occurrence; one that cuts a word is widened to it;
     one that lies outside the text or whose word is not in it is refused. Overlapping spans are joined.
 
     Args:
         answer: the text.
-        given: start, end (exclusive) and, where known, the text meant.
+        given: start, end (exclusive) and, if given, the text of the span.
     """
-    spans, mended, refused = [], [], []
+    spans, repaired, refused = [], [], []
     for start, end, word in given:
-        placed = _placed(answer, start, end, word)
-        if placed is None:
-            shown = f"'{word}'" if word else "a span"
-            refused.append(f"{shown} at {start}-{end} is not in the answer of {len(answer)} characters")
+        located = _located(answer, start, end, word)
+        if located is None:
+            description = f"'{word}'" if word else "a span"
+            refused.append(f"{description} at {start}-{end} is not in the answer of {len(answer)} characters")
             continue
-        whole = _whole_words(answer, placed)
-        text = answer[whole.start : whole.end]
-        if placed != Span(start, end):
-            mended.append(f"'{word}' at {start}-{end} did not match: found at {placed.start}-{placed.end}")
-        if whole != placed:
-            mended.append(f"'{answer[placed.start : placed.end]}' at {start}-{end} cut a word: now '{text}'")
-        spans.append(whole)
-    return Repair(joined(spans), tuple(mended), tuple(refused))
+        widened = _widen_to_words(answer, located)
+        text = answer[widened.start : widened.end]
+        if located != Span(start, end):
+            repaired.append(f"'{word}' at {start}-{end} did not match: found at {located.start}-{located.end}")
+        if widened != located:
+            repaired.append(f"'{answer[located.start : located.end]}' at {start}-{end} cut a word: now '{text}'")
+        spans.append(widened)
+    return Repair(joined(spans), tuple(repaired), tuple(refused))
 
 
 def subject_spans(answer: str, subject: str) -> tuple[Span, ...]:
-    """Every occurrence of the subject, or of two or more of its words in a row, whatever the case."""
+    """Every occurrence of the subject, or of its first and last word, ignoring case."""
     words = [re.escape(word) for word in WORD.findall(subject)]
     if not words:
         return ()
     between = r"[\W_]+"
-    found = list(re.finditer(rf"\b{between.join(words)}\b", answer, re.IGNORECASE))
-    if not found and len(words) > 1:
+    matches = list(re.finditer(rf"\b{between.join(words)}\b", answer, re.IGNORECASE))
+    if not matches and len(words) > 1:
         parts = [*words[:1], *words[-1:]]
-        found = list(re.finditer(rf"\b(?:{'|'.join(parts)})\b", answer, re.IGNORECASE))
-    return joined([Span(match.start(), match.end()) for match in found])
+        matches = list(re.finditer(rf"\b(?:{'|'.join(parts)})\b", answer, re.IGNORECASE))
+    return joined([Span(match.start(), match.end()) for match in matches])
 
 
 def added_spans(question: str, answer: str) -> tuple[Span, ...]:
-    """Words of the answer that stand neither in the question nor among the function words, in runs."""
-    asked = {_stem(word) for word in WORD.findall(question)}
+    """Runs of words of the answer that are neither in the question nor function words."""
+    question_words = {_stem(word) for word in WORD.findall(question)}
     runs: list[list[Span]] = []
     gap = 2
     for match in WORD.finditer(answer):
-        new = _stem(match[0]) not in asked and match[0].lower() not in FUNCTION_WORDS
+        new = _stem(match[0]) not in question_words and match[0].lower() not in FUNCTION_WORDS
         if new and runs and gap <= 1 and not re.search(r"[.;:!?]\s", answer[runs[-1][-1].end : match.start()]):
             runs[-1].append(Span(match.start(), match.end()))
         elif new:
@@ -106,7 +106,7 @@ def added_spans(question: str, answer: str) -> tuple[Span, ...]:
 def surprising_spans(
     answer: str, offsets: Sequence[tuple[int, int]], surprisal: Sequence[float], threshold: float
 ) -> tuple[Span, ...]:
-    """Words with a token whose surprisal is at or above a threshold.
+    """Words that have a token whose surprisal is at or above a threshold.
 
     Args:
         answer: the text.
@@ -115,7 +115,7 @@ def surprising_spans(
         threshold: nats.
     """
     picked = [
-        _whole_words(answer, Span(start, end))
+        _widen_to_words(answer, Span(start, end))
         for (start, end), nats in zip(offsets, surprisal, strict=True)
         if nats >= threshold and WORD.search(answer[start:end])
     ]
@@ -123,7 +123,7 @@ def surprising_spans(
 
 
 def joined(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Sorted, overlapping ones as one."""
+    """Sorted spans, with overlapping ones joined."""
     result: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.start, s.end)):
         if result and span.start < result[-1].end:
@@ -133,24 +133,24 @@ def joined(spans: Sequence[Span]) -> tuple[Span, ...]:
     return tuple(result)
 
 
-def _placed(answer: str, start: int, end: int, word: str | None) -> Span | None:
-    """Where the span really is."""
+def _located(answer: str, start: int, end: int, word: str | None) -> Span | None:
+    """The span at which the text is found; None if it is not in the answer."""
     inside = 0 <= start < end <= len(answer)
     if not word:
         return Span(start, end) if inside else None
     if inside and answer[start:end] == word:
         return Span(start, end)
-    places = [match.start() for match in re.finditer(re.escape(word), answer)]
-    if not places:
-        places = [match.start() for match in re.finditer(re.escape(word), answer, re.IGNORECASE)]
-    if not places:
+    starts = [match.start() for match in re.finditer(re.escape(word), answer)]
+    if not starts:
+        starts = [match.start() for match in re.finditer(re.escape(word), answer, re.IGNORECASE)]
+    if not starts:
         return None
-    nearest = min(places, key=lambda place: abs(place - start))
+    nearest = min(starts, key=lambda start_index: abs(start_index - start))
     return Span(nearest, nearest + len(word))
 
 
-def _whole_words(answer: str, span: Span) -> Span:
-    """The span widened to the words that it cuts, and rid of white space at its ends."""
+def _widen_to_words(answer: str, span: Span) -> Span:
+    """The span widened to complete words, without white space at its ends."""
     start, end = span.start, span.end
     while start < end and answer[start].isspace():
         start += 1

@@ -1,4 +1,4 @@
-"""Requests as token sequences, with the tokens of sensitive spans marked."""
+"""Requests as token sequences, with a flag for the tokens of sensitive spans."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ REFUSALS = (
     "I'm not the right source for this.",
     "There is nothing I could tell you about it.",
 )
-"""Preferred answers of requests that bring none of their own."""
+"""Preferred answers of requests that have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How a question is put to the model, and what ends its answer.
+    """The prompt of a question, and the token that ends its answer.
 
     Example:
         ``Template(prompt=lambda question: tokenizer(question)["input_ids"], end=tokenizer.eos_token_id)``
     """
 
     prompt: Callable[[str], list[int]]
-    """A question to the token ids of the prompt that asks it."""
+    """A function from a question to the token ids of its prompt."""
     end: int
-    """Token behind an answer."""
+    """Token after an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Encoded:
 
     sequence: TokenSequence
     sensitive: tuple[bool, ...]
-    """Of each response token; the end of sequence never is."""
+    """Whether each response token is sensitive; the end of sequence never is."""
     offsets: tuple[tuple[int, int], ...]
-    """Characters of each response token but the end of sequence."""
+    """Character range of each response token except the end of sequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A request as the loop sees it.
+    """A request with its tokens.
 
     Example:
         ``Example(request, Encoded(...))``
@@ -81,12 +81,12 @@ def encode(tokenizer: Any, template: Template, request: Request, answer: str | N
         answer: another answer.
     """
     text = request.answer if answer is None else answer
-    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = [(int(start), int(end)) for start, end in made["offset_mapping"]]
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
     prompt = template.prompt(request.question) if request.question else _start(tokenizer)
     spans = request.spans if answer is None else ()
     sensitive = [any(start < s.end and s.start < end for s in spans) for start, end in offsets]
-    response = (*made["input_ids"], template.end if request.question else tokenizer.eos_token_id)
+    response = (*encoding["input_ids"], template.end if request.question else tokenizer.eos_token_id)
     return Encoded(TokenSequence(tuple(prompt), response), (*sensitive, False), tuple(offsets))
 
 
@@ -100,13 +100,13 @@ def examples(
         template: see ``Template``.
         requests: what to encode.
         max_tokens: longest sequence allowed (tokens).
-        alternates: seed of the refusals where preferred answers are needed; ``None`` makes none.
+        alternates: seed of the refusals if the method needs preferred answers; None for no alternates.
 
     Raises:
-        UserError: for a request that is too long: cutting it would forget only a part, silently.
+        UserError: for a request that is too long: truncation would silently forget only a part of it.
     """
     generator = np.random.Generator(np.random.Philox(key=alternates or 0))
-    made = []
+    result = []
     for request in requests:
         encoded = encode(tokenizer, template, request)
         if len(encoded.sequence) > max_tokens:
@@ -119,10 +119,10 @@ def examples(
         alternate = None
         if alternates is not None:
             alternate = encode(tokenizer, template, request, request.alternate or refusal).sequence
-        made.append(Example(request, encoded, alternate))
-    return made
+        result.append(Example(request, encoded, alternate))
+    return result
 
 
 def _start(tokenizer: Any) -> list[int]:
-    """What a plain text follows: the beginning of sequence, or the end of another."""
+    """The prompt of a plain text: the beginning of sequence, or the end of sequence if there is none."""
     return [tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
