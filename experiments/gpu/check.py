@@ -218,8 +218,8 @@ def golden():
     tests = [
         "tests/methods/policy/test_golden_policy.py",
         "tests/methods/unlearning/test_golden_unlearning.py",
-        "tests/methods/policy/test_policy_by_hand.py",
-        "tests/methods/unlearning/test_unlearning_by_hand.py",
+        "tests/methods/policy/test_by_hand.py",
+        "tests/methods/unlearning/test_by_hand.py",
     ]
     p = subprocess.run(
         [

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.compare.load.folders import Trained, read_run, refuse_mismatch, results
-from rlx.compare.load.results import Published, RunResult, Study
-from rlx.compare.load.unlearning import certified_results, is_unlearning, read_certified
+from rlx.compare.load.folders import TrainedRun, check_protocols, read_run, run_results
+from rlx.compare.load.results import PublishedScore, RunResult, Study
+from rlx.compare.load.unlearning import is_unlearning, read_unlearned_run, unlearning_results
 from rlx.compare.report.text import terminal
 from rlx.compare.report.write import RENDERERS, write_report
-from rlx.compare.statistics.analysis import compared
-from rlx.compare.study.runner import Planned, planned, read_study, run_all, time_left
+from rlx.compare.statistics.analysis import analyse
+from rlx.compare.study.runner import PlannedRun, plan_runs, read_study, run_all, seconds_left
 from rlx.console import print_out, table, warn
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json, runs_in
@@ -31,7 +31,7 @@ class Folders:
     """The folders of runs and of reports.
 
     Example:
-        ``Places(runs=Path("runs"), reports=Path("reports"))``
+        ``Folders(runs=Path("runs"), reports=Path("reports"))``
     """
 
     runs: Path
@@ -43,39 +43,40 @@ class ComparisonOptions:
     """How to compare runs.
 
     Example:
-        ``Request(baseline="grpo", force=False)``
+        ``ComparisonOptions(baseline="grpo", force=False)``
     """
 
     baseline: str | None
     force: bool
+    """Compare runs even if their protocols differ."""
 
 
 def run_study(
-    study: StudySpec, folders: Folders, jobs: int, measure: bool = True, launcher: str = "local"
+    study: StudySpec, folders: Folders, jobs: int, evaluate: bool = True, launcher: str = "local"
 ) -> dict[str, str]:
     """Run the unfinished runs of a study; return the runs that failed, with the reason.
 
     Args:
         study: the study.
-        folders: of the runs and the reports.
+        folders: folders of the runs and of the reports.
         jobs: number of runs at once; on Ray the cluster decides.
-        measure: evaluate the runs too.
+        evaluate: whether to evaluate the runs, too.
         launcher: ``local`` or ``ray``.
     """
     if launcher not in LAUNCHERS:
         raise UserError(f"--launcher is '{launcher}'", fix=did_you_mean(launcher, LAUNCHERS))
-    runs = planned(study, folders.runs)
+    runs = plan_runs(study, folders.runs)
     todo = [run for run in runs if run.state != "done"]
     if launcher == "local" or not todo:
         if todo:
-            warn_of_time(runs, jobs)
-        return run_all(runs, jobs, measure, _print_progress)
+            print_time_left(runs, jobs)
+        return run_all(runs, jobs, evaluate, _print_progress)
     from rlx.compare.study.ray_launcher import on_ray
 
-    with on_ray(study.cpus, study.gpus, measure) as launch:
+    with on_ray(study.cpus, study.gpus, evaluate) as launch:
         resources = f"{study.cpus:g} CPUs and {study.gpus:g} GPUs"
         _print_progress(f"{len(todo)} of {len(runs)} runs to go, each with {resources} of the cluster")
-        return run_all(runs, len(todo), measure, _print_progress, launch)
+        return run_all(runs, len(todo), evaluate, _print_progress, launch)
 
 
 def run_without_report(
@@ -94,101 +95,110 @@ def run_without_report(
     if plan:
         print_plan(study, folders, jobs)
         return 0
-    return 1 if run_study(study, folders, jobs, measure=False, launcher=launcher) else 0
+    return 1 if run_study(study, folders, jobs, evaluate=False, launcher=launcher) else 0
 
 
 def print_plan(study: StudySpec, folders: Folders, jobs: int) -> None:
     """Print the state of each run, and an estimate of the remaining time."""
-    runs = planned(study, folders.runs)
+    runs = plan_runs(study, folders.runs)
     rows = [[run.folder.run_id, run.state, f"{run.progress:.0%}"] for run in runs]
     print_out(table(f"study {study.name}", ["run", "state", "trained"], rows))
-    warn_of_time(runs, jobs)
+    print_time_left(runs, jobs)
 
 
-def warn_of_time(runs: Sequence[Planned], jobs: int) -> None:
+def print_time_left(runs: Sequence[PlannedRun], jobs: int) -> None:
     """Print the number of unfinished runs and an estimate of the remaining time."""
     todo = sum(run.state != "done" for run in runs)
-    left = time_left(runs, jobs)
-    about = "unknown until a run is finished" if left is None else f"about {left / 60:.1f} minutes of training"
-    _print_progress(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {about}")
+    seconds = seconds_left(runs, jobs)
+    estimate = "unknown until a run is finished" if seconds is None else f"about {seconds / 60:.1f} minutes of training"
+    _print_progress(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {estimate}")
 
 
 def compare_study(study: StudySpec, failed: Mapping[str, str], folders: Folders, force: bool) -> None:
     """Write the report of a study's finished runs."""
-    runs = planned(study, folders.runs)
+    runs = plan_runs(study, folders.runs)
     finished = [run for run in runs if run.state == "done"]
     missing = {run.folder.run_id: failed.get(run.folder.run_id) or run.state for run in runs if run not in finished}
     if not finished:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(missing.items())[:3])
-        raise UserError(f"study {study.name} has no finished run ({reasons})", fix="correct its spec", exit_code=1)
-    run_results = _run_results(
-        [run.folder for run in finished], {run.folder.run_id: run.label for run in finished}, finished[0]
-    )
-    content = Study(
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(missing.items())[:3])
+        raise UserError(
+            f"study {study.name} has no finished run ({reasons})", fix="correct its spec and run it again", exit_code=1
+        )
+    labels = {run.folder.run_id: run.label for run in finished}
+    loaded = _load_results([run.folder for run in finished], labels, finished[0])
+    results = Study(
         name=study.name,
         baseline=study.baseline,
-        runs=tuple(run_results),
+        runs=tuple(loaded),
         missing=missing,
-        published=tuple(
-            Published(entry.method, entry.benchmark, entry.value, entry.source) for entry in study.published
-        ),
-        mismatched=refuse_mismatch(run_results, force),
+        published=tuple(PublishedScore(p.method, p.benchmark, p.value, p.source) for p in study.published),
+        mismatched=check_protocols(loaded, force),
         alpha=study.alpha,
     )
-    write_and_print(content, folders)
+    write_and_print(results, folders)
 
 
-def compare_runs(names: Sequence[str], logged: Sequence[Trained], options: ComparisonOptions, folders: Folders) -> None:
+def compare_runs(
+    names: Sequence[str], logged: Sequence[TrainedRun], options: ComparisonOptions, folders: Folders
+) -> None:
     """Write the report of existing runs.
 
     Args:
         names: runs by folder or by the folder's name.
         logged: runs read from MLflow.
         options: how to compare them.
-        folders: of the runs and the reports.
+        folders: folders of the runs and of the reports.
     """
-    run_folders = [_folder(name, folders.runs) for name in dict.fromkeys(names)]
+    run_folders = [_run_folder(name, folders.runs) for name in dict.fromkeys(names)]
     kinds = {is_unlearning(read_json(folder.resolved)): folder.run_id for folder in run_folders}
     if len(kinds) > 1 or (logged and True in kinds):
         other = kinds.get(False) or logged[0].run_id
         raise UserError(f"run {kinds[True]} is an unlearning run and {other} is not", fix="compare them separately")
-    run_results = _run_results(run_folders, logged=logged)
-    methods = list(dict.fromkeys(run.method for run in run_results))
-    content = Study(
-        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(run_results)}runs",
+    loaded = _load_results(run_folders, logged=logged)
+    methods = list(dict.fromkeys(run.method for run in loaded))
+    results = Study(
+        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(loaded)}runs",
         baseline=options.baseline or ("grpo" if "grpo" in methods else methods[0]),
-        runs=tuple(run_results),
-        mismatched=refuse_mismatch(run_results, options.force),
+        runs=tuple(loaded),
+        mismatched=check_protocols(loaded, options.force),
     )
-    write_and_print(content, folders)
+    write_and_print(results, folders)
 
 
-def _run_results(
+def _load_results(
     folders: Sequence[RunDir],
     labels: Mapping[str, str] | None = None,
-    plan: Planned | None = None,
-    logged: Sequence[Trained] = (),
+    plan: PlannedRun | None = None,
+    logged: Sequence[TrainedRun] = (),
 ) -> list[RunResult]:
-    """The scores of finished runs: all of an unlearning run's, else those that the study's evaluation accepts."""
+    """The results of finished runs: all metrics of unlearning runs, else the evaluations that the study accepts.
+
+    Args:
+        folders: the runs' folders.
+        labels: names of methods by run id, if a study gives them.
+        plan: a run of the study, whose evaluation settings are required; None accepts every evaluation.
+        logged: runs read from MLflow; those that are among the folders are ignored.
+    """
     if folders and is_unlearning(read_json(folders[0].resolved)):
-        return certified_results([read_certified(folder) for folder in folders], labels)
+        return unlearning_results([read_unlearned_run(folder) for folder in folders], labels)
     local = [read_run(folder) for folder in folders]
     local_ids = {run.run_id for run in local}
     all_runs = [*local, *(run for run in logged if run.run_id not in local_ids)]
-    return results(all_runs, plan.accepts if plan else lambda protocol: True, labels)
+    return run_results(all_runs, plan.accepts if plan else lambda protocol: True, labels)
 
 
-def _folder(name: str, runs: Path) -> RunDir:
+def _run_folder(name: str, runs: Path) -> RunDir:
+    """The folder of a run that is given by its path or by its name in ``runs``."""
     for root in (Path(name), runs / name):
         if RunDir(root).resolved.is_file():
             return RunDir(root)
     existing = ", ".join(run.run_id for run in runs_in(runs)[:8]) or "none"
-    raise UserError(f"there is no run '{name}'", fix=f"give a run's folder; {runs} has: {existing}")
+    raise UserError(f"there is no run '{name}'", fix=f"give the folder of a run; runs in {runs}: {existing}")
 
 
 def write_and_print(study: Study, folders: Folders) -> None:
-    """Compute the comparison, write the report files, and print the terminal's version."""
-    comparison = compared(study)
+    """Analyse the runs, write the report files, and print the report to the terminal."""
+    comparison = analyse(study)
     folder = folders.reports / study.name
     content = RENDERERS["report.json"](comparison)
     previous = folder / "report.json"

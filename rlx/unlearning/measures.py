@@ -83,8 +83,8 @@ def examine(subject: Subject, parts: Mapping[str, Sequence[Request]], generate: 
             rouge = rouge_l_recall(own[index][2].answer, text)
             scores[index] = replace(scores[index], generation=text, sample=replace(scores[index].sample, rouge=rouge))
     order = {(part, i): index for index, (part, i, _) in enumerate(rows)}
-    scored = engine.gather(scores)
-    return sorted(scored, key=lambda scored: order[scored.sample.part, scored.sample.index])
+    gathered = engine.gather(scores)
+    return sorted(gathered, key=lambda score: order[score.sample.part, score.sample.index])
 
 
 def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 0) -> list[str]:
@@ -124,18 +124,18 @@ def _forced(subject: Subject, rows: Sequence[tuple[str, int, Request]]) -> list[
     own = [tokens_of(request) for _, _, request in rows]
     others: list[TokenSequence] = []
     owners: list[tuple[int, bool]] = []
-    for index, (_, _, request) in enumerate(rows):
+    for row, (_, _, request) in enumerate(rows):
         texts = [(request.paraphrase, True)] if request.paraphrase else []
         for text, right in [*texts, *((wrong, False) for wrong in request.wrong)]:
             others.append(tokens_of(request, text))
-            owners.append((index, right))
+            owners.append((row, right))
     statistics = _scored(subject, own, _statistics)
     nll = [-float(np.mean(values)) for values in _scored(subject, others, _logprobs)]
     scores = []
-    for index, (part, index, request) in enumerate(rows):
-        rights = [nll[i] for i, (owner, right) in enumerate(owners) if owner == index and right]
-        wrongs = [nll[i] for i, (owner, right) in enumerate(owners) if owner == index and not right]
-        scores.append(_one(part, index, request, own[index], statistics[index], rights, wrongs))
+    for row, (part, index, request) in enumerate(rows):
+        rights = [nll[i] for i, (owner, right) in enumerate(owners) if owner == row and right]
+        wrongs = [nll[i] for i, (owner, right) in enumerate(owners) if owner == row and not right]
+        scores.append(_one(part, index, request, own[row], statistics[row], rights, wrongs))
     return scores
 
 

@@ -1,4 +1,4 @@
-"""One study with everything a report can show, made by arithmetic: the same on every machine."""
+"""Two studies with all that a report can show, computed by arithmetic: the same on every machine."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rlx.compare.load.results import (
     FORGETTING,
     UTILITY,
     WITHSTANDS,
-    Published,
+    PublishedScore,
     RunResult,
     Scores,
     Study,
-    Unlearned,
+    UnlearningResult,
 )
 
 ABILITY = {"grpo": 0.0, "dgpo": 0.22, "maspo": 0.01}
 
 
 def scores_of(method, seed, problems, samples, name):
-    """Sample s of problem p is right when a fixed, scattered number lies below the problem's chance."""
+    """Sample s of problem p is correct if a fixed pseudo-random number is below the problem's success probability."""
     p, s = np.meshgrid(np.arange(problems), np.arange(samples), indexing="ij")
     chance = (p + 0.5) / problems * 0.9 + ABILITY[method] + 0.01 * math.sin(seed + len(method))
     scatter = np.modf((p * 0.754877 + s * 0.569840 + seed * 0.381966 + len(method) * 0.2360) % 1.0)[0]
@@ -31,7 +31,7 @@ def scores_of(method, seed, problems, samples, name):
 
 
 def metrics_of(method, seed):
-    """Eleven records that rise and level off; seeds differ a little and take different times."""
+    """Eleven records that rise and level off; seeds differ slightly and take different times."""
     records = []
     for step in range(0, 101, 10):
         reached = 0.35 + (0.4 + ABILITY[method]) * (1 - math.exp(-step / 40)) + 0.012 * math.sin(3 * seed + step)
@@ -73,18 +73,18 @@ def study():
         runs=runs,
         missing={"maspo_tiny_s3-003": "failed: exit code 1"},
         published=(
-            Published("grpo", "aime24", 0.281, "arXiv 2603.14389, table 1"),
-            Published("dgpo", "aime24", 0.311, "arXiv 2603.14389, table 1"),
+            PublishedScore("grpo", "aime24", 0.281, "arXiv 2603.14389, table 1"),
+            PublishedScore("dgpo", "aime24", 0.311, "arXiv 2603.14389, table 1"),
         ),
     )
 
 
 FORGOTTEN = {"grad_diff": (0.62, 0.80), "npo": (0.61, 0.70), "palu": (0.55, 0.86)}
-"""Forgetting and utility of three methods: npo stands behind grad_diff, grad_diff and palu stand on the front."""
+"""Forgetting and utility of three methods: grad_diff dominates npo; grad_diff and palu are on the front."""
 
 
-def figure_of(name, mean, authors, seed, spread, linearised=False):
-    """One row an author, scattered evenly around the mean, and a seed's own wobble."""
+def metric_of(name, mean, authors, seed, spread, linearised=False):
+    """One row per author, spread evenly around the mean, with a small offset for each seed."""
     ids = tuple(f"author {number}" for number in range(authors))
     rows = mean + spread * (np.arange(authors) / (authors - 1) - 0.5) + 0.004 * math.sin(2 * seed + len(name))
     return Scores(name, ids, rows[:, None], linearised)
@@ -93,15 +93,15 @@ def figure_of(name, mean, authors, seed, spread, linearised=False):
 def unlearned_of(method, seed):
     forgetting, utility = FORGOTTEN[method]
     scores = (
-        figure_of(FORGETTING, forgetting, 6, seed, 0.2),
-        figure_of(EXTRACTION, forgetting + 0.2, 6, seed, 0.1),
-        figure_of(UTILITY, utility, 60, seed, 0.3, linearised=True),
-        figure_of(f"{WITHSTANDS} relearn", 1.02 - utility / 3, 6, seed, 0.5, linearised=True),
+        metric_of(FORGETTING, forgetting, 6, seed, 0.2),
+        metric_of(EXTRACTION, forgetting + 0.2, 6, seed, 0.1),
+        metric_of(UTILITY, utility, 60, seed, 0.3, linearised=True),
+        metric_of(f"{WITHSTANDS} relearn", 1.02 - utility / 3, 6, seed, 0.5, linearised=True),
     )
     steps = [(0.1, 0.88), (0.6 * forgetting, 0.5 * (utility + 0.88)), (forgetting + 0.01 * seed, utility)]
     within = method != "npo" or seed > 0
     references = {"original": (0.1, 0.88), "retain model": (0.7, 0.87)}
-    unlearned = Unlearned(tuple(steps), 2, within, 0.9, utility / 0.88, method == "palu", references)
+    unlearned = UnlearningResult(tuple(steps), 2, within, 0.9, utility / 0.88, method == "palu", references)
     metrics = tuple(
         {"step": 5 * i, "eval/forgetting": f, "eval/utility": u, "time/step": 1.0} for i, (f, u) in enumerate(steps)
     )

@@ -1,4 +1,4 @@
-"""Every statistic against brute force, closed forms, published figures or simulation."""
+"""Every statistic against brute force, closed forms, published values or simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as reference
 
 from rlx.compare.load.results import RunResult, Scores, Study
-from rlx.compare.statistics.analysis import compared
+from rlx.compare.statistics.analysis import analyse
 from rlx.compare.statistics.comparison import Column
 from rlx.compare.statistics.significance import (
     holm,
@@ -104,14 +104,14 @@ def test_one_seed_is_a_question_about_checkpoints_and_three_are_one_about_method
     rng = np.random.default_rng(5)
     for seeds, question in ((1, "checkpoints"), (2, "checkpoints"), (3, "methods")):
         runs = [run(m, s, rng.random((20, 4)).round()) for m in ("grpo", "dgpo") for s in range(seeds)]
-        (pair,) = compared(Study("x", "grpo", tuple(runs))).pairs
+        (pair,) = analyse(Study("x", "grpo", tuple(runs))).pairs
         assert pair.question == question
 
 
 def test_wins_losses_ties_and_the_problems_that_flipped_are_counted_by_problem():
     base, other = np.zeros((6, 2)), np.zeros((6, 2))
     other[0], other[1, 0], base[5] = 1, 1, 1
-    (pair,) = compared(Study("x", "grpo", (run("grpo", 0, base), run("dgpo", 0, other)))).pairs
+    (pair,) = analyse(Study("x", "grpo", (run("grpo", 0, base), run("dgpo", 0, other)))).pairs
     assert pair.won == (2, 1, 3)
     assert [(f.problem_id, f.method, f.baseline) for f in pair.flipped] == [
         ("p000", 1, 0),
@@ -125,16 +125,16 @@ def test_a_clear_difference_is_declared_and_only_its_winner_is_best():
     rng = np.random.default_rng(6)
     hard = rng.random((40, 1))
     runs = [run(m, s, rng.random((40, 16)) < hard * f) for m, f in (("grpo", 0.5), ("dgpo", 0.95)) for s in range(4)]
-    comparison = compared(Study("x", "grpo", tuple(runs)))
+    comparison = analyse(Study("x", "grpo", tuple(runs)))
     (pair,) = comparison.pairs
     assert pair.verdict == "better" and pair.p_holm < 0.01 and pair.difference.low > 0
     assert [cell.method for cell in comparison.cells if cell.best] == ["dgpo"]
 
 
-def test_methods_that_cannot_be_told_apart_are_all_best():
+def test_methods_that_are_not_distinguishable_are_all_best():
     rng = np.random.default_rng(7)
     runs = [run(m, 0, rng.random((30, 4)) < 0.5) for m in ("grpo", "dgpo", "maspo")]
-    comparison = compared(Study("x", "grpo", tuple(runs)))
+    comparison = analyse(Study("x", "grpo", tuple(runs)))
     assert all(cell.best for cell in comparison.cells)
     assert {pair.verdict for pair in comparison.pairs} == {"not distinguishable"}
     assert all(pair.detectable > abs(pair.difference.mean) for pair in comparison.pairs)
@@ -142,7 +142,7 @@ def test_methods_that_cannot_be_told_apart_are_all_best():
 
 def test_holm_runs_over_every_pair_of_the_table():
     rng = np.random.default_rng(8)
-    pairs = compared(
+    pairs = analyse(
         Study(
             "x", "grpo", tuple(run(m, 0, rng.random((30, 8)) < f) for m, f in (("grpo", 0.4), ("a", 0.5), ("b", 0.6)))
         )
@@ -154,21 +154,21 @@ def test_problems_in_another_order_are_aligned_and_other_problems_refused():
     base = run("grpo", 0, np.array([[0.0], [1.0], [0.0]]))
     turned = Scores("aime24", ("p002", "p001", "p000"), np.array([[0.0], [1.0], [1.0]]))
     runs = (base, RunResult("d", "dgpo", 0, "m", {}, (turned,)))
-    comparison = compared(Study("x", "grpo", runs))
+    comparison = analyse(Study("x", "grpo", runs))
     assert comparison.cell(Column("m", "aime24"), "dgpo").by_problem.tolist() == [1.0, 1.0, 0.0]
     other = Scores("aime24", ("p002", "p001", "p009"), np.ones((3, 1)))
-    with pytest.raises(UserError, match="run d met other problems of aime24"):
-        compared(Study("x", "grpo", (base, RunResult("d", "dgpo", 0, "m", {}, (other,)))))
+    with pytest.raises(UserError, match="run d has other problems of aime24"):
+        analyse(Study("x", "grpo", (base, RunResult("d", "dgpo", 0, "m", {}, (other,)))))
 
 
 def test_a_baseline_that_no_run_has_is_refused_with_the_choices():
     with pytest.raises(UserError, match="baseline 'ppo' .* dgpo"):
-        compared(Study("x", "ppo", (run("dgpo", 0, np.ones((3, 1))),)))
+        analyse(Study("x", "ppo", (run("dgpo", 0, np.ones((3, 1))),)))
 
 
 def test_pass_at_k_rises_to_the_share_of_problems_ever_solved():
     scores = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
-    (cell,) = compared(Study("x", "grpo", (run("grpo", 0, scores),))).cells
+    (cell,) = analyse(Study("x", "grpo", (run("grpo", 0, scores),))).cells
     assert cell.pass_at == pytest.approx({1: 5 / 12, 2: (0.5 + 1) / 3, 4: 2 / 3})
 
 
@@ -199,7 +199,7 @@ def test_without_a_true_difference_five_seeds_declare_one_at_most_eight_times_in
             for seed in range(5):
                 able = np.clip(chance + rng.normal(0, 0.04) + rng.normal(0, 0.05, size=30), 0, 1)
                 runs.append(run(method, seed, rng.random((30, 8)) < able[:, None]))
-        (pair,) = compared(Study("x", "grpo", tuple(runs))).pairs
+        (pair,) = analyse(Study("x", "grpo", tuple(runs))).pairs
         declared.append(pair.verdict != "not distinguishable")
     assert 0.005 <= np.mean(declared) <= 0.08, np.mean(declared)
 

@@ -44,15 +44,15 @@ def steps(run: Path) -> list[int]:
 
 def training_of(driver: subprocess.Popen[str]) -> list[tuple[psutil.Process, Path]]:
     """Training processes that Ray's workers have started, with the folders of their runs."""
-    found = []
+    trainings = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
             line = process.cmdline()
         except psutil.Error:
             continue
         if "rlx.cli" in line and "train" in line:
-            found.append((process, Path(line[line.index("train") + 1]).parent))
-    return found
+            trainings.append((process, Path(line[line.index("train") + 1]).parent))
+    return trainings
 
 
 def killed_worker(driver: subprocess.Popen[str]) -> Path:
@@ -75,13 +75,13 @@ def test_a_study_whose_worker_is_lost_ends_complete_and_does_no_run_twice(tmp_pa
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     command = [sys.executable, "-m", "rlx.cli", "compare", str(file), "--launcher", "ray"]
-    places = ["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "reports")]
+    folders = ["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "reports")]
     driver = subprocess.Popen(
-        [*command, *places], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [*command, *folders], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     lost = killed_worker(driver)
-    said, complained = driver.communicate(timeout=900)
-    assert driver.returncode == 0, complained
+    output, errors = driver.communicate(timeout=900)
+    assert driver.returncode == 0, errors
     runs = sorted((tmp_path / "runs").glob("*/resolved.json"))
     assert len(runs) == 6
     for run in (path.parent for path in runs):

@@ -1,4 +1,4 @@
-"""`rlx compare` and studies through the real entry point: make's manners, refusals, and reports that agree."""
+"""`rlx compare` and studies through the command line: finished runs are not repeated, errors, and equal reports."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ def wild(logprobs_bt, batch: PolicyBatch, hp: Wild) -> Tokens:
 """
 
 
-def rlx(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rlx.cli", *arguments, "--runs-dir", str(place / "runs")]
-    return subprocess.run(command, capture_output=True, text=True, cwd=place, env={**os.environ, "COLUMNS": "150"})
+def rlx(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlx.cli", *arguments, "--runs-dir", str(folder / "runs")]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "COLUMNS": "150"})
 
 
-def written(place: Path, **changes: object) -> str:
-    file = place / "study.yaml"
+def written(folder: Path, **changes: object) -> str:
+    file = folder / "study.yaml"
     file.write_text(yaml.safe_dump({**STUDY, **changes}))
     return str(file)
 
 
-def stamps(place: Path) -> dict[str, int]:
-    """When each run and each evaluation was marked as complete."""
-    found = [*place.glob("runs/*/summary.json"), *place.glob("runs/*/evaluations/*/*/result.json")]
-    return {str(file): file.stat().st_mtime_ns for file in found}
+def stamps(folder: Path) -> dict[str, int]:
+    """When each run and each evaluation was completed."""
+    files = [*folder.glob("runs/*/summary.json"), *folder.glob("runs/*/evaluations/*/*/result.json")]
+    return {str(file): file.stat().st_mtime_ns for file in files}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    place = tmp_path_factory.mktemp("study")
-    done = rlx(place, "compare", written(place), "--jobs", "2")
+    folder = tmp_path_factory.mktemp("study")
+    done = rlx(folder, "compare", written(folder), "--jobs", "2")
     assert done.returncode == 0, done.stderr
-    return place, done
+    return folder, done
 
 
 def test_a_study_runs_from_nothing_to_every_report(finished):
-    place, done = finished
+    folder, done = finished
     assert "2 of 2 runs to go" in done.stderr
-    report = json.loads((place / "reports/small/report.json").read_text())
+    report = json.loads((folder / "reports/small/report.json").read_text())
     assert {cell["method"] for cell in report["cells"]} == {"grpo", "dgpo"}
     for name in ("report.html", "report.md", "report.tex", "report.csv"):
-        assert (place / "reports/small" / name).stat().st_size > 500
+        assert (folder / "reports/small" / name).stat().st_size > 500
     (shown,) = [row for row in map(str.split, done.stdout.splitlines()) if row[:4] == ["grpo", "(seed", "0)", "1"]]
     by_method = {cell["method"]: cell["score"]["mean"] for cell in report["cells"]}
     assert float(shown[4]) == pytest.approx(100 * by_method["grpo"], abs=0.051)
@@ -80,33 +80,33 @@ def test_a_study_runs_from_nothing_to_every_report(finished):
 
 
 def test_a_second_call_repeats_nothing_and_says_the_same(finished):
-    place, first = finished
-    before = stamps(place)
+    folder, first = finished
+    before = stamps(folder)
     assert len(before) == 4
-    again = rlx(place, "compare", written(place), "--jobs", "2")
+    again = rlx(folder, "compare", written(folder), "--jobs", "2")
     assert again.returncode == 0 and again.stdout == first.stdout
-    assert stamps(place) == before and "runs to go" not in again.stderr
+    assert stamps(folder) == before and "runs to go" not in again.stderr
 
 
 def test_a_plan_says_what_is_left_and_does_nothing(finished):
-    place, _ = finished
-    before = stamps(place)
-    more = written(place, axes={"algorithm.name": ["grpo", "maspo"]})
-    done = rlx(place, "compare", more, "--plan")
+    folder, _ = finished
+    before = stamps(folder)
+    more = written(folder, axes={"algorithm.name": ["grpo", "maspo"]})
+    done = rlx(folder, "compare", more, "--plan")
     assert done.returncode == 0 and "1 of 2 runs to go" in done.stderr and "missing" in done.stdout
-    assert stamps(place) == before and not list(place.glob("runs/maspo*"))
+    assert stamps(folder) == before and not list(folder.glob("runs/maspo*"))
 
 
 def test_runs_are_compared_by_folder_and_from_mlflow_alike(finished):
-    place, _ = finished
-    runs = sorted(path.parent.name for path in place.glob("runs/*/summary.json"))
-    by_folder = rlx(place, "compare", *runs)
+    folder, _ = finished
+    runs = sorted(path.parent.name for path in folder.glob("runs/*/summary.json"))
+    by_folder = rlx(folder, "compare", *runs)
     assert by_folder.returncode == 0, by_folder.stderr
-    from_mlflow = rlx(place, "compare", "--experiment", "rlx", "--out", "logged")
+    from_mlflow = rlx(folder, "compare", "--experiment", "rlx", "--out", "logged")
     assert from_mlflow.returncode == 0, from_mlflow.stderr
-    (here,), (there,) = (list((place / name).glob("*2runs/report.csv")) for name in ("reports", "logged"))
+    (here,), (there,) = (list((folder / name).glob("*2runs/report.csv")) for name in ("reports", "logged"))
     assert here.read_text() == there.read_text()
-    tagged = rlx(place, "compare", "--tag", "rlx.algorithm=nothing")
+    tagged = rlx(folder, "compare", "--tag", "rlx.algorithm=nothing")
     assert tagged.returncode == 1 and "no finished training run with" in tagged.stderr
 
 
@@ -153,7 +153,7 @@ def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["compare"], "there is nothing to compare"),
         (["compare", "no_such_run"], "there is no run 'no_such_run'"),
@@ -163,19 +163,19 @@ def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_pat
         (["compare", "STUDY", "other"], "give only the study"),
         (
             ["compare", "STUDY", "--baseline", "dgop"],
-            "is none of the study's methods; did you mean 'dgpo'",
+            "is not among the study's methods; did you mean 'dgpo'",
         ),
     ],
 )
-def test_what_a_person_gets_wrong_is_one_sentence(tmp_path, arguments, said):
+def test_a_mistake_of_the_user_is_reported_in_one_sentence(tmp_path, arguments, message):
     study = written(tmp_path)
-    done = rlx(tmp_path, *(study if each == "STUDY" else each for each in arguments))
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+    done = rlx(tmp_path, *(study if argument == "STUDY" else argument for argument in arguments))
+    assert done.returncode == 2 and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"axis": {}}, "unknown key axis; did you mean 'axes'"),
         ({"axes": {"seed": []}}, "axes.seed has no values"),
@@ -184,7 +184,7 @@ def test_what_a_person_gets_wrong_is_one_sentence(tmp_path, arguments, said):
         ({"name": "../up"}, "name is '../up'"),
     ],
 )
-def test_a_study_with_a_mistake_is_refused_before_anything_runs(tmp_path, changes, said):
+def test_a_study_with_a_mistake_is_refused_before_anything_runs(tmp_path, changes, message):
     done = rlx(tmp_path, "compare", written(tmp_path, **changes))
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert done.returncode == 2 and message in done.stderr, done.stderr
     assert not list(tmp_path.glob("runs/*/metrics.jsonl"))

@@ -1,4 +1,4 @@
-"""Studies of unlearning: figures by author, the front, and the command that runs them."""
+"""Studies of unlearning: metrics by author, the Pareto front, and the command that runs them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import yaml
 
 from rlx.benchmarks.tofu.scores import harmonic_mean
 from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, RunResult, Scores, Study
-from rlx.compare.load.unlearning import certified_results, read_certified
-from rlx.compare.report.pareto import front_grid, places
+from rlx.compare.load.unlearning import read_unlearned_run, unlearning_results
+from rlx.compare.report.pareto import pareto_grid, pareto_points
 from rlx.compare.report.tables import caption, cautions, pairs_grid
-from rlx.compare.statistics.analysis import compared
-from rlx.compare.statistics.significance import linearised
+from rlx.compare.statistics.analysis import analyse
+from rlx.compare.statistics.significance import linearise
 from rlx.runs.folder import RunDir
 
 SMALL = {
@@ -27,7 +27,7 @@ SMALL = {
     "evaluation": {"limit": 10, "max_new_tokens": 8, "relearn_updates": 1, "attacks": ["relearn", "prefix"]},
     "tracker": {"mlflow": False},
 }
-ASKED = {
+STUDY = {
     "name": "small",
     "command": "unlearn",
     "baseline": "grad_diff",
@@ -40,14 +40,14 @@ def harmonic(sums_pj, counts_pj):
     return harmonic_mean(sums_pj.sum(axis=0) / counts_pj.sum(axis=0))
 
 
-def test_a_linearised_figure_has_its_value_as_mean_and_the_jackknifes_error():
+def test_a_linearised_metric_has_its_value_as_mean_and_the_jackknifes_error():
     rng = np.random.default_rng(0)
     counts_pj = rng.integers(1, 6, size=(80, 3)).astype(float)
     counts_pj[:40, 2] = 0  # a mean that half of the problems have no part in
     sums_pj = counts_pj * rng.beta(8, 4, size=(80, 3))
     means_j = sums_pj.sum(axis=0) / counts_pj.sum(axis=0)
     value = harmonic_mean(means_j)
-    z_p = linearised(value, value**2 / (3 * means_j**2), sums_pj, counts_pj)
+    z_p = linearise(value, value**2 / (3 * means_j**2), sums_pj, counts_pj)
     assert z_p.mean() == pytest.approx(value, abs=1e-12)
     others = [np.arange(80) != left_out for left_out in range(80)]
     without_p = np.array([harmonic(sums_pj[other], counts_pj[other]) for other in others])
@@ -55,62 +55,62 @@ def test_a_linearised_figure_has_its_value_as_mean_and_the_jackknifes_error():
     assert z_p.std(ddof=1) / np.sqrt(80) == pytest.approx(jackknife, rel=0.02)
 
 
-def test_a_method_that_another_beats_in_both_figures_is_behind_the_front(unlearning_study):
-    comparison = compared(unlearning_study)
-    found = {place.method: place for place in places(comparison, "tiny")}
-    assert found["npo"].behind == ("grad_diff",)
-    assert found["grad_diff"].behind == found["palu"].behind == ()
-    rows = {row[0].text: [cell.text for cell in row[3:]] for row in front_grid(comparison).rows}
-    assert rows["npo"] == ["79.5", "2 of 3", "0 of 3", "behind grad_diff"]
+def test_a_method_that_another_beats_in_both_metrics_is_dominated(unlearning_study):
+    comparison = analyse(unlearning_study)
+    points = {point.method: point for point in pareto_points(comparison, "tiny")}
+    assert points["npo"].dominated_by == ("grad_diff",)
+    assert points["grad_diff"].dominated_by == points["palu"].dominated_by == ()
+    rows = {row[0].text: [cell.text for cell in row[3:]] for row in pareto_grid(comparison).rows}
+    assert rows["npo"] == ["79.5", "2 of 3", "0 of 3", "dominated by grad_diff"]
     assert rows["palu"][1:] == ["3 of 3", "3 of 3", "on it"]
     assert list(rows)[3:] == ["original", "retain model"]
 
 
 def test_a_difference_that_is_not_declared_leaves_both_on_the_front(unlearning_study):
     one_seed = tuple(run for run in unlearning_study.runs if run.seed == 0 and run.method != "palu")
-    # Six authors and one seed cannot tell forgetting apart; utility is left out of the figures that differ.
+    # With six authors and one seed forgetting is not distinguishable; both methods have the same utility.
     alike = tuple(replace(run, scores=run.scores[:2] + (one_seed[0].scores[2],)) for run in one_seed)
-    assert all(not place.behind for place in places(compared(replace(unlearning_study, runs=alike)), "tiny"))
+    assert all(not p.dominated_by for p in pareto_points(analyse(replace(unlearning_study, runs=alike)), "tiny"))
 
 
-def test_words_speak_of_authors_and_of_runs_that_broke_the_budget(unlearning_study):
-    comparison = compared(unlearning_study)
-    said = " ".join(cautions(comparison))
-    assert "npo_tiny_s0-000: no checkpoint kept 90% of the original's utility" in said
-    assert f"{FORGETTING}, {EXTRACTION}, withstands relearn have only 6 authors" in said
+def test_the_texts_speak_of_authors_and_of_runs_that_broke_the_budget(unlearning_study):
+    comparison = analyse(unlearning_study)
+    text = " ".join(cautions(comparison))
+    assert "npo_tiny_s0-000: no checkpoint kept 90% of the original's utility" in text
+    assert f"{FORGETTING}, {EXTRACTION}, withstands relearn have only 6 authors" in text
     assert "training seeds, then authors" in caption(comparison) and "problems" not in caption(comparison)
     won = {(row[0].text, row[1].text): row[7].text for row in pairs_grid(comparison).rows}
     assert won["npo", FORGETTING] == "0/6/0" and won["npo", UTILITY] == "-", "single authors say nothing of utility"
 
 
-def rlx(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rlx.cli", *arguments, "--runs-dir", str(place / "runs")]
-    return subprocess.run(command, capture_output=True, text=True, cwd=place, env={**os.environ, "COLUMNS": "200"})
+def rlx(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlx.cli", *arguments, "--runs-dir", str(folder / "runs")]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "COLUMNS": "200"})
 
 
-def written(place: Path, **changes: object) -> str:
-    file = place / "study.yaml"
-    file.write_text(yaml.safe_dump({**ASKED, **changes}))
+def written(folder: Path, **changes: object) -> str:
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({**STUDY, **changes}))
     return str(file)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    place = tmp_path_factory.mktemp("study")
-    done = rlx(place, "compare", written(place), "--jobs", "2")
+    folder = tmp_path_factory.mktemp("study")
+    done = rlx(folder, "compare", written(folder), "--jobs", "2")
     assert done.returncode == 0, done.stderr
-    return place, done
+    return folder, done
 
 
 def test_an_unlearning_study_runs_from_nothing_to_every_report(finished):
-    place, done = finished
-    report = json.loads((place / "reports/small/report.json").read_text())
+    folder, done = finished
+    report = json.loads((folder / "reports/small/report.json").read_text())
     columns = {cell["column"]["benchmark"] for cell in report["cells"]}
     assert columns >= {FORGETTING, EXTRACTION, UTILITY, "withstands relearn", "withstands prefix"}
     assert set(report["front"]["embedded"]) == {"grad_diff", "palu"}
     assert "Forgetting against utility" in done.stdout and "retain model" in done.stdout
     assert "This compares checkpoints, not methods" in done.stdout
-    page = (place / "reports/small/report.html").read_text()
+    page = (folder / "reports/small/report.html").read_text()
     assert page.count('class="way') == 4, "one line of checkpoints a run"
 
 
@@ -119,15 +119,15 @@ def test_too_few_authors_are_said_to_be_too_few(finished):
     assert "only 2 authors: no interval over so few can be trusted" in done.stdout.replace("\n", " ")
 
 
-def test_figures_are_those_of_the_certificates(finished):
-    place, _ = finished
-    folders = [RunDir(path.parent) for path in sorted(place.glob("runs/*/certificate.json"))]
+def test_metrics_are_those_of_the_certificates(finished):
+    folder, _ = finished
+    folders = [RunDir(path.parent) for path in sorted(folder.glob("runs/*/certificate.json"))]
     assert len(folders) == 4
     splits = set()
-    for result, folder in zip(certified_results([read_certified(f) for f in folders]), folders, strict=True):
+    for result, folder in zip(unlearning_results([read_unlearned_run(f) for f in folders]), folders, strict=True):
         certificate = json.loads(folder.certificate.read_text())
         after = certificate["aggregates"]["after"]
-        means = {each.benchmark: each.scores_pn.mean() for each in result.scores}
+        means = {scores.benchmark: scores.scores_pn.mean() for scores in result.scores}
         assert means[FORGETTING] == pytest.approx(1 - after["forget_Q_A_Prob"]["value"], abs=1e-12)
         assert means[EXTRACTION] == pytest.approx(1 - after["extraction_strength"]["value"], abs=1e-12)
         assert means[UTILITY] == pytest.approx(after["model_utility"]["value"], abs=1e-12)
@@ -140,63 +140,63 @@ def test_figures_are_those_of_the_certificates(finished):
 
 
 def test_a_second_call_repeats_nothing_and_says_the_same(finished):
-    place, first = finished
-    before = {file: file.stat().st_mtime_ns for file in place.glob("runs/*/summary.json")}
-    again = rlx(place, "compare", written(place))
+    folder, first = finished
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/summary.json")}
+    again = rlx(folder, "compare", written(folder))
     assert again.returncode == 0 and again.stdout == first.stdout and "runs to go" not in again.stderr
-    assert {file: file.stat().st_mtime_ns for file in place.glob("runs/*/summary.json")} == before
-    only = rlx(place, "unlearn", written(place))
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/summary.json")} == before
+    only = rlx(folder, "unlearn", written(folder))
     assert only.returncode == 0, only.stderr
-    plan = rlx(place, "unlearn", written(place, axes={"method.name": ["grad_diff", "npo"]}), "--plan")
-    assert plan.returncode == 0 and "1 of 2 runs to go" in plan.stderr and not list(place.glob("runs/npo*"))
+    plan = rlx(folder, "unlearn", written(folder, axes={"method.name": ["grad_diff", "npo"]}), "--plan")
+    assert plan.returncode == 0 and "1 of 2 runs to go" in plan.stderr and not list(folder.glob("runs/npo*"))
 
 
 def test_runs_are_compared_by_folder_too(finished):
-    place, _ = finished
-    names = [path.parent.name for path in sorted(place.glob("runs/*_s0-*/summary.json"))]
-    done = rlx(place, "compare", *names, "--baseline", "palu")
+    folder, _ = finished
+    names = [path.parent.name for path in sorted(folder.glob("runs/*_s0-*/summary.json"))]
+    done = rlx(folder, "compare", *names, "--baseline", "palu")
     assert done.returncode == 0, done.stderr
     assert "against palu" in done.stdout and FORGETTING in done.stdout
 
 
 def test_runs_that_were_not_measured_alike_are_refused(finished):
-    place, _ = finished
-    (other,) = place.glob("runs/palu*_s1-*")
-    copy = place / "elsewhere" / other.name
+    folder, _ = finished
+    (other,) = folder.glob("runs/palu*_s1-*")
+    copy = folder / "copies" / other.name
     copy.parent.mkdir(exist_ok=True)
     subprocess.run(["cp", "-r", other, copy], check=True)
     resolved = json.loads((copy / "resolved.json").read_text())
     resolved["spec"]["evaluation"]["relearn_updates"] = 9
     (copy / "resolved.json").write_text(json.dumps(resolved))
-    (first,) = place.glob("runs/palu*_s0-*")
-    done = rlx(place, "compare", str(first), str(copy))
+    (first,) = folder.glob("runs/palu*_s0-*")
+    done = rlx(folder, "compare", str(first), str(copy))
     assert done.returncode == 1 and "evaluation.relearn_updates (1 in" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("changes", "command", "said"),
+    ("changes", "command", "message"),
     [
-        ({"evaluation": {"n": 8}}, "compare", "evaluation.n is given, but the runs of command: unlearn measure"),
+        ({"evaluation": {"n": 8}}, "compare", "evaluation.n is given, but rlx unlearn includes the evaluation"),
         ({}, "train", "study small has command: unlearn; start it with rlx unlearn or rlx compare"),
         ({"command": "forget"}, "compare", "command"),
-        ({"baseline": "grpo"}, "compare", "baseline 'grpo' is none of the study's methods"),
+        ({"baseline": "grpo"}, "compare", "baseline 'grpo' is not among the study's methods"),
         ({"axes": {"algorithm.name": ["grpo"]}}, "compare", "algorithm"),
     ],
 )
-def test_a_study_with_a_mistake_is_refused_before_anything_runs(tmp_path, changes, command, said):
+def test_a_study_with_a_mistake_is_refused_before_anything_runs(tmp_path, changes, command, message):
     done = rlx(tmp_path, command, written(tmp_path, **changes))
-    assert done.returncode == 2 and said in done.stderr.replace("\n", " "), done.stderr
+    assert done.returncode == 2 and message in done.stderr.replace("\n", " "), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "runs").exists()
 
 
-def test_options_of_one_run_are_refused_beside_a_study(tmp_path):
+def test_options_of_one_run_are_refused_for_a_study(tmp_path):
     done = rlx(tmp_path, "unlearn", written(tmp_path), "--epochs", "3")
     assert done.returncode == 2 and "epochs cannot be set for a study" in done.stderr
 
 
 def test_an_unfinished_run_and_runs_of_two_kinds_are_refused(finished, tmp_path):
-    place, _ = finished
-    (other,) = place.glob("runs/palu*_s1-*")
+    folder, _ = finished
+    (other,) = folder.glob("runs/palu*_s1-*")
     copy = tmp_path / "runs" / other.name
     subprocess.run(["mkdir", "-p", copy.parent], check=True)
     subprocess.run(["cp", "-r", other, copy], check=True)
@@ -207,12 +207,12 @@ def test_an_unfinished_run_and_runs_of_two_kinds_are_refused(finished, tmp_path)
     trained.mkdir()
     (trained / "resolved.json").write_text(json.dumps({"spec": {"algorithm": {"name": "grpo"}}}))
     done = rlx(tmp_path, "compare", other.name, "grpo-0")
-    assert done.returncode == 2 and "is one of unlearning and grpo-0 is not" in done.stderr
+    assert done.returncode == 2 and "is an unlearning run and grpo-0 is not" in done.stderr
 
 
 @pytest.mark.slow
 def test_without_a_true_difference_utility_declares_one_at_most_eight_times_in_a_hundred():
-    """Five seeds of two methods alike, 12 authors of 10 questions in each of three kept sets."""
+    """Five seeds of two equal methods, 12 authors of 10 questions in each of three kept sets."""
     rng = np.random.default_rng(12)
     counts_pj = np.zeros((36, 3))
     for part in range(3):
@@ -226,9 +226,9 @@ def test_without_a_true_difference_utility_declares_one_at_most_eight_times_in_a
                 sums_pj = np.where(counts_pj > 0, rng.binomial(10, able_p)[:, None], 0)
                 means_j = sums_pj.sum(axis=0) / counts_pj.sum(axis=0)
                 value = harmonic_mean(means_j)
-                z_p = linearised(value, value**2 / (3 * means_j**2), sums_pj, counts_pj)
-                figure = Scores(UTILITY, tuple(map(str, range(36))), z_p[:, None], linearised=True)
-                runs.append(RunResult(f"{method}{seed}", method, seed, "tiny", {}, (figure,)))
-        (pair,) = compared(Study("x", "grad_diff", tuple(runs))).pairs
+                z_p = linearise(value, value**2 / (3 * means_j**2), sums_pj, counts_pj)
+                scores = Scores(UTILITY, tuple(map(str, range(36))), z_p[:, None], linearised=True)
+                runs.append(RunResult(f"{method}{seed}", method, seed, "tiny", {}, (scores,)))
+        (pair,) = analyse(Study("x", "grad_diff", tuple(runs))).pairs
         declared.append(pair.verdict != "not distinguishable")
     assert 0.005 <= np.mean(declared) <= 0.08, np.mean(declared)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlx.compare.study.runner import planned, read_study
+from rlx.compare.study.runner import plan_runs, read_study
 from rlx.specs.reading import read_spec
 from rlx.specs.resolve_train import resolve
 from rlx.specs.resolve_unlearn import resolve_unlearn
@@ -43,7 +43,7 @@ def test_both_models_of_the_palu_paper_are_there():
 @pytest.mark.parametrize("path", sorted((FOLDER / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_run_of_a_study_resolves_and_its_report_has_its_name(path, tmp_path):
     study = read_study(read_spec(path))
-    assert len(planned(study, tmp_path)) >= 9
+    assert len(plan_runs(study, tmp_path)) >= 9
     assert study.name == path.stem and (path.with_suffix("") / "report.html").is_file()
 
 

@@ -19,7 +19,7 @@ def texts(answer: str, spans: tuple[Span, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("span", "expected", "mended", "refused"),
+    ("span", "expected", "repaired", "refused"),
     [
         ((11, 27, "Basil Al-Kuwaiti"), ["Basil Al-Kuwaiti"], 0, 0),
         ((20, 26, "Kuwait"), ["Kuwaiti"], 1, 0),
@@ -33,11 +33,11 @@ def texts(answer: str, spans: tuple[Span, ...]) -> list[str]:
     ],
 )
 def test_a_broken_span_is_mended_or_named(
-    span: tuple[int, int, str | None], expected: list[str], mended: int, refused: int
+    span: tuple[int, int, str | None], expected: list[str], repaired: int, refused: int
 ) -> None:
     result = repair(ANSWER, [span])
     assert texts(ANSWER, result.spans) == expected
-    assert (len(result.mended), len(result.refused)) == (mended, refused)
+    assert (len(result.repaired), len(result.refused)) == (repaired, refused)
 
 
 @given(st.text(max_size=30), st.integers(-5, 35), st.integers(-5, 35))
@@ -121,5 +121,5 @@ def test_twelve_of_the_published_forget10_rows_have_no_span_and_seven_spans_cut_
     requests = read_requests(TOFU / "forget10_spans.jsonl")
     report = coverage(with_spans(requests, "given"))
     assert (report.requests, report.covered, len(report.uncovered)) == (400, 388, 12)
-    assert len(report.mended) == 7 and not report.refused
+    assert len(report.repaired) == 7 and not report.refused
     assert coverage(with_spans(requests, "auto")).covered == 400

@@ -130,7 +130,7 @@ def differing_fields(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def method_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name of each spec's policy loss or unlearning method, with the keys that differ among the specs of that method."""
+    """Each spec's policy loss or unlearning method, with the keys that differ among the specs of that method."""
     flat_specs = [_named_keys(spec) for spec in specs]
     methods = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
     values: dict[tuple[str, str], set[str]] = {}

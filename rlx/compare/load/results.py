@@ -70,7 +70,7 @@ class UnlearningResult:
     """Whether any checkpoint is within the utility budget."""
     budget: float
     """Fraction of the original's utility that a checkpoint has to keep."""
-    utility_share: float
+    kept: float
     """Fraction of the original's utility that the selected checkpoint keeps, in the final measurement."""
     supported: bool
     """Whether the certificate's verdict is that the evidence supports unlearning."""

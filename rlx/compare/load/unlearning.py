@@ -1,6 +1,6 @@
-"""Reading unlearning runs for a comparison: every metric by author, so that authors can be resampled.
+"""Read unlearning runs as the input of a comparison: every metric by author, so that authors can be resampled.
 
-All figures are fractions of which more is better, so that one set of tests and words serves them and benchmarks alike.
+All metrics are fractions of which more is better, so that benchmarks and unlearning share one set of tests and texts.
 """
 
 from __future__ import annotations
@@ -12,68 +12,68 @@ from typing import Any
 import numpy as np
 
 from rlx.benchmarks.tofu.scores import Sample, aggregates, kept_scores, kept_utility
-from rlx.compare.load.folders import method_names, plotted_metrics
-from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, WITHSTANDS, RunResult, Scores, Unlearned
-from rlx.compare.statistics.significance import linearised
+from rlx.compare.load.folders import method_names, report_metrics
+from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, WITHSTANDS, RunResult, Scores, UnlearningResult
+from rlx.compare.statistics.significance import linearise
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.tracking import read_metrics
 
 Cluster = tuple[str, int]
-"""A part of the data and an author in it."""
+"""A part of the data and the number of an author in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Certified:
-    """One finished unlearning run as read.
+class UnlearnedRun:
+    """The files of one finished unlearning run.
 
     Example:
-        ``Certified("palu_s0-1f0c", resolved={...}, summary={...}, certificate={...}, rows=[...], metrics=())``
+        ``UnlearnedRun("palu_s0-1f0c", resolved={...}, summary={...}, certificate={...}, samples=[...], metrics=())``
     """
 
     run_id: str
     resolved: Mapping[str, Any]
     summary: Mapping[str, Any]
     certificate: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-    """Of samples.parquet, all models."""
+    samples: Sequence[Mapping[str, Any]]
+    """Rows of samples.parquet, of all models."""
     metrics: tuple[Mapping[str, float], ...]
 
 
 def is_unlearning(resolved: Mapping[str, Any]) -> bool:
-    """Whether a run's resolved experiment is one of unlearning."""
+    """Whether a resolved experiment is one of `rlx unlearn`."""
     return "forget" in resolved["spec"]
 
 
-def read_certified(folder: RunDir) -> Certified:
-    """A finished run's folder.
+def read_unlearned_run(folder: RunDir) -> UnlearnedRun:
+    """Read the folder of a finished run.
 
     Raises:
-        UserError: when the run is not finished.
+        UserError: if the run is not finished.
     """
     if not folder.summary.is_file():
         raise UserError(
-            f"run {folder.run_id} is not finished", fix=f"rlx unlearn {folder.spec} goes on with it", exit_code=1
+            f"run {folder.run_id} is not finished", fix=f"resume it with rlx unlearn {folder.spec}", exit_code=1
         )
     import pyarrow.parquet as pq
 
-    rows = [row for part in sorted(folder.samples.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
-    return Certified(
+    samples = [row for part in sorted(folder.samples.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+    return UnlearnedRun(
         folder.run_id,
         read_json(folder.resolved),
         read_json(folder.summary),
         read_json(folder.certificate),
-        rows,
-        tuple(plotted_metrics(record) for record in read_metrics(folder.metrics)),
+        samples,
+        tuple(report_metrics(record) for record in read_metrics(folder.metrics)),
     )
 
 
-def certified_results(runs: Sequence[Certified], labels: Mapping[str, str] | None = None) -> list[RunResult]:
-    """Runs with their figures on the final half of the forget set and the kept sets, by author.
+def unlearning_results(runs: Sequence[UnlearnedRun], labels: Mapping[str, str] | None = None) -> list[RunResult]:
+    """Runs with their metrics on the final half of the forget set and on the kept sets, by author.
 
     Args:
-        runs: as read.
-        labels: names of methods by run id, where a study gives them.
+        runs: the runs.
+        labels: names of methods by run id, if a study gives them.
     """
     names = method_names([run.resolved["spec"] for run in runs])
     return [
@@ -83,29 +83,29 @@ def certified_results(runs: Sequence[Certified], labels: Mapping[str, str] | Non
             seed=int(run.resolved["spec"]["seed"]),
             model=str(run.resolved["spec"]["model"]["path"]),
             protocol=_protocol(run.resolved),
-            scores=_run_scores(run),
+            scores=_all_scores(run),
             metrics=run.metrics,
-            unlearned=_unlearned(run),
+            unlearned=_unlearning_result(run),
         )
         for run, name in zip(runs, names, strict=True)
     ]
 
 
 def _protocol(resolved: Mapping[str, Any]) -> dict[str, object]:
-    """The settings that must be equal for runs to be comparable: the requests, their prompts, and the measurements."""
+    """Settings that must be equal for metrics to be comparable: the forget set, its prompts, and the evaluation."""
     spec, fingerprints = resolved["spec"], resolved["fingerprints"]
-    requested = {f"forget.{key}": spec["forget"][key] for key in ("source", "retain", "system", "suffix", "chat")}
-    requested |= {
+    forget = {f"forget.{key}": spec["forget"][key] for key in ("source", "retain", "system", "suffix", "chat")}
+    forget |= {
         f"forget.{key}": fingerprints[name]
         for key, name in (("source", "forget"), ("retain", "retain"))
         if name in fingerprints
     }
-    measured = {f"evaluation.{key}": value for key, value in spec["evaluation"].items()}
+    evaluation = {f"evaluation.{key}": value for key, value in spec["evaluation"].items()}
     others = {key: fingerprints[key] for key in ("tofu", "retain_model") if key in fingerprints}
-    return {**requested, **measured, **others}
+    return {**forget, **evaluation, **others}
 
 
-def _unlearned(run: Certified) -> Unlearned:
+def _unlearning_result(run: UnlearnedRun) -> UnlearningResult:
     metrics = {
         model: {name: estimate["value"] for name, estimate in estimates.items() if estimate["value"] is not None}
         for model, estimates in run.certificate["aggregates"].items()
@@ -113,7 +113,7 @@ def _unlearned(run: Certified) -> Unlearned:
     }
     curve, selected_step = run.summary["curve"], run.summary["selected_step"]
     before = kept_utility(metrics["before"])
-    return Unlearned(
+    return UnlearningResult(
         curve=tuple((forgetting, utility) for _, forgetting, utility in curve),
         selected=next((index for index, (step, *_) in enumerate(curve) if step == selected_step), len(curve) - 1),
         within_budget=bool(run.summary["within_budget"]),
@@ -128,8 +128,8 @@ def _unlearned(run: Certified) -> Unlearned:
     )
 
 
-def _run_scores(run: Certified) -> tuple[Scores, ...]:
-    """Scores of forgetting, extraction, utility, and every attack for which recovery is defined."""
+def _all_scores(run: UnlearnedRun) -> tuple[Scores, ...]:
+    """Forgetting, extraction, utility, and the resistance to every attack whose recovery is defined."""
     final = {row["id"]: row for row in run.certificate["requests"] if row["half"] == "final"}
     samples = {
         (row["part"], row["id"]): Sample(
@@ -142,31 +142,31 @@ def _run_scores(run: Certified) -> tuple[Scores, ...]:
             truth_ratio=row["truth_ratio"],
             strength=row["extraction_strength"],
         )
-        for row in run.rows
+        for row in run.samples
         if row["model"] == "unlearned"
     }
     forgotten = {name: sample for (part, name), sample in samples.items() if part == "forget" and name in final}
     clusters = _clusters(forgotten)
-    scores = [
+    all_scores = [
         _mean(FORGETTING, [(clusters[name], 1 - (s.prob or 0.0)) for name, s in forgotten.items()]),
         _mean(EXTRACTION, [(clusters[name], 1 - (s.strength or 0.0)) for name, s in forgotten.items()]),
         _utility([s for s in samples.values() if s.part not in ("forget", "holdout")]),
     ]
     for attack in run.certificate["attacks"]:
         if attack["recovery"]["value"] is not None:
-            scores.append(_withstands(attack["name"], final, clusters, run.run_id))
-    return tuple(scores)
+            all_scores.append(_withstands(attack["name"], final, clusters, run.run_id))
+    return tuple(all_scores)
 
 
 def _clusters(forgotten: Mapping[str, Sample]) -> dict[str, Cluster]:
-    """The cluster of each request: its author, or the request itself if there is only one author."""
+    """Each request's author; with one author only, each request is its own cluster, as in the split into halves."""
     if len({sample.author for sample in forgotten.values()}) > 1:
         return {name: ("author", sample.author) for name, sample in forgotten.items()}
     return {name: ("request", index) for index, name in enumerate(forgotten)}
 
 
-def _mean(name: str, values: Sequence[tuple[Cluster, float]]) -> Scores:
-    return _scores(name, [values], float(np.mean([value for _, value in values])), np.ones(1))
+def _mean(metric: str, values: Sequence[tuple[Cluster, float]]) -> Scores:
+    return _scores(metric, [values], float(np.mean([value for _, value in values])), np.ones(1))
 
 
 def _utility(samples: Sequence[Sample]) -> Scores:
@@ -177,39 +177,48 @@ def _utility(samples: Sequence[Sample]) -> Scores:
             by_mean.setdefault(f"{sample.part}_{score}", []).append(((sample.part, sample.author), value))
     means = np.array([np.mean([value for _, value in values]) for values in by_mean.values()])
     utility = kept_utility(aggregates(samples))
-    slope = utility**2 / (len(means) * means**2) if utility else np.zeros(len(means))
-    return _scores(UTILITY, list(by_mean.values()), utility, slope)
+    gradient = utility**2 / (len(means) * means**2) if utility else np.zeros(len(means))
+    return _scores(UTILITY, list(by_mean.values()), utility, gradient)
 
 
-def _withstands(attack: str, final: Mapping[str, Any], clusters: Mapping[str, Cluster], run: str) -> Scores:
-    """1 - R with R = (a - y) / (o - y), a: recall under attack, o: the original's, y: the reference level."""
+def _withstands(attack: str, final: Mapping[str, Any], clusters: Mapping[str, Cluster], run_id: str) -> Scores:
+    """1 - R with R = (a - y) / (o - y): recall under attack (a), of the original (o) and of the reference level (y)."""
     try:
         recalls = {name: row["rouge_l_recall_under_attack"][attack] for name, row in final.items()}
     except KeyError:
         raise UserError(
-            f"run {run} has no recall of each request under the {attack} attack: an earlier version wrote it",
-            fix="run it again with rlx unlearn ... --fresh",
+            f"run {run_id} was written by an earlier version of rlx and has no recall of each request under the "
+            f"{attack} attack",
+            fix="repeat it with rlx unlearn ... --fresh",
             exit_code=1,
         ) from None
     names = ("attacked", "original", "yardstick")
-    values = [[(clusters[name], recall[which]) for name, recall in recalls.items()] for which in names]
-    a, o, y = (np.mean([value for _, value in column]) for column in values)
-    recovery = (a - y) / (o - y)
-    return _scores(f"{WITHSTANDS} {attack}", values, 1 - recovery, np.array([-1, recovery, 1 - recovery]) / (o - y))
+    columns = [[(clusters[request], recall[name]) for request, recall in recalls.items()] for name in names]
+    a, o, y = (np.mean([value for _, value in column]) for column in columns)
+    recovered = (a - y) / (o - y)
+    gradient = np.array([-1, recovered, 1 - recovered]) / (o - y)
+    return _scores(f"{WITHSTANDS} {attack}", columns, 1 - recovered, gradient)
 
 
-def _scores(name: str, columns: Sequence[Sequence[tuple[Cluster, float]]], value: float, slope: Any) -> Scores:
-    """A metric by cluster: means of clusters of equal size as they are, other statistics linearised."""
+def _scores(metric: str, columns: Sequence[Sequence[tuple[Cluster, float]]], value: float, gradient_j: Any) -> Scores:
+    """A metric by cluster: as it is for a plain mean over clusters of equal size, else linearised.
+
+    Args:
+        metric: name of the metric.
+        columns: for each mean that enters the metric, the values with their clusters.
+        value: the metric.
+        gradient_j: its derivative with respect to each mean.
+    """
     clusters = sorted({cluster for column in columns for cluster, _ in column})
-    row_of = {cluster: row for row, cluster in enumerate(clusters)}
-    sums, counts = np.zeros((2, len(clusters), len(columns)))
+    index = {cluster: row for row, cluster in enumerate(clusters)}
+    sums_pj, counts_pj = np.zeros((2, len(clusters), len(columns)))
     for j, column in enumerate(columns):
-        for cluster, score in column:
-            sums[row_of[cluster], j] += score
-            counts[row_of[cluster], j] += 1
+        for cluster, entry in column:
+            sums_pj[index[cluster], j] += entry
+            counts_pj[index[cluster], j] += 1
     return Scores(
-        benchmark=name,
-        problem_ids=tuple(f"{part} {index}" for part, index in clusters),
-        scores_pn=linearised(float(value), slope, sums, counts)[:, None],
-        linearised=len(columns) > 1 or len(set(counts[:, 0])) > 1,
+        benchmark=metric,
+        problem_ids=tuple(f"{part} {number}" for part, number in clusters),
+        scores_pn=linearise(float(value), gradient_j, sums_pj, counts_pj)[:, None],
+        linearised=len(columns) > 1 or len(set(counts_pj[:, 0])) > 1,
     )

@@ -1,4 +1,4 @@
-"""Forgetting against utility: the Pareto front, and whether the utility budget was met."""
+"""Forgetting against utility: the Pareto front of the methods, and the runs within the utility budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlx.compare.load.results import FORGETTING, UTILITY, RunResult
-from rlx.compare.report.tables import NOTHING, Grid, Text, percent, row_name, score_text
+from rlx.compare.report.tables import EMPTY, Grid, Text, percent, row_name, score_text
 from rlx.compare.statistics.comparison import Cell, Column, Comparison
 
 
@@ -17,7 +17,7 @@ class ParetoPoint:
     """One method's forgetting and utility on one model.
 
     Example:
-        ``Place("palu", forgetting=cell, utility=cell, runs=(run,), behind=())``
+        ``ParetoPoint("palu", forgetting=cell, utility=cell, runs=(run,), dominated_by=())``
     """
 
     method: str
@@ -25,8 +25,8 @@ class ParetoPoint:
     utility: Cell
     runs: tuple[RunResult, ...]
     """Its finished runs, one per seed."""
-    behind: tuple[str, ...]
-    """Methods that are declared better in one metric and not worse in the other."""
+    dominated_by: tuple[str, ...]
+    """Methods that are declared better in one metric and are no worse in the other; empty on the Pareto front."""
 
     @property
     def within_budget(self) -> int:
@@ -40,69 +40,71 @@ class ParetoPoint:
 
     @property
     def kept_utility(self) -> float:
-        """Mean fraction of the original's utility that was kept."""
+        """Mean fraction of the original's utility that the runs keep."""
         return float(np.mean([run.unlearned.kept for run in self.runs if run.unlearned]))
 
 
 def models(comparison: Comparison) -> tuple[str, ...]:
-    """Models that were unlearned."""
+    """The models of the unlearning runs."""
     return tuple(dict.fromkeys(run.model for run in comparison.study.runs if run.unlearned))
 
 
 def pareto_points(comparison: Comparison, model: str) -> list[ParetoPoint]:
-    """The point of every method on one model, in the tables' order."""
-    forgetting, utility = Column(model, FORGETTING), Column(model, UTILITY)
+    """Every method's point on one model, in the order of the tables."""
+    forgetting_column, utility_column = Column(model, FORGETTING), Column(model, UTILITY)
     cells = {
-        method: (forgot, useful)
+        method: (forgetting, utility)
         for method in comparison.methods
-        if (forgot := comparison.cell(forgetting, method)) and (useful := comparison.cell(utility, method))
+        if (forgetting := comparison.cell(forgetting_column, method))
+        and (utility := comparison.cell(utility_column, method))
     }
 
-    def behind(method: str, other: str) -> bool:
+    def is_dominated(method: str, other: str) -> bool:
         pairs = list(zip(cells[method], cells[other], strict=True))
-        no_worse = all(theirs.score.mean >= mine.score.mean for mine, theirs in pairs)
-        return no_worse and any((mine.column, method, other) in comparison.different for mine, _ in pairs)
+        no_worse = all(theirs.score.mean >= own.score.mean for own, theirs in pairs)
+        return no_worse and any((own.column, method, other) in comparison.distinguishable for own, _ in pairs)
 
     return [
         ParetoPoint(
             method,
-            *mine,
+            *method_cells,
             runs=tuple(r for r in comparison.study.runs if (r.method, r.model) == (method, model)),
-            behind=tuple(other for other in cells if other != method and behind(method, other)),
+            dominated_by=tuple(other for other in cells if other != method and is_dominated(method, other)),
         )
-        for method, mine in cells.items()
+        for method, method_cells in cells.items()
     ]
 
 
 def pareto_grid(comparison: Comparison) -> Grid:
-    """The table of methods, with the original and the retain model in grey; no rows without unlearning."""
-    header = ("method", "forgetting", "utility", "of the original's", "within budget", "supported", "front")
+    """The methods' points, with the original and the retain model in grey; no rows without unlearning runs."""
+    header = ("method", "forgetting", "utility", "% of original", "within budget", "supported", "Pareto front")
     rows: list[tuple[Text, ...]] = []
     for model in models(comparison):
-        where = f" ({model})" if len(models(comparison)) > 1 else ""
-        rows += [_row(comparison, point, where) for point in pareto_points(comparison, model)]
+        suffix = f" ({model})" if len(models(comparison)) > 1 else ""
+        rows += [_row(comparison, point, suffix) for point in pareto_points(comparison, model)]
         for name, (forgetting, utility) in references(comparison, model).items():
-            texts = (name + where, percent(forgetting), percent(utility), *[NOTHING] * 4)
+            texts = (name + suffix, percent(forgetting), percent(utility), *[EMPTY] * 4)
             rows.append(tuple(Text(text, grey=True) for text in texts))
     return Grid("Forgetting against utility, %", header, tuple(rows))
 
 
-def _row(comparison: Comparison, point: ParetoPoint, where: str) -> tuple[Text, ...]:
+def _row(comparison: Comparison, point: ParetoPoint, suffix: str) -> tuple[Text, ...]:
     runs = len(point.runs)
+    front = f"dominated by {', '.join(point.dominated_by)}" if point.dominated_by else "on it"
     return (
-        Text(row_name(comparison, point.method) + where),
+        Text(row_name(comparison, point.method) + suffix),
         score_text(comparison, point.forgetting),
         score_text(comparison, point.utility),
         Text(percent(point.kept_utility)),
         Text(f"{point.within_budget} of {runs}"),
         Text(f"{point.supported} of {runs}"),
-        Text(f"behind {', '.join(point.behind)}" if point.behind else "on it", bold=not point.behind),
+        Text(front, bold=not point.dominated_by),
     )
 
 
 def references(comparison: Comparison, model: str) -> Mapping[str, tuple[float, float]]:
-    """Forgetting and utility of the original and, if there is one, the retain model, from the first run.
+    """Forgetting and utility of the original and, if there is one, the retain model, as measured by the first run.
 
-    The other runs started from the same model and have the same requests.
+    The other runs have the same original model and the same requests.
     """
     return next(run.unlearned.references for run in comparison.study.runs if run.unlearned and run.model == model)

@@ -1,4 +1,4 @@
-"""Renderings without pictures: terminal, Markdown, LaTeX, CSV and JSON."""
+"""Report formats without charts: terminal, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlx.compare.report.tables import (
     question,
     scores_grid,
 )
-from rlx.compare.statistics.comparison import Comparison
+from rlx.compare.statistics.comparison import Comparison, Pair
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -33,76 +33,75 @@ LATEX_SPECIAL = {
     "\u00b1": r"$\pm$",
     "<": r"$<$",
     ">": r"$>$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{char: f"\\{char}" for char in "&%$#_{}"},
 }
 
 
 def terminal(comparison: Comparison) -> RenderableType:
-    """Cautions in red, the scores, the differences, one sentence a pair, the caption."""
-    parts: list[RenderableType] = [RichText(sentence, style="bold red") for sentence in cautions(comparison)]
+    """Warnings in red, the scores, the differences, one sentence per pair, and the caption."""
+    parts: list[RenderableType] = [RichText(text, style="bold red") for text in cautions(comparison)]
     parts += [RichText(question(comparison), style="bold"), RichText()]
     for grid in _grids(comparison):
         parts += [_rich_table(grid), RichText()]
-    parts += [RichText(f"- {sentence}") for sentence in conclusions(comparison)]
+    parts += [RichText(f"- {text}") for text in conclusions(comparison)]
     parts += [RichText(), RichText(caption(comparison), style="dim")]
     return Group(*parts)
 
 
 def _grids(comparison: Comparison) -> list[Grid]:
+    """The tables that have rows."""
     grids = (scores_grid(comparison), pareto_grid(comparison), pairs_grid(comparison))
     return [grid for grid in grids if grid.rows]
 
 
 def _rich_table(grid: Grid) -> Table:
-    result = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(grid.header):
-        result.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
+        table.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
-        result.add_row(
-            *(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row)
-        )
-    return result
+        table.add_row(*(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row))
+    return table
 
 
 def markdown(comparison: Comparison) -> str:
-    """A page of Markdown."""
-    parts = [
-        f"# {comparison.study.name}",
-        *(f"**{sentence}**" for sentence in cautions(comparison)),
-        question(comparison),
-    ]
+    """The report in Markdown."""
+    parts = [f"# {comparison.study.name}", *(f"**{text}**" for text in cautions(comparison)), question(comparison)]
     for grid in _grids(comparison):
-        parts += [f"## {grid.title}", _pipes(grid)]
-    parts += ["\n".join(f"- {sentence}" for sentence in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
+        parts += [f"## {grid.title}", _markdown_table(grid)]
+    parts += ["\n".join(f"- {text}" for text in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
     flips = flips_grid(comparison)
     if flips.rows:
-        parts += [f"## {flips.title}", _pipes(flips)]
+        parts += [f"## {flips.title}", _markdown_table(flips)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _pipes(grid: Grid) -> str:
-    def shown(cell: Text) -> str:
+def _markdown_table(grid: Grid) -> str:
+    def format_cell(cell: Text) -> str:
         text = cell.text.replace("|", r"\|")
         return f"**{text}**" if cell.bold else f"<sub>{text}</sub>" if cell.grey and text != "-" else text
 
-    lines = [grid.header, ("---", *["---:"] * (len(grid.header) - 1)), *(tuple(map(shown, row)) for row in grid.rows)]
+    lines = [
+        grid.header,
+        ("---", *["---:"] * (len(grid.header) - 1)),
+        *(tuple(map(format_cell, row)) for row in grid.rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def latex(comparison: Comparison) -> str:
-    """Booktabs tables to be read in by a paper; needs the packages booktabs and xcolor."""
-    sentences = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
-    label = "".join(letter if letter.isalnum() else "-" for letter in comparison.study.name)
+    """Tables to be included in a LaTeX document; they need the packages booktabs and xcolor."""
+    warnings = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
+    label = "".join(char if char.isalnum() else "-" for char in comparison.study.name)
     tables = []
     for grid in _grids(comparison):
-        legend = " ".join([_tex(grid.title + "."), *sentences, _tex(question(comparison)), _tex(caption(comparison))])
-        name = "".join(letter for letter in grid.title.lower().partition(",")[0] if letter.isalnum() or letter == " ")
+        legend = " ".join([_tex(grid.title + "."), *warnings, _tex(question(comparison)), _tex(caption(comparison))])
+        name = "".join(char for char in grid.title.lower().partition(",")[0] if char.isalnum() or char == " ")
         tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)
 
 
 def _booktabs(grid: Grid, legend: str, label: str) -> str:
-    def shown(cell: Text) -> str:
+    def format_cell(cell: Text) -> str:
         text = _tex(cell.text)
         return f"\\textbf{{{text}}}" if cell.bold else f"\\textcolor{{gray}}{{{text}}}" if cell.grey else text
 
@@ -113,7 +112,7 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
         r"    \toprule",
         "    " + " & ".join(map(_tex, grid.header)) + r" \\",
         r"    \midrule",
-        *("    " + " & ".join(map(shown, row)) + r" \\" for row in grid.rows),
+        *("    " + " & ".join(map(format_cell, row)) + r" \\" for row in grid.rows),
         r"    \bottomrule",
         r"  \end{tabular}",
         f"  \\caption{{{legend}}}",
@@ -124,52 +123,57 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(LATEX_SPECIAL.get(letter, letter) for letter in text)
+    return "".join(LATEX_SPECIAL.get(char, char) for char in text)
 
 
 def tidy_csv(comparison: Comparison) -> str:
-    """One line a figure: kind, model, benchmark, method, seed, name, value."""
+    """One line per value: kind, model, benchmark, method, seed, name, value."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("kind", "model", "benchmark", "method", "seed", "name", "value"))
-    writer.writerows(("caution", "", "", "", "", sentence, "") for sentence in cautions(comparison))
+    writer.writerows(("caution", "", "", "", "", text, "") for text in cautions(comparison))
     for cell in comparison.cells:
-        labels = (cell.column.model, cell.column.benchmark, cell.method)
+        keys = (cell.column.model, cell.column.benchmark, cell.method)
         values = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
         values |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
-        writer.writerows(("score", *labels, "", name, _number(value)) for name, value in values.items())
+        writer.writerows(("score", *keys, "", name, _ten_digits(value)) for name, value in values.items())
         for seed, value in zip(cell.seeds, cell.by_seed, strict=True):
-            writer.writerow(("score", *labels, seed, "mean", _number(value)))
+            writer.writerow(("score", *keys, seed, "mean", _ten_digits(value)))
         names = comparison.problem_ids[cell.column]
         for problem, value in zip(names, cell.by_problem.tolist(), strict=True):
-            writer.writerow(("problem", *labels, "", problem, _number(value)))
+            writer.writerow(("problem", *keys, "", problem, _ten_digits(value)))
     for pair in comparison.pairs:
-        labels = (pair.column.model, pair.column.benchmark, pair.method)
-        values = {
-            "difference": pair.difference.mean,
-            "low": pair.difference.low,
-            "high": pair.difference.high,
-            "bootstrap_low": pair.bootstrap.low,
-            "bootstrap_high": pair.bootstrap.high,
-            "p": pair.p,
-            "p_holm": pair.p_holm,
-            "detectable": pair.detectable,
-        }
-        values |= {} if pair.p_welch is None else {"p_welch": pair.p_welch}
-        values |= dict(zip(("wins", "losses", "ties"), pair.won, strict=True)) if pair.won else {}
-        writer.writerows((f"against {pair.baseline}", *labels, "", name, _number(v)) for name, v in values.items())
+        keys = (pair.column.model, pair.column.benchmark, pair.method)
+        kind = f"against {pair.baseline}"
+        writer.writerows((kind, *keys, "", name, _ten_digits(value)) for name, value in _pair_values(pair).items())
     for model in models(comparison):
         for point in pareto_points(comparison, model):
             values = {"kept": point.kept_utility, "within_budget": point.within_budget, "supported": point.supported}
-            values |= {"runs": len(point.runs), "on_front": not point.behind}
-            writer.writerows(("front", model, "", point.method, "", name, _number(v)) for name, v in values.items())
-    for entry in comparison.study.published:
-        writer.writerow(("published", "", entry.benchmark, entry.method, "", entry.source, _number(entry.value)))
+            values |= {"runs": len(point.runs), "on_front": not point.dominated_by}
+            writer.writerows(("front", model, "", point.method, "", name, _ten_digits(v)) for name, v in values.items())
+    for score in comparison.study.published:
+        writer.writerow(("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)))
     return out.getvalue()
 
 
+def _pair_values(pair: Pair) -> dict[str, float]:
+    values = {
+        "difference": pair.difference.mean,
+        "low": pair.difference.low,
+        "high": pair.difference.high,
+        "bootstrap_low": pair.bootstrap.low,
+        "bootstrap_high": pair.bootstrap.high,
+        "p": pair.p,
+        "p_holm": pair.p_holm,
+        "detectable": pair.detectable,
+    }
+    values |= {} if pair.p_welch is None else {"p_welch": pair.p_welch}
+    values |= dict(zip(("wins", "losses", "ties"), pair.won, strict=True)) if pair.won else {}
+    return values
+
+
 def full_json(comparison: Comparison) -> str:
-    """Everything: the words, the runs with their protocols, every cell and pair; what is not finite is null."""
+    """The whole comparison: sentences, runs with their protocols, cells and pairs; NaN and infinity are null."""
     study = comparison.study
     content = {
         "study": study.name,
@@ -190,20 +194,20 @@ def full_json(comparison: Comparison) -> str:
         "pairs": [_plain(pair) for pair in comparison.pairs],
         "front": {
             model: {
-                point.method: {"behind": point.behind, "kept": point.kept_utility}
+                point.method: {"behind": point.dominated_by, "kept": point.kept_utility}
                 for point in pareto_points(comparison, model)
             }
             for model in models(comparison)
         },
-        "published": [_plain(entry) for entry in study.published],
+        "published": [_plain(score) for score in study.published],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: object) -> object:
-    """Frozen data as JSON knows it, floats to 10 digits so that files don't change with the machine's rounding."""
+    """Dataclasses, arrays and tuples as JSON types; floats have 10 digits, so that files are equal on all machines."""
     if isinstance(value, float):
-        return float(_number(value)) if math.isfinite(value) else None
+        return float(_ten_digits(value)) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -215,15 +219,15 @@ def _plain(value: object) -> object:
     return value
 
 
-def _number(value: float) -> str:
+def _ten_digits(value: float) -> str:
     return f"{value:.10g}"
 
 
 Renderer = Callable[[Comparison], str]
-FILES: dict[str, Renderer] = {
+TEXT_RENDERERS: dict[str, Renderer] = {
     "report.md": markdown,
     "report.tex": latex,
     "report.csv": tidy_csv,
     "report.json": full_json,
 }
-"""The files of a report that are plain text, by name."""
+"""The renderer of every plain-text file of a report."""

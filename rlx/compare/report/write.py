@@ -1,24 +1,24 @@
-"""One comparison to every rendering of it."""
+"""Write a comparison in every report format."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rlx.compare.report.html import page
-from rlx.compare.report.text import FILES, Renderer
+from rlx.compare.report.text import TEXT_RENDERERS, Renderer
 from rlx.compare.statistics.comparison import Comparison
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
 
-RENDERERS: dict[str, Renderer] = {**FILES, "report.html": page}
-"""Every file of a report and what writes it."""
+RENDERERS: dict[str, Renderer] = {**TEXT_RENDERERS, "report.html": page}
+"""The renderer of every file of a report."""
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write every rendering into ``folder``.
+    """Write every file of the report into ``folder``.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

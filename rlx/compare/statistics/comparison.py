@@ -1,4 +1,4 @@
-"""The result of a comparison: cells, pairs and verdicts, from which every report is rendered."""
+"""The result of a comparison: cells, pairs and verdicts, which every report format renders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlx.compare.load.results import Array, Published, Study
+from rlx.compare.load.results import Array, PublishedScore, Study
 from rlx.compare.statistics.significance import Interval
 
 Question = Literal["checkpoints", "methods"]
@@ -34,21 +34,21 @@ class Cell:
     problems: int
     samples: int
     score: Interval
-    """Over seeds and problems (two-level bootstrap); of one seed over problems (Student's t)."""
+    """Over seeds and problems (two-level bootstrap); with one seed over problems (Student's t)."""
     linearised: bool
-    """Whether single rows of ``by_problem`` have no meaning (see ``Scores``)."""
+    """Whether a single row of ``by_problem`` has no meaning (see ``Scores``)."""
     by_seed: tuple[float, ...]
     pass_at: Mapping[int, float]
-    """pass@k for powers of 2 up to the number of samples, and that number; empty if scores are not verdicts."""
+    """pass@k for powers of 2 up to the number of samples, and for that number; empty for unlearning runs."""
     by_problem: Array
     """[p] mean over seeds and samples."""
     best: bool = False
-    """Not distinguishable from the column's highest score."""
+    """Whether the score is not distinguishable from the column's highest score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A problem on which a pair differs much."""
+    """A problem on which the methods of a pair differ by a large amount."""
 
     problem_id: str
     method: float
@@ -64,7 +64,7 @@ class Pair:
     baseline: str
     question: Question
     difference: Interval
-    """Student's, by the error of the test."""
+    """Student's interval, with the standard error of the test."""
     bootstrap: Interval
     """The same difference in the two-level bootstrap (seeds, then problems)."""
     test: str
@@ -73,16 +73,16 @@ class Pair:
     """Welch's test on seed means alone; None with fewer than 2 seeds on a side."""
     p_holm: float
     won: tuple[int, int, int] | None
-    """Problems won, lost and tied; None if single problems have no meaning (see ``Scores``)."""
+    """Numbers of problems won, lost and tied; None if single problems have no meaning (see ``Scores``)."""
     detectable: float
-    """Smallest difference that the test finds with 80 % power at Holm's strictest step."""
+    """Smallest difference that the test detects with 80 % power at Holm's strictest step."""
     flipped: tuple[Flip, ...]
     verdict: Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All numbers of a report."""
+    """All the numbers of a report."""
 
     study: Study
     columns: tuple[Column, ...]
@@ -90,17 +90,17 @@ class Comparison:
     """The baseline first."""
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
-    ranked: int
-    """Number of comparisons that the bold marks are corrected for: every pair of every column."""
+    ranking_tests: int
+    """Number of tests that decide which scores are bold, for Holm's correction: every pair of every column."""
     problem_ids: Mapping[Column, tuple[str, ...]]
-    different: frozenset[tuple[Column, str, str]]
+    distinguishable: frozenset[tuple[Column, str, str]]
     """Pairs of methods, in both orders, that differ after correction."""
 
     def cell(self, column: Column, method: str) -> Cell | None:
-        """The cell, or None if no run has it."""
+        """The cell, or None if the method has no run on this column."""
         return next((cell for cell in self.cells if (cell.column, cell.method) == (column, method)), None)
 
-    def published(self, column: Column, method: str) -> Published | None:
-        """A paper's figure for the cell's method and benchmark."""
-        requested = (method, column.benchmark)
-        return next((entry for entry in self.study.published if (entry.method, entry.benchmark) == requested), None)
+    def published(self, column: Column, method: str) -> PublishedScore | None:
+        """The score that a paper reports for the method on this column's benchmark."""
+        key = (method, column.benchmark)
+        return next((score for score in self.study.published if (score.method, score.benchmark) == key), None)

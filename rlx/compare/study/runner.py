@@ -1,4 +1,4 @@
-"""Running a study: complete runs are kept, interrupted runs are continued, missing runs are started."""
+"""Run a study: finished runs are left as they are, interrupted runs are resumed, missing runs are started."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from rlx.specs.train import Resolved
 from rlx.specs.unlearn import ResolvedUnlearn
 
 State = Literal["done", "trained", "cut off", "missing", "failed"]
-POLL = 1.0
-"""Seconds between two checks of a run that another process has locked."""
+POLL_SECONDS = 1.0
+"""Time between two checks of a run that another process has locked."""
 MESSAGE_LENGTH = 400
-"""Number of characters of a failed run's last message that are stored."""
-EXACT = ("n", "temperature", "top_p")
-"""Keys of a resolved evaluation that its protocol has unchanged."""
+"""Number of characters that are stored of a failed run's last line of output."""
+EQUAL_KEYS = ("n", "temperature", "top_p")
+"""Keys of a resolved evaluation that are equal in its protocol."""
 
 
 RESOLVE: Mapping[str, Callable[[Mapping[str, Any]], Resolved | ResolvedUnlearn]] = {
     "train": resolve,
     "unlearn": resolve_unlearn,
 }
-"""The function that resolves a run's spec, by the study's command."""
+"""The function that resolves the spec of a run, by the study's command."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedRun:
     """One run of a study.
 
     Example:
-        ``Planned(folder=RunDir(...), content={"seed": 1}, resolved=resolved, label="", evaluation={"n": 8})``
+        ``PlannedRun(folder=RunDir(...), content={"seed": 1}, resolved=resolved, label="", evaluation={"n": 8})``
     """
 
     folder: RunDir
@@ -67,7 +67,7 @@ class Planned:
             return "missing"
         if not self.folder.summary.exists():
             return "cut off"
-        return "done" if self.measured() else "trained"
+        return "done" if self.is_evaluated() else "trained"
 
     @property
     def progress(self) -> float:
@@ -82,18 +82,18 @@ class Planned:
             return min(1.0, max(0, evaluated - 1) * spec.evaluation.every / spec.epochs)
         return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
 
-    def commands(self, measure: bool) -> list[list[str]]:
-        """The remaining commands, as arguments of ``rlx``; an unlearning run measures itself."""
+    def commands(self, evaluate: bool) -> list[list[str]]:
+        """The remaining commands, as arguments of ``rlx``; `rlx unlearn` includes the evaluation."""
         if isinstance(self.resolved, ResolvedUnlearn):
             return [["unlearn", str(self.folder.spec), "--against", ""]]
         commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
-        return [*commands, ["eval", str(self.folder.root), *_sets(self.evaluation)]] if measure else commands
+        return [*commands, ["eval", str(self.folder.root), *_set_options(self.evaluation)]] if evaluate else commands
 
     def accepts(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation's protocol is the study's."""
+        """Whether an evaluation's protocol has the settings of the study."""
         evaluation = self._resolved_evaluation()
         spec = evaluation.spec
-        exact = {key: getattr(evaluation, key) for key in EXACT} | {"seed": spec.seed, "top_k": spec.top_k}
+        exact = {key: getattr(evaluation, key) for key in EQUAL_KEYS} | {"seed": spec.seed, "top_k": spec.top_k}
         exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
         return (
             protocol["benchmark"] in spec.benchmarks
@@ -102,8 +102,8 @@ class Planned:
             and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
         )
 
-    def measured(self) -> bool:
-        """Whether every benchmark of the study has a finished evaluation; unlearning ends with its own."""
+    def is_evaluated(self) -> bool:
+        """Whether every benchmark of the study has a finished evaluation; an unlearning run includes its evaluation."""
         if isinstance(self.resolved, ResolvedUnlearn):
             return True
         protocols = [
@@ -116,13 +116,13 @@ class Planned:
         return resolve_eval({**self.evaluation, "model": str(self.folder.root)}, locator(self.folder.root.parent))
 
 
-def planned(study: StudySpec, runs: Path) -> list[Planned]:
-    """Every run of the study.
+def plan_runs(study: StudySpec, runs: Path) -> list[PlannedRun]:
+    """Resolve every run of the study.
 
     Raises:
-        UserError: for a spec that does not resolve, an axis that changes nothing, or an unknown baseline.
+        UserError: for a spec that does not resolve, a run that occurs twice, or an unknown baseline.
     """
-    by_id: dict[str, Planned] = {}
+    by_id: dict[str, PlannedRun] = {}
     for variant in variants(study):
         resolved = RESOLVE[study.command](variant.content)
         folder = RunDir(runs / resolved.run_id)
@@ -130,48 +130,48 @@ def planned(study: StudySpec, runs: Path) -> list[Planned]:
             raise UserError(
                 f"study {study.name} contains run {resolved.run_id} twice", fix="remove duplicate values from its axes"
             )
-        by_id[resolved.run_id] = Planned(folder, variant.content, resolved, variant.label, study.evaluation)
-    runs_in_order = list(by_id.values())
-    names = method_names([run.resolved.spec.model_dump(mode="json") for run in runs_in_order])
-    methods = sorted({run.label or name for run, name in zip(runs_in_order, names, strict=True)})
+        by_id[resolved.run_id] = PlannedRun(folder, variant.content, resolved, variant.label, study.evaluation)
+    all_runs = list(by_id.values())
+    names = method_names([run.resolved.spec.model_dump(mode="json") for run in all_runs])
+    methods = sorted({run.label or name for run, name in zip(all_runs, names, strict=True)})
     if study.baseline not in methods:
         raise UserError(
             f"baseline '{study.baseline}' is not among the study's methods", fix=did_you_mean(study.baseline, methods)
         )
-    return runs_in_order
+    return all_runs
 
 
 def run_all(
-    runs: Sequence[Planned],
+    runs: Sequence[PlannedRun],
     jobs: int,
-    measure: bool,
-    report: Callable[[str], None],
-    launch: Callable[[Planned], str] | None = None,
+    evaluate: bool,
+    print_line: Callable[[str], None],
+    launch: Callable[[PlannedRun], str] | None = None,
 ) -> dict[str, str]:
-    """Complete every run, ``jobs`` at a time; after a failure the other runs continue.
+    """Complete every run, ``jobs`` at a time; if a run fails, the others continue.
 
     Args:
         runs: the study's runs.
         jobs: number of runs at once.
-        measure: evaluate them too.
-        report: prints one sentence per run.
-        launch: completes one run and returns the reason of a failure; by default in local processes.
+        evaluate: whether to evaluate the runs, too.
+        print_line: function that prints one line.
+        launch: function that completes one run and returns the reason of a failure; by default local processes.
 
     Returns:
         The runs that failed, with the reason.
     """
-    complete_states = ("done",) if measure else ("done", "trained")
+    complete_states = ("done",) if evaluate else ("done", "trained")
     todo = [run for run in runs if run.state not in complete_states]
     lock, finished = threading.Lock(), [0]
     threads = max(1, (os.cpu_count() or 1) // jobs)
 
-    def work(run: Planned) -> str:
+    def work(run: PlannedRun) -> str:
         start = time.perf_counter()
-        reason = launch(run) if launch else complete_run(run, threads, measure, report)
+        reason = launch(run) if launch else complete_run(run, threads, evaluate, print_line)
         with lock:
             finished[0] += 1
             state = f"failed: {reason}" if reason else "done"
-            report(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - start:.0f} s)")
+            print_line(f"{finished[0]}/{len(todo)} {run.folder.run_id}: {state} ({time.perf_counter() - start:.0f} s)")
         return reason
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -179,13 +179,13 @@ def run_all(
     return {run: reason for run, reason in reasons.items() if reason}
 
 
-def complete_run(run: Planned, threads: int, measure: bool, report: Callable[[str], None]) -> str:
+def complete_run(run: PlannedRun, threads: int, evaluate: bool, print_line: Callable[[str], None]) -> str:
     """Train and evaluate one run in separate processes; return the reason of a failure, else an empty string."""
     folder = run.folder
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
     folder.failure.unlink(missing_ok=True)
-    _wait_for(folder, report)
-    for command in run.commands(measure):
+    _wait_for_lock(folder, print_line)
+    for command in run.commands(evaluate):
         reason = _call_rlx([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
         if reason:
             write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
@@ -205,12 +205,13 @@ def _call_rlx(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
     return f"{lines[-1][:MESSAGE_LENGTH]} (exit code {code})"
 
 
-def _sets(evaluation: Mapping[str, Any]) -> list[str]:
+def _set_options(evaluation: Mapping[str, Any]) -> list[str]:
+    """The evaluation spec as ``--set KEY=VALUE`` options."""
     return [part for key, value in evaluation.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def _wait_for(folder: RunDir, report: Callable[[str], None]) -> None:
-    """Wait while another process has locked the run, such as one that a killed study has started."""
+def _wait_for_lock(folder: RunDir, print_line: Callable[[str], None]) -> None:
+    """Wait while another process has locked the run, such as a training process that outlived its killed study."""
     reported = False
     while True:
         try:
@@ -218,12 +219,12 @@ def _wait_for(folder: RunDir, report: Callable[[str], None]) -> None:
                 return
         except UserError as error:
             if not reported:
-                report(f"{error.what}; waiting for it")
+                print_line(f"{error.what}; waiting for it")
                 reported = True
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
 
-def time_left(runs: Sequence[Planned], jobs: int) -> float | None:
+def seconds_left(runs: Sequence[PlannedRun], jobs: int) -> float | None:
     """Estimated remaining seconds, from the study's finished runs; None if there are none.
 
     Only training time is counted, not the start of processes and evaluations.
@@ -236,7 +237,7 @@ def time_left(runs: Sequence[Planned], jobs: int) -> float | None:
 
 
 def read_study(content: Mapping[str, Any]) -> StudySpec:
-    """The study in a YAML file's content.
+    """Validate the content of a study's YAML file.
 
     Raises:
         UserError: for an unknown key, a wrong type, or an evaluation section in a study of unlearning.
@@ -245,7 +246,7 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
     if study.command == "unlearn" and study.evaluation:
         key = next(iter(study.evaluation))
         raise UserError(
-            f"evaluation.{key} is given, but the runs of command: unlearn measure themselves",
-            fix="write what is measured under base.evaluation",
+            f"evaluation.{key} is given, but rlx unlearn includes the evaluation",
+            fix="write the settings of the evaluation under base.evaluation",
         )
     return study

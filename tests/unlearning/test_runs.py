@@ -85,7 +85,7 @@ def test_the_certificate_is_evidence_with_hashes_that_can_be_checked(finished):
     assert content["certified_removal"] is False and content["limits"]
     digest = hashlib.sha256((at / "model" / "model.safetensors").read_bytes()).hexdigest()
     assert content["hashes"]["unlearned_model"]["model.safetensors"] == digest
-    assert content["asked"]["requests"] == len(content["requests"]) == 40
+    assert content["request_set"]["requests"] == len(content["requests"]) == 40
     assert {row["half"] for row in content["requests"]} == {"validation", "final"}
     for row in content["requests"]:
         assert row["after"]["probability"] < row["before"]["probability"] and row["sensitive"]
@@ -150,7 +150,7 @@ def test_requests_of_a_file_are_forgotten_with_adapters_and_those_without_a_span
     assert "2 of 3 requests have a sensitive span" in done.stderr
     assert "two" in done.stderr
     content = json.loads((folder(tmp_path / "runs") / "certificate.json").read_text())
-    assert content["asked"]["uncovered"] == ["two (line 2)"]
+    assert content["request_set"]["uncovered"] == ["two (line 2)"]
     assert [row["sensitive"] for row in content["requests"]] == [["Ada Quill"], [], ["Bo Tarn"]]
     assert [attack["name"] for attack in content["attacks"]] == ["relearn", "quantize", "prefix"]
 
