@@ -59,11 +59,39 @@ refused in one sentence before any work.
 |---|---|---|---|---|---|---|
 """
 FOOTER = """
+## What a model folder may contain
+
+| folder | what rlx does |
+|---|---|
+| a model in float32, bfloat16 or float16, in one file or sharded, safetensors or `.bin` | loads it in float32 |
+| a LoRA adapter (PEFT), also on the hub | finds its base model and merges the adapter; `model.lora.continue: true` trains the adapter further; both fingerprints are part of the run's id |
+| a vision-language model | trains the text part with the published class, freezes the other parts, and saves the same class |
+| quantised weights | dequantises them if transformers can (FP8, MXFP4), else refuses the model in one sentence |
+| a checkpoint that lacks a tensor, has one of another shape, or is cut off | refuses it in one sentence that names the first tensors |
+| tensors that the model does not use | reports them once and loads the rest |
+
+## Settings
+
+| key | default | meaning |
+|---|---|---|
+| `model.dropout` | false | keep the dropout of the model's own config in training; with it the sampler's log-probs are not the trainer's |
+| `model.save_dtype` | source | type of the saved model: that of the loaded files, or float32; checkpoints always keep float32 |
+| `model.router_aux_coef` | 0 | mixture of experts: weight of the model's own load-balancing loss, averaged over micro-batches |
+| `model.lora.continue` | false | train the adapter in `model.path` further instead of merging it |
+| `data.chat_kwargs`, `forget.chat_kwargs` | {} | further arguments of the chat template, such as `enable_thinking: false` |
+
+Runs of a mixture of experts log `moe/load_max` (largest load of an expert, 1 is balanced) and `moe/load_entropy` (1 is
+balanced). A LoRA adapter on the output layer or the embeddings is refused if both share one weight, because it could not
+be merged. Every run with adapters loads its saved model and compares it with the trained one before it ends.
+
+A response ends with a token of the model's generation config, of the tokenizer, or of the chat template's end of turn; this
+set is the same in training, unlearning and evaluation, and it is saved with the model. A chat template without a system
+role gets the system prompt in the first user message, which is reported once.
+
 ## Types and rounding
 
-Master weights and checkpoints are float32. The saved model has the type of the model that was loaded
-(`model.save_dtype: source`) or float32 on request. Rounding to bfloat16 costs little: see
-[experiments/models/save_dtype.md](../experiments/models/save_dtype.md) for the KL that was measured on small models.
+Rounding the saved model to bfloat16 costs little: [experiments/models/save_dtype.md](../experiments/models/save_dtype.md)
+has the KL that was measured on small models.
 """
 
 

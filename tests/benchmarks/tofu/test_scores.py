@@ -14,7 +14,7 @@ from rlx.benchmarks.tofu import scores
 from rlx.benchmarks.tofu.log import EPSILON, read_log, samples_of
 from rlx.benchmarks.tofu.scores import Sample, aggregates, intervals
 from rlx.errors import UserError
-from rlx.unlearning.tofu_log_report import tell_log
+from rlx.unlearning.tofu_log_report import print_log
 
 LOGS = Path(__file__).parents[3] / "../shared/data/tofu_logs"
 STEMS = ("tofu_Llama-3.2-1B-Instruct_full_evals_forget01", "tofu_Llama-3.2-1B-Instruct_retain99")
@@ -122,7 +122,7 @@ def test_a_broken_log_ends_the_command_in_one_sentence(tmp_path: Path, text: str
     log = tmp_path / "TOFU_EVAL.json"
     log.write_text(text)
     with pytest.raises(UserError, match=said):
-        tell_log(log, None, 0, "table")
+        print_log(log, None, 0, "table")
 
 
 def test_privleak_does_not_exist_where_the_retain_model_tells_the_sets_apart_entirely() -> None:
