@@ -14,7 +14,7 @@ from rlx.rewards.by_text import cleaned
 BOXED_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 """The prompt that DeepSeek-R1's model card recommends."""
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
-"""Hashes of every benchmark's problems, written by experiments/pin_benchmarks.py; no text."""
+"""Hashes of every benchmark's problems, checked by ``rlx eval --check-benchmarks``; no text is stored."""
 
 
 @dataclass(frozen=True, slots=True)
