@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_ENVIRONMENT = Environment(
+
+class _KeysFirst(Environment):
+    """In a template, ``a.update`` is the key "update" of the mapping ``a``; without such a key it is its attribute."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The value of ``obj.attribute`` in a template."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_ENVIRONMENT = _KeysFirst(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=StrictUndefined,

@@ -221,9 +221,9 @@ def test_the_cache_is_made_for_the_longest_prompt_of_the_data_and_not_for_the_lo
     assert longest < 10 < resolved.spec.data.max_prompt_tokens
 
 
-def test_too_little_memory_is_told_with_the_knob_that_asks_for_it(monkeypatch):
+def test_too_little_memory_is_an_error_that_names_the_setting_to_change(monkeypatch):
     monkeypatch.setattr(ours, "_cache_bytes", lambda options: 1 << 50)
-    with pytest.raises(UserError, match=r"vLLM could not start .*memory.*; it lacks memory: lower .*KVCACHE_SPACE"):
+    with pytest.raises(UserError, match=r"vLLM could not start .*memory.*; memory ran out: lower .*KVCACHE_SPACE"):
         VLLMSampler(OPTIONS)
 
 

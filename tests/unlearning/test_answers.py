@@ -113,28 +113,28 @@ class Notes:
     offset = 0
 
     def __init__(self):
-        self.said = []
+        self.lines = []
 
     def note(self, text):
-        self.said.append(text)
+        self.lines.append(text)
 
 
 @pytest.mark.vllm
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make test-vllm installs it)")
 def test_vllm_answers_as_transformers_do_before_and_after_an_attack(tmp_path):
-    made = {}
+    rows_by_engine = {}
     for engine in ("hf", "vllm"):
         resolved = resolve_unlearn({"evaluation": {"engine": engine, "limit": 8}})
         notes = Notes()
-        parts = build_unlearn(resolved, RunDir(tmp_path / engine), notes).parts
-        assert f"answering with {'vLLM' if engine == 'vllm' else 'transformers'}" in notes.said[0]
-        halves = (parts.validation[:4], parts.final[:8])
+        components = build_unlearn(resolved, RunDir(tmp_path / engine), notes).components
+        assert f"answering with {'vLLM' if engine == 'vllm' else 'transformers'}" in notes.lines[0]
+        halves = (components.validation[:4], components.final[:8])
         spec = resolved.spec.model_copy(update={"optim": resolved.spec.optim.model_copy(update={"lr": 1e-2})})
-        made[engine] = [
-            answers(parts.subject, parts.final),
-            answers(replace(parts.subject, model=load("retain")), parts.final),
-            attacked_rouge("relearn", load, parts.subject, halves, spec).tolist(),
-            attacked_rouge("prefix", load, parts.subject, halves, spec).tolist(),
+        rows_by_engine[engine] = [
+            answers(components.subject, components.final),
+            answers(replace(components.subject, model=load("retain")), components.final),
+            attacked_rouge("relearn", load, components.subject, halves, spec).tolist(),
+            attacked_rouge("prefix", load, components.subject, halves, spec).tolist(),
         ]
-    assert made["hf"] == made["vllm"]
-    assert made["hf"][0] != made["hf"][1]
+    assert rows_by_engine["hf"] == rows_by_engine["vllm"]
+    assert rows_by_engine["hf"][0] != rows_by_engine["hf"][1]

@@ -89,7 +89,10 @@ def test_the_certificate_is_evidence_with_hashes_that_can_be_checked(finished):
     assert {row["half"] for row in content["requests"]} == {"validation", "final"}
     for row in content["requests"]:
         assert row["after"]["probability"] < row["before"]["probability"] and row["sensitive"]
-    assert "Evidence, never certified removal." in (at / "certificate.html").read_text()
+    page = (at / "certificate.html").read_text()
+    assert "Evidence, never certified removal." in page
+    assert f"Checkpoint of update {content['selection']['update']}" in page
+    assert "built-in method" not in page
 
 
 def test_aggregates_follow_from_the_samples_that_are_stored(finished):
