@@ -25,9 +25,12 @@ class RouterMonitor:
 
     def take_counts(self) -> dict[int, list[int]]:
         """Tokens per expert [experts] of each layer since the last call, which are then reset."""
-        counts = {layer: counts[:-1].tolist() for layer, counts in self._counts.items()}
-        self._counts = {}
-        return counts
+        layers, self._counts = self._counts, {}
+        if not layers:
+            return {}
+        all_counts = torch.cat(list(layers.values())).cpu()  # one transfer for all layers
+        rows = torch.split(all_counts, [len(counts) for counts in layers.values()])
+        return {layer: row[:-1].tolist() for layer, row in zip(layers, rows, strict=True)}
 
     def _hook(self, layer: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -7,7 +7,6 @@ and this way the code path of GPU nodes is the one that the tests run on two CPU
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 
 import torch
@@ -99,8 +98,10 @@ def shard_like(full: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def clip_shards(parameters: Iterable[Tensor], max_norm: float, device: torch.device) -> float:
+def clip_shards(parameters: Iterable[Tensor], max_norm: float, device: torch.device) -> Tensor:
     """Scale the gradients of sharded parameters down to ``max_norm`` over all processes; return their norm before.
+
+    The CPU does not wait for the norm, unless the shards are in main memory (``sharding.offload``).
 
     Args:
         parameters: sharded parameters, with or without a gradient.
@@ -111,8 +112,8 @@ def clip_shards(parameters: Iterable[Tensor], max_norm: float, device: torch.dev
     squares = [shard.double().square().sum().to(device) for shard in shards]
     summed = torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64, device=device)
     all_reduce(summed)
-    norm = math.sqrt(float(summed)) if math.isfinite(float(summed)) else float(summed)
-    if norm > max_norm:
-        for shard in shards:
-            shard.mul_(max_norm / (norm + 1e-6))
+    norm = summed.sqrt()
+    factor = torch.where(norm > max_norm, max_norm / (norm + 1e-6), torch.ones_like(norm))
+    for shard in shards:
+        shard.mul_(factor.to(shard.device))
     return norm

@@ -6,7 +6,7 @@ import atexit
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
 from rlx.engine.router import RouterMonitor, load_metrics
 from rlx.engine.shard import GatheredModel, clip_shards, is_sharded, reshard, shard
+from rlx.engine.tally import DeviceScalars, Tally
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
 from rlx.numerics.output_layer.logprobs import Head
@@ -83,31 +84,6 @@ class Update:
     peaks: Mapping[str, float]
     router: Mapping[str, float] = field(default_factory=dict)
     """Load balance of a mixture of experts (``load_metrics``); empty for other models."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Running totals over micro-batches, then over processes."""
-
-    loss: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    peaks: dict[str, float] = field(default_factory=dict)
-
-    def add(self, loss: float, sums: Mapping[str, Any], peaks: Mapping[str, Any]) -> None:
-        """Add the values of one micro-batch or one process."""
-        self.loss += loss
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        for name, value in peaks.items():
-            self.peaks[name] = max(self.peaks.get(name, -math.inf), float(value))
-
-    @staticmethod
-    def merged(tallies: Sequence[Tally]) -> Tally:
-        """The totals of all processes together."""
-        merged = Tally()
-        for tally in tallies:
-            merged.add(tally.loss, tally.sums, tally.peaks)
-        return merged
 
 
 class Engine:
@@ -219,8 +195,9 @@ class Engine:
         """
         self.model.train()
         set_training_mode(self.raw, self.spec.dropout)
-        tally = self._backward(batch)
-        norm = self._clip()
+        scalars = self._backward(batch)
+        own, norm = scalars.read(self._clip())
+        tally = Tally.merged(self.gather([own]))
         lr = learning_rate(self.optim, self.updates, self.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -239,7 +216,7 @@ class Engine:
             )
         return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, self._router_metrics())
 
-    def _backward(self, batch: Batch[Any]) -> Tally:
+    def _backward(self, batch: Batch[Any]) -> DeviceScalars:
         """Accumulate the gradients of the batch; processes with fewer micro-batches add empty ones."""
         fixed = batch.plan
         plan = self._plan(batch.sequences) if fixed is None else [[[row] for row in rows] for rows in fixed]
@@ -248,7 +225,7 @@ class Engine:
         if rounds == 0:
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
-        tally = Tally()
+        scalars = DeviceScalars()
         for index in range(rounds):
             last = index == rounds - 1
             # A sharded gradient is reduced in every backward pass: until then each process holds all of it.
@@ -257,17 +234,16 @@ class Engine:
                 loss = total(losses.terms, losses.counts or batch.counts) + self._router_loss(sum(planned))
                 # accelerate averages gradients over processes; the denominators already count all processes.
                 self.accelerator.backward(loss * self.world)
-            tally.add(float(loss.detach()), losses.sums, losses.peaks)
-        return Tally.merged(self.gather([tally]))
+            scalars.add(loss, losses.sums, losses.peaks)
+        return scalars
 
     def _router_loss(self, micro_batches: int) -> Tensor | float:
         """The weighted load-balancing loss of the latest forward, as its share of the mean over micro-batches."""
         if self.readable.router_loss is None:
             return 0.0
-        term = Term(
-            "router", self.readable.router_loss[None], torch.ones(1, dtype=torch.bool), self.spec.router_aux_coef
-        )
-        return total([replace(term, mask=term.mask.to(term.values.device))], {"router": Counts(0, micro_batches)})
+        values = self.readable.router_loss[None]
+        mask = torch.ones(1, dtype=torch.bool, device=values.device)
+        return total([Term("router", values, mask, self.spec.router_aux_coef)], {"router": Counts(0, micro_batches)})
 
     def _router_metrics(self) -> dict[str, float]:
         """Load balance over all processes since the last update."""
@@ -303,11 +279,12 @@ class Engine:
         """A micro-batch of one token, for a process that only takes part in a collective forward."""
         return collate([TokenSequence((0,), (0,))]).to(self.accelerator.device)
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """Scale gradients down to ``max_grad_norm`` and return their norm before that."""
         if self.sharded:
             return clip_shards(self.parameters, self.optim.max_grad_norm, self.accelerator.device)
-        return float(self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm))
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.optim.max_grad_norm)
+        return norm
 
 
 def make_accelerator(spec: Model) -> Accelerator:

@@ -100,12 +100,13 @@ def _logprobs(
 ) -> dict[int, Tensor]:
     """Log-probs [t] (nats) of the response tokens of the samples at ``rows``, without gradient, on the CPU."""
     samples = [b for group in rows for b in group]
-    logprobs: dict[int, Tensor] = {}
-    for members, (logprobs_n, _) in engine.score([sequences[b] for b in samples], read, model):
-        lengths = [len(sequences[samples[member]].response) for member in members]
-        values = torch.split(logprobs_n.cpu(), lengths)
-        logprobs.update({samples[member]: value for member, value in zip(members, values, strict=True)})
-    return logprobs
+    scored = engine.score([sequences[b] for b in samples], read, model)
+    if not scored:
+        return {}
+    order = [samples[member] for members, _ in scored for member in members]
+    logprobs_n = torch.cat([logprobs_n for _, (logprobs_n, _) in scored]).cpu()  # one transfer for all micro-batches
+    values = torch.split(logprobs_n, [len(sequences[b].response) for b in order])
+    return dict(zip(order, values, strict=True))
 
 
 def _batch_statistics(
