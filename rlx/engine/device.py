@@ -40,6 +40,13 @@ def decoding_optimizations(lm: nn.Module, device: torch.device) -> AbstractConte
     return small_batch_linears(lm) if device.type == "cpu" else nullcontext()
 
 
+def memory_bytes(device: torch.device) -> int:
+    """All memory of a device, whether in use or not, so that the same machine always gives the same number (bytes)."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def prefers_shared_prompts(device: torch.device) -> bool:
     """Whether rows that hold several responses to one prompt are faster here than one row per response.
 

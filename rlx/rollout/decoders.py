@@ -1,4 +1,4 @@
-"""Three ways to decode with a transformers model, from the fastest to the one that every causal model supports."""
+"""How to decode with a transformers model: three decoders, and the choice of the fastest that a model supports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlx.engine.model import FORWARD_ERRORS
-from rlx.rollout.kv_cache import preallocated_cache
+from rlx.rollout.shared_prefill import FixedShapesDecoder, SharedPrefillDecoder
 
 
 class Decoder(Protocol):
@@ -25,67 +25,24 @@ class Decoder(Protocol):
         ...
 
     def step(self, tokens_b: Tensor) -> Tensor:
-        """Append one token to every row; the next token's logits [rows, v]."""
+        """Append one token to every row; the next token's logits [rows, v], valid until the next call."""
         ...
 
-    def keep(self, rows: Tensor) -> bool:
+    def keep(self, rows: Sequence[int]) -> bool:
         """Drop all other rows; False, with nothing changed, if this decoder cannot."""
         ...
 
+    def free(self, rows: Sequence[int]) -> None:
+        """Expect no more logits of these rows, until they are replaced."""
+        ...
 
-class SharedPrefillDecoder:
-    """One prefill per distinct prompt, left padding, finished rows leave: for caches of attention layers only."""
+    def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
+        """Start these rows again with new prompts; the next token's logits [len(rows), v].
 
-    needs_equal_lengths = False
-
-    def prefill(self, lm: nn.Module, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """See ``Decoder.prefill``; equal prompts must be neighbours and the same object to be read once."""
-        self.lm: Any = lm
-        device = next(lm.parameters()).device
-        distinct: list[Sequence[int]] = []
-        source = []
-        for prompt in prompts:
-            if not distinct or prompt is not distinct[-1]:
-                distinct.append(prompt)
-            source.append(len(distinct) - 1)
-        width = max(len(prompt) for prompt in distinct)
-        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in distinct], device=device)
-        attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=device)
-        self.cache = preallocated_cache(self.lm.config)
-        output = self.lm(
-            input_ids=ids,
-            attention_mask=None if bool(attention.all()) else attention,
-            position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        repeat = torch.tensor(source, device=device)
-        self.cache.batch_select_indices(repeat)
-        self.attention: Tensor = attention[repeat]
-        logits_bv: Tensor = output.logits[repeat, -1]
-        return logits_bv
-
-    def step(self, tokens_b: Tensor) -> Tensor:
-        """See ``Decoder.step``."""
-        ones = torch.ones((len(tokens_b), 1), dtype=self.attention.dtype, device=self.attention.device)
-        self.attention = torch.cat([self.attention, ones], dim=1)
-        output = self.lm(
-            input_ids=tokens_b[:, None],
-            attention_mask=None if bool(self.attention.all()) else self.attention,
-            position_ids=self.attention.sum(dim=1, keepdim=True) - 1,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits_bv: Tensor = output.logits[:, -1]
-        return logits_bv
-
-    def keep(self, rows: Tensor) -> bool:
-        """See ``Decoder.keep``."""
-        self.cache.batch_select_indices(rows)
-        self.attention = self.attention[rows]
-        return True
+        Returns:
+            None, with nothing changed, if this decoder cannot.
+        """
+        ...
 
 
 class OwnCacheDecoder:
@@ -109,9 +66,16 @@ class OwnCacheDecoder:
         """See ``Decoder.step``."""
         return self._read(tokens_b[:, None])
 
-    def keep(self, rows: Tensor) -> bool:
+    def keep(self, rows: Sequence[int]) -> bool:
         """Never: the rows of such a state cannot be selected in general."""
         return False
+
+    def free(self, rows: Sequence[int]) -> None:
+        """Change nothing: the rows are computed along."""
+
+    def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
+        """Never: see ``keep``."""
+        return None
 
     def _read(self, ids_bt: Tensor) -> Tensor:
         output = self.lm(input_ids=ids_bt, use_cache=True, **{self.cache_name: self.cache})
@@ -138,17 +102,25 @@ class RecomputeDecoder:
         self.ids_bt = torch.cat([self.ids_bt, tokens_b[:, None]], dim=1)
         return self._logits()
 
-    def keep(self, rows: Tensor) -> bool:
+    def keep(self, rows: Sequence[int]) -> bool:
         """See ``Decoder.keep``."""
-        self.ids_bt = self.ids_bt[rows]
+        self.ids_bt = self.ids_bt[torch.tensor(rows, device=self.ids_bt.device)]
         return True
+
+    def free(self, rows: Sequence[int]) -> None:
+        """Change nothing: the rows are computed along."""
+
+    def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
+        """Never: all rows have the same length."""
+        return None
 
     def _logits(self) -> Tensor:
         logits_bv: Tensor = self.lm(input_ids=self.ids_bt, use_cache=False).logits[:, -1]
         return logits_bv
 
 
-DECODERS: tuple[type[Decoder], ...] = (SharedPrefillDecoder, OwnCacheDecoder, RecomputeDecoder)
+DECODERS: tuple[type[Decoder], ...] = (FixedShapesDecoder, SharedPrefillDecoder, OwnCacheDecoder, RecomputeDecoder)
+"""From the fastest to the one that every causal model supports."""
 TRIAL_STEPS = 12
 """Tokens that each decoder appends in its trial: more than the convolution kernels and state chunks of tiny models."""
 _CHOICES: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
@@ -157,35 +129,57 @@ _CHOICES: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
 def choose_decoder(lm: nn.Module) -> type[Decoder]:
     """The fastest decoder whose logits equal those of the model's plain forward pass, tried on the model itself.
 
-    The choice is remembered for the life of the model.
+    Fixed shapes are for a GPU only: a CPU has no graphs to replay, and computes attention over unused columns too. The
+    choice is remembered for the life of the model.
     """
     if lm not in _CHOICES:
-        _CHOICES[lm] = next((decoder for decoder in DECODERS[:-1] if _reproduces(lm, decoder)), DECODERS[-1])
+        on_gpu = next(lm.parameters()).device.type == "cuda"
+        tried = DECODERS[:-1] if on_gpu else DECODERS[1:-1]
+        _CHOICES[lm] = next((decoder for decoder in tried if _reproduces(lm, decoder)), DECODERS[-1])
     return _CHOICES[lm]
 
 
 @torch.no_grad()
 def _reproduces(lm: Any, kind: type[Decoder]) -> bool:
-    """Whether the decoder's logits are the plain forward pass's, for two prompts, repeated rows and a dropped row."""
+    """Whether the decoder's logits are the plain forward pass's.
+
+    Two prompts are tried, with repeated rows, a dropped row, and a row that starts again with another prompt.
+    """
     device = next(lm.parameters()).device
     vocabulary = lm.config.get_text_config().vocab_size
     ids = [int(i) for i in torch.arange(3, 36) * 7 % vocabulary]
     long, short = ids[:9], ids[4:9] if not kind.needs_equal_lengths else ids[3:12]
-    later = torch.tensor(ids[12 : 12 + TRIAL_STEPS], device=device)
     decoder = kind()
     try:
         logits = decoder.prefill(lm, [long, long, long, short])
-        dropped = decoder.keep(torch.tensor([0, 1, 3], device=device))
-        rows = [long, long, short] if dropped else [long, long, long, short]
-        steps = [logits[[0, 1, 3]] if dropped else logits]
-        for token in later:
-            steps.append(decoder.step(token.repeat(len(rows))))
-        for index, row in enumerate(rows):
-            sequence = torch.tensor([*row, *later.tolist()], device=device)[None]
-            plain = lm(input_ids=sequence, use_cache=False).logits[0, len(row) - 1 :].float()
-            ours = torch.stack([step[index] for step in steps]).float()
-            if not bool((ours - plain).abs().max() <= 1e-3 * (1 + plain.abs().max())):
-                return False
+        kept = [0, 1, 3] if decoder.keep([0, 1, 3]) else [0, 1, 2, 3]
+        rows = [_Trial((long, long, long, short)[row], logits[row]) for row in kept]
+        trials = list(rows)
+        for number, token in enumerate(ids[12 : 12 + TRIAL_STEPS]):
+            restarted = decoder.replace([0], [short]) if number == TRIAL_STEPS // 2 else None
+            if restarted is not None:
+                rows[0] = _Trial(short, restarted[0])
+                trials.append(rows[0])
+            logits = decoder.step(torch.tensor([token] * len(rows), device=device))
+            for row, logits_v in zip(rows, logits, strict=True):
+                row.tokens.append(token)
+                row.logits.append(logits_v.clone())
+        return all(trial.agrees(lm, device) for trial in trials)
     except FORWARD_ERRORS:
         return False
-    return True
+
+
+class _Trial:
+    """A prompt, the tokens appended to it, and the decoder's logits after the prompt and after each token."""
+
+    def __init__(self, prompt: Sequence[int], logits_v: Tensor) -> None:
+        self.prompt = prompt
+        self.tokens: list[int] = []
+        self.logits = [logits_v.clone()]
+
+    def agrees(self, lm: Any, device: torch.device) -> bool:
+        """Whether the logits equal those of the model's plain forward pass, to rounding."""
+        sequence = torch.tensor([[*self.prompt, *self.tokens]], device=device)
+        plain = lm(input_ids=sequence, use_cache=False).logits[0, len(self.prompt) - 1 :].float()
+        ours = torch.stack(self.logits).float()
+        return bool((ours - plain).abs().max() <= 1e-3 * (1 + plain.abs().max()))

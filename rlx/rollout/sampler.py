@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,26 +49,35 @@ class Response:
     """False when the response was cut off at max_new_tokens."""
 
 
+Finished = tuple[int, int, Response]
+"""Index of the prompt, index of the sample among its seeds, and the response."""
+
+
 class Sampler(Protocol):
     """Generates responses to prompts."""
 
-    def sample(
+    def stream(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[Response]]:
-        """One response for every seed of every prompt.
+    ) -> Iterator[Finished]:
+        """One response for every seed of every prompt, in the order in which they finish.
 
         A response depends on its prompt, its seed and the weights alone (to rounding), not on the other prompts of the
-        call, so that a batch may be divided over processes and resumed in any way.
+        call, so that a batch may be divided over processes and resumed in any way. Closing the iterator drops the
+        responses that are not finished.
 
         Args:
             prompts: token ids of each prompt.
             seeds: for each prompt the seeds of its samples (``sample_seed``).
             sampling: the parameters.
-
-        Returns:
-            For each prompt its responses, in the order of its seeds.
         """
         ...
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Response]]:
+        """For each prompt its responses, in the order of its seeds; see ``stream``."""
+        finished = {(q, g): response for q, g, response in self.stream(prompts, seeds, sampling)}
+        return [[finished[q, g] for g in range(len(row))] for q, row in enumerate(seeds)]
 
     def load_weights(self, model: nn.Module) -> None:
         """Use the weights of the trainer's causal language model from now on."""

@@ -21,7 +21,8 @@ from transformers import AutoConfig
 
 from rlx.engine.lora import published_weights
 from rlx.errors import UserError
-from rlx.rollout.sampler import Response, Sampling
+from rlx.rollout.kv_cache import bytes_per_token
+from rlx.rollout.sampler import Finished, Response, Sampler, Sampling
 
 CPU_CACHE_BYTES = 2 << 30
 """Largest key-value cache on a CPU if VLLM_CPU_KVCACHE_SPACE is not set."""
@@ -69,7 +70,7 @@ class EngineOptions:
     """Whether this process is one of several that train together, each with its own engine or a part of one."""
 
 
-class VLLMSampler:
+class VLLMSampler(Sampler):
     """A ``Sampler`` over a vLLM engine that lives in this process.
 
     With ``tensor_parallel`` above 1 and several training processes, neighbouring processes share one copy: they
@@ -112,21 +113,35 @@ class VLLMSampler:
             self._llm.sleep(level=2)
             self._asleep = True
 
-    def sample(
+    def stream(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[Response]]:
-        """See ``Sampler.sample``."""
+    ) -> Iterator[Finished]:
+        """See ``Sampler.stream``; all requests are given to vLLM at once."""
         shared = _all_requests(list(zip(prompts, seeds, strict=True)), self.options)
-        requests = [(prompt, seed) for part in shared.parts for prompt, row in part for seed in row]
-        with _vllm_errors("sample", self.options):
-            outputs = self._llm.generate(
-                [{"prompt_token_ids": list(prompt)} for prompt, _ in requests],
-                [self._parameters(sampling, seed) for _, seed in requests],
-                use_tqdm=False,
-            )
-        responses = iter([_response(output.outputs[0]) for output in outputs])
-        groups = [[[next(responses) for _ in row] for _, row in part] for part in shared.parts]
-        return groups[shared.own]
+        places = [
+            (part, q, g)
+            for part, requests in enumerate(shared.parts)
+            for q, (_, row) in enumerate(requests)
+            for g in range(len(row))
+        ]
+        engine = self._llm.llm_engine
+        names = [f"rlx-{index}" for index in range(len(places))]
+        place_of = dict(zip(names, places, strict=True))
+        try:
+            with _vllm_errors("sample", self.options):
+                for name, (part, q, g) in place_of.items():
+                    prompt, row = shared.parts[part][q]
+                    engine.add_request(name, {"prompt_token_ids": list(prompt)}, self._parameters(sampling, row[g]))
+            while place_of:
+                with _vllm_errors("sample", self.options):
+                    outputs = [output for output in engine.step() if output.finished]
+                for output in outputs:
+                    part, q, g = place_of.pop(output.request_id)
+                    if part == shared.own:
+                        yield q, g, _response(output.outputs[0])
+        finally:
+            if place_of:
+                engine.abort_request(list(place_of))
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         return self._vllm.SamplingParams(
@@ -140,6 +155,7 @@ class VLLMSampler:
             seed=seed,
             logprobs=0,
             detokenize=False,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
 
@@ -200,10 +216,8 @@ def _cache_bytes(options: EngineOptions) -> int:
         return CPU_CACHE_BYTES
     config = AutoConfig.from_pretrained(
         options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
-    ).get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    block = 2 * config.num_hidden_layers * heads * width * getattr(torch, options.dtype).itemsize * CPU_BLOCK
+    )
+    block = bytes_per_token(config, getattr(torch, options.dtype).itemsize) * CPU_BLOCK
     one = -(-options.longest // CPU_BLOCK)
     return int(max(one + SPARE_BLOCKS, min(options.sequences * one + SPARE_BLOCKS, CPU_CACHE_BYTES // block)) * block)
 

@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.numerics.collate import TokenSequence, collate
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs
-from rlx.rollout.hf import HFSampler, sampling_logprobs
+from rlx.rollout.distribution import sampling_logprobs
+from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling, sample_seed
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [9, 3], [4, 4, 4, 4]]
