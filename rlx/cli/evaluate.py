@@ -28,6 +28,9 @@ def evaluate(
     data_dir: Annotated[
         str | None, typer.Option(help="Folder of <benchmark>.jsonl files to read instead of the hub.")
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the problems, each with the model on its own GPU.")
+    ] = 1,
     grader: Annotated[
         str | None, typer.Option(help="A grader's name or file.py:function; default: the benchmark's own.")
     ] = None,
@@ -87,7 +90,7 @@ def evaluate(
     from rlx.specs.resolve_evaluate import resolve_eval
 
     resolved = resolve_eval(content, locator(runs_dir))
-    outcomes = run_eval(resolved, regrade_only=regrade)
+    outcomes = run_eval(resolved, regrade, processes)
     if outcomes is None:
         print("stopped; run the same command again to resume", file=sys.stderr)
         raise typer.Exit(130)

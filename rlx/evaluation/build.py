@@ -19,12 +19,13 @@ from rlx.engine.checkpoint import put_weights
 from rlx.engine.export import save_model
 from rlx.engine.load import base_path, describe_model, load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
+from rlx.engine.processes import launched
 from rlx.engine.step import make_accelerator
 from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
-from rlx.rollout.hf import HFSampler
+from rlx.rollout.hf import HFSampler, hf_options
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
@@ -68,9 +69,7 @@ class Candidate:
     def dtype(self) -> str:
         """The type that the model computes in."""
         half = make_accelerator(self.model).mixed_precision == "bf16"
-        if self.resolved.engine == "vllm":
-            return "bfloat16" if half else "float32"
-        return "bfloat16 autocast" if half else "float32"
+        return "bfloat16" if half else "float32"
 
     @property
     def engine_version(self) -> str:
@@ -86,7 +85,9 @@ class Candidate:
         return self._sampler
 
     def _hf(self) -> HFSampler:
-        return HFSampler(causal_lm(self._weights()).eval(), make_accelerator(self.model).autocast)
+        sampler = HFSampler(**hf_options(make_accelerator(self.model)))
+        sampler.load_weights(causal_lm(self._weights()).eval())
+        return sampler
 
     def _vllm(self) -> VLLMSampler:
         """The saved model in vLLM; a checkpoint or an adapter is first saved as a model."""
@@ -108,6 +109,7 @@ class Candidate:
             trust_remote_code=spec.trust_remote_code,
             tensor_parallel=spec.tensor_parallel,
             memory_share=spec.memory_share,
+            launched=launched(),
         )
 
     def _weights(self) -> Any:
@@ -121,7 +123,7 @@ class Candidate:
         return lm
 
 
-def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: Candidate, stop: Stop) -> EvalTask:
+def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: Candidate) -> EvalTask:
     """The task of one benchmark: its problems as prompts of the model, and its protocol."""
     resolved, tokenizer = candidate.resolved, candidate.tokenizer
     spec, benchmark = resolved.spec, get("benchmark", name).fn()
@@ -170,8 +172,9 @@ def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: 
         reward=partial(grade, get("reward", grader, key="grader").fn),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
         folder=folder,
-        stop=stop,
+        stop=Stop(),
         batch=spec.batch,
+        alone=not launched() or spec.tensor_parallel == 1,
     )
 
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from rlx.benchmarks.benchmark import Problem
 from rlx.errors import UserError, reason
 from rlx.rewards.verdict import Decode, Reward
-from rlx.rollout.sampler import Sampler, Sampling, sample_seed
-from rlx.runs.folder_parts import EvalDir
+from rlx.rollout.sampler import Finished, Sampler, Sampling, sample_seed
+from rlx.runs.folder_parts import EvalDir, part_number
 from rlx.runs.samples import Row, write_samples
 from rlx.runs.stop import Interrupted, Stop
 from rlx.specs.evaluate import Protocol
+
+WRITE_EVERY = 20.0
+"""Seconds after which finished responses are written, however few they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The problems of one of several processes: of those without stored samples, every ``size``-th from ``rank``.
+
+    Example:
+        the second of two processes, started when three part files existed: ``Share(rank=1, size=2, first_part=3)``
+    """
+
+    rank: int = 0
+    size: int = 1
+    first_part: int | None = None
+    """Part files from this number on are written by the processes of this call; None counts the existing ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +56,81 @@ class EvalTask:
     folder: EvalDir
     stop: Stop
     batch: int
-    """Number of responses that are sampled and written together."""
+    """Number of responses that are graded and written together."""
+    alone: bool = True
+    """False if other processes compute parts of the same forward passes, so that a stop must wait for them."""
 
 
-def evaluate(task: EvalTask, progress: Callable[[Sequence[Row], int], None]) -> list[Row] | None:
-    """The rows of all samples: stored ones are read, the others are sampled, graded and written, part by part.
+def evaluate(
+    task: EvalTask, progress: Callable[[Sequence[Row], int], None], share: Share | None = None
+) -> list[Row] | None:
+    """The rows of all samples: stored ones are read, the others are sampled, graded and written as they finish.
 
     Args:
         task: the problems and how to sample and grade them.
         progress: called with the rows so far and the total number.
+        share: this process's share of the problems; by default all.
 
     Returns:
-        Rows ordered by problem and sample, or None if a stop was requested.
+        Rows ordered by problem and sample (of this process's share, and those that were stored before), or None if a
+        stop was requested.
 
     Raises:
         UserError: when they cannot be written; earlier parts are kept.
     """
-    rows = stored_rows(task.folder)
+    share = share or Share()
+    first_part = next_part(task.folder) if share.first_part is None else share.first_part
+    rows = stored_rows(task.folder, first_part)
     sampled = {(row["problem_id"], row["sample"]) for row in rows}
     n = task.protocol.n
-    all_samples = [(q, g) for q in range(len(task.problems)) for g in range(n)]
-    todo = [(q, g) for q, g in all_samples if (task.problems[q].id, g) not in sampled]
-    progress(rows, len(all_samples))
-    number = 1 + max((int(part.stem.removeprefix("part_")) for part in task.folder.parts()), default=-1)
-    for start in range(0, len(todo), task.batch):
-        try:
-            with task.stop.interruptible(alone=True):
-                fresh = _sampled(task, todo[start : start + task.batch])
-        except Interrupted:
-            return None
+    missing = {q: [g for g in range(n) if (problem.id, g) not in sampled] for q, problem in enumerate(task.problems)}
+    pending = [(q, samples) for q, samples in missing.items() if samples]
+    progress(rows, n * len(task.problems))
+    own = pending[share.rank :: share.size]
+    number, expected = first_part + share.rank, len(rows) + sum(len(samples) for _, samples in own)
+    for finished in _parts(task, own):
+        fresh = _graded(task, finished)
         _written(fresh, task.folder, number)
-        number += 1
+        number += share.size
         rows += fresh
-        progress(rows, len(all_samples))
+        progress(rows, n * len(task.problems))
+    if len(rows) < expected:
+        return None
     order = {problem.id: q for q, problem in enumerate(task.problems)}
     return sorted(rows, key=lambda row: (order[str(row["problem_id"])], int(row["sample"] or 0)))
+
+
+def _parts(task: EvalTask, missing: Sequence[tuple[int, Sequence[int]]]) -> Iterator[list[Finished]]:
+    """Finished responses (problem, sample, response) in parts; ends early, with all finished ones, at a stop.
+
+    Args:
+        task: the problems and how to sample them.
+        missing: problems and their samples that are not stored.
+    """
+    if not missing:
+        return
+    name, seed = task.protocol.benchmark, task.protocol.seed
+    seeds = [[sample_seed(seed, "eval", name, task.problems[q].id, g) for g in samples] for q, samples in missing]
+    finished: list[Finished] = []
+    written = time.monotonic()
+    try:
+        with task.stop.interruptible(task.alone):
+            sampler = task.sampler()
+        with closing(sampler.stream([task.prompts[q] for q, _ in missing], seeds, task.sampling)) as responses:
+            while True:
+                with task.stop.interruptible(task.alone):
+                    response = next(responses, None)
+                if response is None:
+                    break
+                index, sample, text = response
+                finished.append((missing[index][0], missing[index][1][sample], text))
+                if len(finished) >= task.batch or time.monotonic() - written >= WRITE_EVERY:
+                    yield finished
+                    finished, written = [], time.monotonic()
+    except Interrupted:
+        pass
+    if finished:
+        yield finished
 
 
 def regrade(folder: EvalDir, into: EvalDir, reward: Reward) -> list[Row]:
@@ -89,19 +147,26 @@ def regrade(folder: EvalDir, into: EvalDir, reward: Reward) -> list[Row]:
         verdicts = reward([(str(row["response"]), str(row["gold"])) for row in rows])
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
-        _written(rows, into, int(part.stem.removeprefix("part_")) if into == folder else number)
+        _written(rows, into, part_number(part) if into == folder else number)
         all_rows += rows
     return all_rows
 
 
-def stored_rows(folder: EvalDir) -> list[Row]:
-    """Every stored row.
+def next_part(folder: EvalDir) -> int:
+    """The number of the next part file."""
+    return 1 + max((part_number(part) for part in folder.parts()), default=-1)
+
+
+def stored_rows(folder: EvalDir, before: int | None = None) -> list[Row]:
+    """Every stored row, or those in part files with smaller numbers than ``before``.
 
     Raises:
         UserError: when a part file is damaged.
     """
     rows: list[Row] = []
     for part in folder.parts():
+        if before is not None and part_number(part) >= before:
+            continue
         try:
             rows += pq.read_table(part).to_pylist()
         except (OSError, ValueError) as error:
@@ -113,36 +178,32 @@ def stored_rows(folder: EvalDir) -> list[Row]:
     return rows
 
 
-def _sampled(task: EvalTask, pairs: Sequence[tuple[int, int]]) -> list[Row]:
-    """Sampled and graded rows of (problem, sample) pairs; the samples of a problem are neighbours."""
-    by_problem: dict[int, list[int]] = {}
-    for q, g in pairs:
-        by_problem.setdefault(q, []).append(g)
-    name, seed = task.protocol.benchmark, task.protocol.seed
-    seeds = [[sample_seed(seed, "eval", name, task.problems[q].id, g) for g in by_problem[q]] for q in by_problem]
-    groups = task.sampler().sample([task.prompts[q] for q in by_problem], seeds, task.sampling)
-    responses = [response for group in groups for response in group]
-    texts = [task.decode(response.tokens) for response in responses]
-    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _) in zip(texts, pairs, strict=True)])
-    flat_seeds: list[Any] = [seed for group in seeds for seed in group]
-    return [
-        {
-            "benchmark": name,
-            "problem_id": task.problems[q].id,
-            "sample": g,
-            "seed": flat_seeds[i],
-            "subject": task.problems[q].subject,
-            "level": task.problems[q].level,
-            "gold": task.problems[q].gold,
-            "response": texts[i],
-            "extracted": verdicts[i].extracted,
-            "score": verdicts[i].score,
-            "reason": verdicts[i].reason,
-            "tokens": len(responses[i].tokens),
-            "finished": responses[i].finished,
-        }
-        for i, (q, g) in enumerate(pairs)
-    ]
+def _graded(task: EvalTask, finished: Sequence[Finished]) -> list[Row]:
+    """Rows of (problem, sample, response)."""
+    protocol = task.protocol
+    texts = [task.decode(response.tokens) for _, _, response in finished]
+    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _, _) in zip(texts, finished, strict=True)])
+    rows: list[Row] = []
+    for text, verdict, (q, g, response) in zip(texts, verdicts, finished, strict=True):
+        problem = task.problems[q]
+        rows.append(
+            {
+                "benchmark": protocol.benchmark,
+                "problem_id": problem.id,
+                "sample": g,
+                "seed": sample_seed(protocol.seed, "eval", protocol.benchmark, problem.id, g),
+                "subject": problem.subject,
+                "level": problem.level,
+                "gold": problem.gold,
+                "response": text,
+                "extracted": verdict.extracted,
+                "score": verdict.score,
+                "reason": verdict.reason,
+                "tokens": len(response.tokens),
+                "finished": response.finished,
+            }
+        )
+    return rows
 
 
 def _written(rows: Sequence[Row], folder: EvalDir, number: int) -> None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.benchmarks.summary import Score, Summary, as_json, from_json, problem_scores, summarised
-from rlx.console import Progress, warn
+from rlx.console import warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble, write_file
 from rlx.evaluation.loop import EvalTask, evaluate, regrade
 from rlx.evaluation.problems import load_problems
+from rlx.evaluation.processes import sample_in_processes
+from rlx.evaluation.progress import show_progress
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.folder_parts import EvalDir
 from rlx.runs.samples import Row
-from rlx.runs.stop import Stop
 from rlx.runs.tracking import MlflowSink, tracking_uri
 from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.reading import validate
@@ -44,12 +45,14 @@ class EvalOutcome:
     seconds: float
 
 
-def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOutcome] | None:
+def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int = 1) -> list[EvalOutcome] | None:
     """Evaluate a model on every benchmark of the spec; samples that an interrupted call stored are reused.
 
     Args:
         resolved: the evaluation.
         regrade_only: grade the stored responses again and sample nothing.
+        processes: processes that share the problems, each with its own copy of the model, on its own GPU if there are
+            GPUs. Samples do not depend on their number.
 
     Returns:
         The outcomes, or None if a stop was requested.
@@ -61,15 +64,22 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False) -> list[EvalOut
     _warn_of_overlap(resolved, candidate)
     if resolved.run_spec is None:
         write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
+    tasks = [
+        assemble(name, problems[: spec.limit], data_hash, candidate) for name, (problems, data_hash) in sets.items()
+    ]
+    seconds: dict[str, float] | None = {}
+    if processes > 1 and not regrade_only:
+        seconds = sample_in_processes(resolved, tasks, processes)
+    if seconds is None:
+        return None
     outcomes = []
-    for name, (problems, data_hash) in sets.items():
-        stop = Stop()
-        task = assemble(name, problems[: spec.limit], data_hash, candidate, stop)
+    for task in tasks:
+        stop = task.stop
         with RunDir(task.folder.root).locked(), stop.handling():
             outcome = _outcome(task, _regraded(task, run, resolved.checkpoint) if regrade_only else _sampled(task))
         if outcome is None:
             return None
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, seconds=outcome.seconds + seconds.get(task.protocol.benchmark, 0.0)))
         if spec.mlflow:
             _log(run, resolved, outcome)
     return outcomes
@@ -79,21 +89,8 @@ def _sampled(task: EvalTask) -> Callable[[], list[Row] | None]:
     """A function that samples and grades what is not stored yet, and shows the progress."""
 
     def work() -> list[Row] | None:
-        protocol = task.protocol
-        view = Progress(f"rlx eval {protocol.benchmark}", protocol.problems * protocol.n, unit="sample")
-
-        def show(rows: Sequence[Row], total: int) -> None:
-            facts = {"benchmark": protocol.benchmark}
-            if rows:
-                facts["right"] = f"{sum(float(row['score'] or 0) for row in rows) / len(rows):.1%}"
-                facts["response"] = f"{sum(int(row['tokens'] or 0) for row in rows) / len(rows):.0f} tokens"
-                facts["truncated"] = f"{sum(not row['finished'] for row in rows) / len(rows):.0%}"
-            view.show(len(rows), facts)
-
-        try:
+        with show_progress(task) as show:
             return evaluate(task, show)
-        finally:
-            view.stop()
 
     return work
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 CAPACITY_STEP = 256
 """The cache is allocated in multiples of this many tokens; each new size is recorded again."""
 
+
 class FixedStep:
     """A decode step over a cache of fixed capacity: one token per row, its column and the rows' starts are tensors.
 
@@ -58,10 +59,16 @@ class FixedStep:
         """Whether no further token fits."""
         return self._columns >= self.capacity
 
-    def release(self, columns: int) -> None:
-        """Give the cache back with ``columns`` tokens stored."""
+    def update_lengths(self) -> None:
+        """Let the cache's layers show all tokens that are stored."""
         for layer in self._cache.layers:
-            layer.release_shapes(columns)
+            layer.set_length(self._columns)
+
+    def release(self) -> None:
+        """Give the cache back, whose shapes may change from now on."""
+        self.update_lengths()
+        for layer in self._cache.layers:
+            layer.release_shapes()
 
     def _forward(self) -> Tensor:
         sees_bk = (self._all_columns >= self._starts_b[:, None]) & (self._all_columns <= self._column)
@@ -84,7 +91,7 @@ class FixedStep:
         Raises:
             RuntimeError: when the model's forward waits for the device, which a graph cannot contain.
         """
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self._forward()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from rlx.engine.device import decoding_optimizations, memory_bytes
@@ -54,7 +56,7 @@ class HFSampler(Sampler):
 
     def stream(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """See ``Sampler.stream``."""
         if self.lm is None:
             raise ValueError("load_weights comes before stream")
@@ -84,6 +86,12 @@ class HFSampler(Sampler):
         one = bytes_per_token(lm.config, element) * (len(queue[0].prompt) + sampling.max_new_tokens)
         fitting = int(CACHE_SHARE * memory_bytes(weight.device) / max(one, 1))
         return max(1, min(ROWS.get(weight.device.type, ROWS["cpu"]), fitting))
+
+
+def hf_options(accelerator: Accelerator) -> dict[str, Any]:
+    """Arguments of ``HFSampler`` for the precision of an accelerator."""
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+    return {"autocast": accelerator.autocast, "dtype": dtype}
 
 
 def _queue(prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]]) -> deque[Request]:

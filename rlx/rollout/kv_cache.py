@@ -42,7 +42,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
             self._allocate(new + GROWTH, (key_states, value_states))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, old:new] = states
-        self._point(new)
+        self.set_length(new)
         return self.keys, self.values
 
     def fix_shapes(self, capacity: int, column: Tensor) -> None:
@@ -51,39 +51,37 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
             self._allocate(capacity, (self.keys, self.values))
         self._column = column
 
-    def release_shapes(self, length: int) -> None:
-        """End the effect of ``fix_shapes``; ``length`` tokens are stored."""
+    def release_shapes(self) -> None:
+        """End the effect of ``fix_shapes``."""
         self._column = None
-        self._point(length)
+
+    def set_length(self, length: int) -> None:
+        """Let ``keys`` and ``values`` be those of the first ``length`` tokens of the allocated tensors."""
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows only."""
         length = self.get_seq_length()
         self._buffers = tuple(buffer[indices, :, :length] for buffer in self._buffers)  # the next token allocates again
         if length:
-            self._point(length)
+            self.set_length(length)
 
     def drop_columns(self, count: int) -> None:
         """Remove the first ``count`` tokens of every row."""
         length = self.get_seq_length() - count
         self._buffers = tuple(buffer[:, :, count : count + length].clone() for buffer in self._buffers)
-        self._point(length)
+        self.set_length(length)
 
     def _allocate(self, capacity: int, like: tuple[Tensor, Tensor]) -> None:
         """New tensors of ``capacity`` tokens that start with the stored ones; the others are 0."""
         length, previous = self.get_seq_length(), (self.keys, self.values)
-        self._buffers = tuple(
-            states.new_empty((*states.shape[:2], capacity, states.shape[3])) for states in like
-        )
+        self._buffers = tuple(states.new_empty((*states.shape[:2], capacity, states.shape[3])) for states in like)
         for buffer, tokens in zip(self._buffers, previous, strict=True):
             if length:
                 buffer[:, :, :length] = tokens
             buffer[:, :, length:] = 0
         if length:
-            self._point(length)
-
-    def _point(self, length: int) -> None:
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+            self.set_length(length)
 
 
 def preallocated_cache(config: PreTrainedConfig) -> DynamicCache:

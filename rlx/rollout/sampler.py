@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +58,7 @@ class Sampler(Protocol):
 
     def stream(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """One response for every seed of every prompt, in the order in which they finish.
 
         A response depends on its prompt, its seed and the weights alone (to rounding), not on the other prompts of the

@@ -60,8 +60,8 @@ class SharedPrefillDecoder:
             use_cache=True,
             logits_to_keep=1,
         )
-        logits_bv = output.logits[:, -1]
-        return logits_bv
+        last_bv: Tensor = output.logits[:, -1]
+        return last_bv
 
     def keep(self, rows: Sequence[int]) -> bool:
         """See ``Decoder.keep``."""
@@ -82,6 +82,8 @@ class SharedPrefillDecoder:
         if max(len(prompt) for prompt in prompts) > self.columns or not can_replace_rows(self.cache):
             return None
         part = _read(self.lm, prompts)
+        if self.fixed is not None:
+            self.fixed.update_lengths()
         replace_rows(self.cache, rows, part.cache, part.source)
         self.idle -= set(rows)
         new = dict(zip(rows, prompts, strict=True))
@@ -116,7 +118,7 @@ class SharedPrefillDecoder:
     def _release(self) -> None:
         """Allow the shapes of the cache to change."""
         if self.fixed is not None:
-            self.fixed.release(self.columns)
+            self.fixed.release()
             self.fixed = None
 
 

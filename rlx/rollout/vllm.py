@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -115,7 +115,7 @@ class VLLMSampler(Sampler):
 
     def stream(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """See ``Sampler.stream``; all requests are given to vLLM at once."""
         shared = _all_requests(list(zip(prompts, seeds, strict=True)), self.options)
         places = [

@@ -50,6 +50,11 @@ class EvalDir:
         return sorted(self.samples.glob("part_*.parquet"))
 
 
+def part_number(part: Path) -> int:
+    """The index of a part file."""
+    return int(part.stem.removeprefix("part_"))
+
+
 @dataclass(frozen=True, slots=True)
 class VerlDir:
     """The files of one run that verl reads and writes."""

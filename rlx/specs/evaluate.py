@@ -70,7 +70,7 @@ class EvalSpec(Section):
     memory_share: float = Field(default=0.9, gt=0, lt=1)
     """vLLM only: fraction of each GPU's memory that it uses. Not part of the protocol."""
     batch: int = Field(default=32, ge=1)
-    """Responses that are sampled and written together. Not part of the protocol."""
+    """Finished responses that are graded and written together. Not part of the protocol."""
     mlflow: bool = True
     """Log to MLflow."""
 

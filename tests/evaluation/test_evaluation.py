@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlx.errors import UserError
+from rlx.evaluation.processes import sample_in_processes
 from rlx.evaluation.report import as_record, markdown, print_report
 from rlx.evaluation.run import run_eval, stored_results
 from rlx.rl.run import run as train_run
+from rlx.rollout.hf import HFSampler
 from rlx.runs.folder import EvalDir, RunDir
 from rlx.runs.locate import locator
 from rlx.specs.evaluate import Protocol
@@ -144,6 +146,59 @@ def test_a_killed_evaluation_goes_on_and_samples_nothing_twice(tmp_path):
     (uncut,) = evaluated(tmp_path / "uncut", n=16, limit=60, batch=64)
     stored = json.loads(done.stdout)["benchmarks"][0]["summary"]
     assert stored["average"]["value"] == pytest.approx(uncut.summary.average.value, abs=1e-12)
+
+
+def test_problems_shared_by_processes_give_the_samples_of_one_and_any_number_goes_on(tmp_path):
+    with subprocess.Popen(command(tmp_path, "--processes", "2"), stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/evaluations/*/*/samples.parquet/part_*"))) < 4:
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        first.send_signal(signal.SIGKILL)
+    time.sleep(2.5)  # the processes look once a second whether their launcher still lives
+    (folder,) = [EvalDir(path) for path in tmp_path.glob("*/evaluations/*/*")]
+    survivors = {part: part.stat().st_mtime_ns for part in folder.parts()}
+    assert len(survivors) >= 4 and not folder.result.exists()
+    subprocess.run(command(tmp_path, "--processes", "3"), check=True, capture_output=True)
+    assert {part: part.stat().st_mtime_ns for part in survivors} == survivors
+    (alone,) = evaluated(tmp_path / "alone", n=16, limit=60, batch=1000)
+    by_sample = {(row["problem_id"], row["sample"]): row["response"] for row in rows_of(alone.folder)}
+    assert len(rows_of(folder)) == 960
+    assert {(row["problem_id"], row["sample"]): row["response"] for row in rows_of(folder)} == by_sample
+    assert folder.root.name == alone.folder.root.name
+
+
+def test_processes_that_cannot_share_vllms_copies_are_refused(tmp_path):
+    resolved = resolve_eval({**SMALL, "tensor_parallel": 2}, locator(tmp_path)).model_copy(update={"engine": "vllm"})
+    with pytest.raises(UserError, match="tensor_parallel is 2") as told:
+        sample_in_processes(resolved, [], 3)
+    assert "--processes" in told.value.fix
+
+
+def test_a_stop_keeps_every_finished_response_and_what_comes_back_is_asked_for_once(tmp_path, monkeypatch):
+    asked = []
+
+    class Stopping(HFSampler):
+        def stream(self, prompts, seeds, sampling):
+            asked.append(sum(map(len, seeds)))
+            for count, response in enumerate(super().stream(prompts, seeds, sampling)):
+                if count == 10 and len(asked) == 1:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield response
+
+    monkeypatch.setattr("rlx.evaluation.build.HFSampler", Stopping)
+    assert evaluated(tmp_path, batch=1000) is None
+    (folder,) = [EvalDir(path) for path in tmp_path.glob("*/evaluations/*/*")]
+    assert len(rows_of(folder)) == 10
+    (outcome,) = evaluated(tmp_path, batch=1000)
+    assert len(rows_of(folder)) == 24 and outcome.folder == folder
+    assert asked == [24, 14], "everything that is missing is given to the sampler in one call"
+
+
+def test_finished_responses_are_written_after_some_time_however_few(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlx.evaluation.loop.WRITE_EVERY", 0.0)
+    (outcome,) = evaluated(tmp_path, batch=1000)
+    assert [pq.read_metadata(part).num_rows for part in outcome.folder.parts()] == [1] * 24
 
 
 def _no_room():

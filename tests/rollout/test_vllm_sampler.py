@@ -121,6 +121,22 @@ def test_the_stop_token_is_part_of_a_finished_response_and_a_cut_one_is_not_fini
         assert len(response.logprobs) == len(response.tokens)
 
 
+def test_responses_come_as_they_finish_and_an_abandoned_stream_leaves_nothing_behind(sampler, lm):
+    sampling = Sampling(1.0, 24, STOPS)
+    whole = sampler.sample(PROMPTS, seeds(6), sampling)
+    streamed = list(sampler.stream(PROMPTS, seeds(6), sampling))
+    assert all(whole[q][g].tokens == response.tokens for q, g, response in streamed)
+    assert sorted((q, g) for q, g, _ in streamed) == [(q, g) for q in range(len(PROMPTS)) for g in range(6)]
+    lengths = [len(response.tokens) for _, _, response in streamed]
+    assert len(set(lengths)) > 1 and lengths[0] == min(lengths), "the shortest does not wait for the longest"
+    stream = sampler.stream(PROMPTS, seeds(6), sampling)
+    next(stream)
+    stream.close()
+    assert not sampler._llm.llm_engine.has_unfinished_requests()
+    again = sampler.sample(PROMPTS, seeds(6), sampling)
+    assert [[r.tokens for r in group] for group in again] == [[r.tokens for r in group] for group in whole]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="models/smollm2-135m is not there (python experiments/get_smollm2.py)")
 def test_a_real_language_model_agrees_with_transformers_before_and_after_five_updates():
@@ -165,21 +181,21 @@ def test_a_stale_output_layer_stops_the_run_and_with_it_mended_the_run_goes_on(t
 
 
 def test_a_crash_of_vllm_is_one_sentence_a_checkpoint_and_a_run_that_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    import vllm
+    from vllm.v1.engine.llm_engine import LLMEngine
 
     resolved, content, whole = started(tmp_path / "whole", steps=3)
     assert run(resolved, content, whole) == 0
     cut = RunDir(tmp_path / "cut" / resolved.run_id)
-    generate, calls = vllm.LLM.generate, []
+    add_request, calls = LLMEngine.add_request, []
 
-    def dying(self, *args, **keys):
-        calls.append(1)
-        if len(calls) == 5:  # two evaluations at step 0, two rollouts, and in the third:
+    def dying(self, request_id, *args, **keys):
+        calls.append(request_id)
+        if calls.count("rlx-0") == 5:  # two evaluations at step 0, two rollouts, and in the third:
             raise RuntimeError("the engine core has died\nwith a long trace")
-        return generate(self, *args, **keys)
+        return add_request(self, request_id, *args, **keys)
 
     with monkeypatch.context() as broken:
-        broken.setattr(vllm.LLM, "generate", dying)
+        broken.setattr(LLMEngine, "add_request", dying)
         with pytest.raises(UserError) as told:
             run(resolved, content, cut)
     assert "\n" not in str(told.value)

@@ -1,0 +1,95 @@
+"""Several processes that share the problems of an evaluation, each with its own copy of the model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rlx.engine.processes import STOPPED, ProcessLayout, launch, rank, run_worker, world_size
+from rlx.errors import UserError
+from rlx.evaluation.build import Candidate, assemble
+from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part
+from rlx.evaluation.problems import load_problems
+from rlx.evaluation.progress import show_progress
+from rlx.runs.folder import RunDir, read_json
+from rlx.specs.evaluate import ResolvedEval
+from rlx.specs.reading import validate
+
+REQUEST, SECONDS = "request.json", "seconds.json"
+"""Files that tell the processes what to evaluate, and how long the first process took for each benchmark."""
+
+
+def sample_in_processes(resolved: ResolvedEval, tasks: Sequence[EvalTask], processes: int) -> dict[str, float] | None:
+    """Start the processes, and wait until they have sampled and graded everything that is not stored yet.
+
+    Args:
+        resolved: the evaluation.
+        tasks: its benchmarks.
+        processes: number of processes.
+
+    Returns:
+        Seconds that the first process took for each benchmark, or None if a stop was requested.
+
+    Raises:
+        UserError: when a process fails, after it has printed the reason.
+    """
+    _check(resolved, processes)
+    with ExitStack() as stack:
+        for task in tasks:
+            stack.enter_context(RunDir(task.folder.root).locked())
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="rlx-eval-")))
+        parts = {task.protocol.benchmark: next_part(task.folder) for task in tasks}
+        (folder / REQUEST).write_text(json.dumps({"resolved": resolved.model_dump(mode="json"), "parts": parts}))
+        code = launch("rlx.evaluation.processes", folder, ProcessLayout(processes=processes))
+        if code == STOPPED:
+            return None
+        if code:
+            raise UserError("a process of the evaluation failed", fix="see above; stored samples are kept", exit_code=1)
+        seconds: dict[str, float] = read_json(folder / SECONDS)
+    return seconds
+
+
+def _check(resolved: ResolvedEval, processes: int) -> None:
+    sharers = resolved.spec.tensor_parallel
+    if resolved.engine == "vllm" and processes % sharers:
+        raise UserError(
+            f"tensor_parallel is {sharers}, but that many processes share a copy of vLLM's weights, and it does not "
+            f"divide the {processes} of --processes",
+            fix="give a multiple of it to --processes, or lower it",
+        )
+
+
+def work(folder: RunDir) -> int:
+    """This process's share of every benchmark.
+
+    Returns:
+        The exit code.
+    """
+    request = read_json(folder.root / REQUEST)
+    resolved = validate(request["resolved"], ResolvedEval)
+    candidate = Candidate(resolved)
+    seconds = {}
+    for name, first_part in request["parts"].items():
+        problems, data_hash = load_problems(name, resolved.spec.data_dir, resolved.spec.unpinned)
+        task = assemble(name, problems[: resolved.spec.limit], data_hash, candidate)
+        share = Share(rank(), world_size(), first_part)
+        start = time.perf_counter()
+        with show_progress(task, shared=True) if rank() == 0 else nullcontext(_silent) as show, task.stop.handling():
+            if evaluate(task, show, share) is None:
+                return STOPPED
+        seconds[name] = time.perf_counter() - start
+    if rank() == 0:
+        (folder.root / SECONDS).write_text(json.dumps(seconds))
+    return 0
+
+
+def _silent(rows: Sequence[object], total: int) -> None:
+    """Show nothing: another process shows the progress."""
+
+
+if __name__ == "__main__":
+    run_worker(work)
