@@ -74,13 +74,14 @@ class DecodeLoop:
         self._start(self.all_rows_b, batch, logits_bv)
 
     def advance(self) -> list[Finished]:
-        """Draw tokens until at least one response is finished, and return the finished ones."""
+        """Draw tokens until a few responses are finished (``REPLACE_AT``) or no row is left, and return these."""
+        finished: list[Finished] = []
         while True:
             growing = self.growing_b.tolist()
             done = [row for row, owner in enumerate(self.owners) if owner is not None and not growing[row]]
-            finished = self._take(done)
+            finished += self._take(done)
             self._refill()
-            if finished or all(owner is None for owner in self.owners):
+            if not self.running() or len(finished) >= REPLACE_AT * len(self.owners):
                 return finished
             for _ in range(self.check_every):
                 self._append(self.all_rows_b, self.decoder.step(self.latest_b))

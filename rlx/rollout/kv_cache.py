@@ -49,6 +49,8 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         """Write the following tokens at ``column``, which the caller advances, into tensors of ``capacity`` tokens."""
         if self._buffers[0].shape[2] != capacity:
             self._allocate(capacity, (self.keys, self.values))
+        for buffer in self._buffers:
+            buffer[:, :, self.get_seq_length() :] = 0  # a masked column is multiplied by 0, which NaN survives
         self._column = column
 
     def release_shapes(self) -> None:
@@ -73,13 +75,12 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.set_length(length)
 
     def _allocate(self, capacity: int, like: tuple[Tensor, Tensor]) -> None:
-        """New tensors of ``capacity`` tokens that start with the stored ones; the others are 0."""
+        """New tensors of ``capacity`` tokens that start with the stored ones; the others have any value."""
         length, previous = self.get_seq_length(), (self.keys, self.values)
         self._buffers = tuple(states.new_empty((*states.shape[:2], capacity, states.shape[3])) for states in like)
         for buffer, tokens in zip(self._buffers, previous, strict=True):
             if length:
                 buffer[:, :, :length] = tokens
-            buffer[:, :, length:] = 0
         if length:
             self.set_length(length)
 
