@@ -35,6 +35,36 @@ def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
             torch.set_num_threads(1)
 
 
+def computes_in_bfloat16(precision: str) -> bool:
+    """Whether autocast to bfloat16 is on: where the spec's ``model.precision`` says so, or the device supports it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+@torch.no_grad()
+def narrow_frozen_weights(model: nn.Module, precision: str) -> None:
+    """Store frozen weights of linear layers in bfloat16 if the model computes in it, where that changes no value.
+
+    Weights that were published in bfloat16 take half the memory, and autocast has nothing to cast: it casts weights
+    without a gradient anew in every forward pass. Weights that bfloat16 would round stay float32, and so do the
+    embeddings, because hidden states would take their type.
+
+    Args:
+        model: the model, adapters inside or not.
+        precision: ``model.precision`` of the spec.
+    """
+    if not computes_in_bfloat16(precision):
+        return
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    weights = [m.weight for m in model.modules() if type(m) is nn.Linear and id(m.weight) not in embeddings]
+    for weight in weights:
+        if not weight.requires_grad and weight.dtype == torch.float32:
+            narrow = weight.data.to(torch.bfloat16)
+            if torch.equal(narrow.float(), weight.data):
+                weight.data = narrow
+
+
 def decoding_optimizations(lm: nn.Module, device: torch.device) -> AbstractContextManager[None]:
     """The context in which a sampler decodes with the model."""
     return small_batch_linears(lm) if device.type == "cpu" else nullcontext()

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from rlx.console import warn_once
-from rlx.engine.device import optimize_for_device
+from rlx.engine.device import narrow_frozen_weights, optimize_for_device
 from rlx.engine.lora import LM, add_lora
 from rlx.engine.model import check_output_layer, remove_checkpointed_dropout, set_training_mode
 from rlx.errors import UserError
@@ -91,6 +91,17 @@ def load_model(path: str, model: Model, device: torch.device, merge: bool = True
     return lm.eval()
 
 
+def load_frozen(path: str, model: Model, device: torch.device) -> LM:
+    """The model as ``load_model`` gives it, for computing without training it.
+
+    Raises:
+        UserError: see ``load_model``.
+    """
+    lm = load_model(path, model, device).requires_grad_(False)
+    narrow_frozen_weights(lm, model.precision)
+    return lm
+
+
 def load_trainable(path: str, model: Model, device: torch.device) -> LM:
     """The model as training starts from it: with new adapters, with the adapter of ``path``, or without adapters.
 
@@ -104,7 +115,10 @@ def load_trainable(path: str, model: Model, device: torch.device) -> LM:
             f"model.lora.continue is true, but model.path '{path}' is no LoRA adapter",
             fix="give an adapter's folder or hub id, or leave continue out to train a new adapter",
         )
-    return add_lora(load_model(path, model, device, merge=not continued), model, path if continued else None)
+    trained = add_lora(load_model(path, model, device, merge=not continued), model, path if continued else None)
+    if lora is not None:
+        narrow_frozen_weights(trained, model.precision)
+    return trained
 
 
 def base_path(path: str, model: Model) -> str:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from rlx.engine.device import computes_in_bfloat16
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
@@ -289,10 +290,9 @@ class Engine:
 
 def make_accelerator(spec: Model) -> Accelerator:
     """An accelerator with autocast to bfloat16 where the device supports it, or where the spec requests it."""
-    cuda = torch.cuda.is_available()
-    bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     atexit.register(_leave_process_group)
-    return Accelerator(mixed_precision="bf16" if bfloat16 else "no", cpu=not cuda)
+    precision = "bf16" if computes_in_bfloat16(spec.precision) else "no"
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
 
 
 def _leave_process_group() -> None:

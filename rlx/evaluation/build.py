@@ -17,7 +17,7 @@ from rlx.console import warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.engine.checkpoint import put_weights
 from rlx.engine.export import save_model
-from rlx.engine.load import base_path, describe_model, load_model, load_tokenizer, load_trainable
+from rlx.engine.load import base_path, describe_model, load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
 from rlx.engine.processes import launched
 from rlx.engine.step import make_accelerator
@@ -116,7 +116,7 @@ class Candidate:
         """The transformers model, with the checkpoint's weights if one is named."""
         folder, device = self.resolved.model_folder, make_accelerator(self.model).device
         if not (self.resolved.weights and self.resolved.run_spec):
-            return load_model(folder, self.model, device)
+            return load_frozen(folder, self.model, device)
         trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
         lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.spec.model.lora}), device)
         put_weights(Path(self.resolved.weights), lm)

@@ -12,7 +12,7 @@ from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
 from rlx.engine.device import prefers_shared_prompts
 from rlx.engine.export import check_savable, keep_stop_ids
-from rlx.engine.load import load_model, load_tokenizer, load_trainable
+from rlx.engine.load import load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
 from rlx.engine.model import ReadableModel, can_share_prompts
 from rlx.engine.step import Engine, make_accelerator
@@ -53,7 +53,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     check_savable(causal_lm(model), tokenizer)
     reference = None
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
-        reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
+        reference = ReadableModel(load_frozen(resolved.model_folder, spec.model, accelerator.device))
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
     engine.share_prompts = (
         prefers_shared_prompts(accelerator.device) and not engine.sharded and can_share_prompts(engine.lm)

@@ -20,7 +20,7 @@ from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.output_layer.logprobs import Head
-from rlx.numerics.output_layer.statistics import label_logprobs
+from rlx.numerics.output_layer.statistics import label_logprobs, mean_row
 from rlx.registry import Method
 from rlx.rollout.build import make_answerer
 from rlx.rollout.sampler import Sampling
@@ -213,7 +213,7 @@ def _detached_head_copy(lm: LM) -> Head:
 def _mean_row(lm: LM) -> Tensor | None:
     """Mean row of the output layer; None if it is trained, so that the mean must be recomputed each time."""
     weight: Tensor = lm.get_output_embeddings().weight
-    return None if weight.requires_grad else weight.detach().mean(dim=0)
+    return None if weight.requires_grad else mean_row(weight.detach())
 
 
 def _loaders(resolved: ResolvedUnlearn, folder: RunDir, engine: Engine) -> dict[str, Callable[[], LM]]:

@@ -106,6 +106,11 @@ def row_logits(hidden_nd: Tensor, ids_nk: Tensor, head: Head) -> Tensor:
     return torch.cat(pieces)
 
 
+def mean_row(weight_vd: Tensor) -> Tensor:
+    """Mean of an output layer's rows [d], in float32 at least."""
+    return weight_vd.mean(dim=0, dtype=torch.promote_types(weight_vd.dtype, torch.float32))
+
+
 def mean_logit(hidden_nd: Tensor, head: Head, mean_row_d: Tensor | None = None) -> Tensor:
     """Mean of the logits over the vocabulary [n] as h . mean_v(W) + mean_v(bias), without the logits.
 
@@ -114,12 +119,12 @@ def mean_logit(hidden_nd: Tensor, head: Head, mean_row_d: Tensor | None = None) 
     Args:
         hidden_nd: final hidden states.
         head: the output layer, without a soft cap.
-        mean_row_d: ``head.weight_vd.mean(0)`` where the head is frozen and it was computed once; else it is taken here
-            and its gradient reaches every row.
+        mean_row_d: ``mean_row(head.weight_vd)`` where the head is frozen and it was computed once; else it is computed
+            here and its gradient reaches every row.
     """
     if head.softcap is not None:
         raise ValueError("the mean of soft-capped logits does not follow from the head's mean row")
-    mean_d = head.weight_vd.mean(dim=0) if mean_row_d is None else mean_row_d
+    mean_d = mean_row(head.weight_vd) if mean_row_d is None else mean_row_d
     mean_n = hidden_nd.to(mean_d.dtype) @ mean_d
     return (mean_n if head.bias_v is None else mean_n + head.bias_v.mean()) * head.scale
 
