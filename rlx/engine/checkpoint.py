@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlx.engine.shard import full_tensor, shard_like
+from rlx.engine.full_tensor import full_tensor
+from rlx.engine.shard import shard_like
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 
@@ -150,7 +151,7 @@ def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
             pieces.append(("optimizer", f"{name}/{key}", torch.as_tensor(value)))
     tensors: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for part, name, tensor in pieces:
-        gathered = full_tensor(tensor, engine.accelerator.device)  # collective; only rank 0 keeps the result
+        gathered = full_tensor(tensor)  # collective; only rank 0 keeps the result
         if engine.rank == 0:
             tensors[part][name] = gathered.cpu().contiguous().clone()
     return tensors

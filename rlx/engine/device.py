@@ -42,6 +42,11 @@ def computes_in_bfloat16(precision: str) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
+def sampling_dtype(precision: str) -> torch.dtype | None:
+    """Type of the transformers sampler's copy of the weights; None if it samples from the trainer's own weights."""
+    return torch.bfloat16 if computes_in_bfloat16(precision) else None
+
+
 @torch.no_grad()
 def narrow_frozen_weights(model: nn.Module, precision: str) -> None:
     """Store frozen weights of linear layers in bfloat16 if the model computes in it, where that changes no value.

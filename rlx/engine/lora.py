@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 from transformers.core_model_loading import revert_weight_conversion
 
 from rlx.console import warn_once
+from rlx.engine.full_tensor import full_tensor
 from rlx.errors import UserError
 from rlx.specs.train import Lora, Model
 
@@ -87,7 +90,8 @@ def adapter_weight(layer: Any) -> Tensor | None:
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and values of the weights as a saved model has them: adapters added, tied tensors once.
 
-    Nothing is changed in place, so that training can go on with the same bits.
+    Nothing is changed in place, so that training can go on with the same bits. Sharded weights are gathered one at a
+    time, by all processes together.
 
     Args:
         model: a transformers causal language model, with peft's adapters inside or not.
@@ -100,23 +104,51 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
-        plain_name, weight = base_name(name), parameter.detach()
+        plain_name, weight = base_name(name), full_tensor(parameter)
         if plain_name in adapted:
             module = adapted[plain_name]
-            for adapter in module.active_adapters:
-                weight = weight + module.get_delta_weight(adapter).detach()
+            with _unsharded_adapters(module):
+                for adapter in module.active_adapters:
+                    weight = weight + module.get_delta_weight(adapter).detach()
         yield plain_name, weight
+
+
+@contextmanager
+def _unsharded_adapters(module: nn.Module) -> Iterator[None]:
+    """Within this context the layer's adapters are whole; a collective operation if they are sharded."""
+    places = [
+        (owner, key, weight)
+        for name, owner in module.named_modules()
+        for key, weight in owner.named_parameters(recurse=False)
+        if "lora_" in f"{name}.{key}" and isinstance(weight, DTensor)
+    ]
+    for owner, key, weight in places:
+        owner._parameters[key] = nn.Parameter(full_tensor(weight), requires_grad=False)
+    try:
+        yield
+    finally:
+        for owner, key, weight in places:
+            owner._parameters[key] = weight
 
 
 def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """``merged_weights`` under the names, and in the pieces, of the published checkpoint format.
 
     transformers holds some weights in another form than their files do, such as all experts of a layer in one tensor.
+    Only one layer's weights are gathered and converted at a time.
 
     Args:
         model: a transformers causal language model, with peft's adapters inside or not.
     """
-    yield from revert_weight_conversion(model, dict(merged_weights(model))).items()
+    for _, weights in groupby(merged_weights(model), key=lambda item: _layer_of(item[0])):
+        yield from revert_weight_conversion(model, dict(weights)).items()
+
+
+def _layer_of(name: str) -> str:
+    """A parameter's name up to the number of its layer; the whole name outside the layers."""
+    parts = name.split(".")
+    number = next((index for index, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: number + 1])
 
 
 def base_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state sharded over processes (FSDP2), and an unsharded copy for the sampler.
+"""Weights, gradients and optimiser state sharded over processes (FSDP2), and unsharded copies for samplers.
 
 torch's own ``fully_shard`` is called, as accelerate's FSDP2 plug-in does: accelerate's does not support CPU processes,
 and this way the code path of GPU nodes is the one that the tests run on two CPU processes.
@@ -7,18 +7,23 @@ and this way the code path of GPU nodes is the one that the tests run on two CPU
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlx.engine.full_tensor import full_tensor
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import ReadableModel, decoder_layers
 from rlx.specs.train import Sharding
+
+Cast = Callable[[str, Tensor], Tensor]
+"""A weight in the type that it gets in a copy, from its name and its value."""
 
 
 def is_sharded(sharding: Sharding, world: int, device: torch.device) -> bool:
@@ -54,38 +59,36 @@ def reshard(model: ReadableModel) -> None:
     model.reshard()
 
 
-class GatheredModel:
-    """A copy of the model with unsharded weights on this process, updated on demand.
+class UnshardedModels:
+    """Makes copies of a sharded model with unsharded weights on this process; holds none of them itself.
 
     Args:
         model: the model before it is sharded, with adapters or without.
     """
 
     def __init__(self, model: LM) -> None:
-        self._copy: LM = copy.deepcopy(model)
-        self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self._copy.requires_grad_(False)
-        self._copy.eval()
+        # deepcopy takes an object's copy from the memo if it is there: the structure has weights without memory.
+        empty = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
+        self._structure: LM = copy.deepcopy(model, empty)
 
     @torch.no_grad()
-    def updated_from(self, sharded: LM) -> LM:
-        """The copy with the sharded model's current weights; a collective operation."""
-        own = dict(self._copy.named_parameters())
-        for name, parameter in sharded.named_parameters():
-            if name in self._trained:
-                own[name].copy_(full_tensor(parameter, own[name].device))
-        buffers = dict(self._copy.named_buffers())
+    def build(self, sharded: LM, cast: Cast | None = None) -> LM:
+        """A copy with the sharded model's current weights; a collective operation.
+
+        Args:
+            sharded: the sharded model.
+            cast: applied to each weight as soon as it is gathered; None keeps the types.
+        """
+        weights = dict(sharded.named_parameters())
+        own: dict[int, Any] = {}
+        for name, empty in self._structure.named_parameters():
+            full = full_tensor(weights[name])
+            own[id(empty)] = nn.Parameter(full.clone() if cast is None else cast(name, full), requires_grad=False)
+        copied: LM = copy.deepcopy(self._structure, own)
+        buffers = dict(copied.named_buffers())
         for name, buffer in sharded.named_buffers():
             buffers[name].copy_(buffer)
-        return self._copy
-
-
-def full_tensor(tensor: Tensor, device: torch.device) -> Tensor:
-    """The unsharded tensor on ``device``; a collective operation if it is sharded."""
-    tensor = tensor.detach()
-    # A shard in main memory must be moved to the device first: the processes communicate from there.
-    moved = tensor.to(device)
-    return moved.full_tensor() if isinstance(moved, DTensor) else moved
+        return copied.eval()
 
 
 def shard_like(full: Tensor, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
 from rlx.engine.router import RouterMonitor, load_metrics
-from rlx.engine.shard import GatheredModel, clip_shards, is_sharded, reshard, shard
+from rlx.engine.shard import Cast, UnshardedModels, clip_shards, is_sharded, reshard, shard
 from rlx.engine.tally import DeviceScalars, Tally
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
@@ -118,15 +118,15 @@ class Engine:
         """Put the responses of one prompt into one row where that saves enough tokens."""
         self.readable = ReadableModel(self.lm, router_loss=spec.router_aux_coef > 0)
         self.router = RouterMonitor(self.lm)
-        self._gathered: GatheredModel | None = None
+        self._unsharded: UnshardedModels | None = None
         device = self.accelerator.device
         if sharding is not None and is_sharded(sharding, self.world, device):
-            self._gathered = GatheredModel(model)
+            self._unsharded = UnshardedModels(model)
             shard(self.readable, self.world, device, sharding.offload)
         self.optimizer = make_optimizer(self.readable, optim)
         self.model: nn.Module = self.readable
         self.prepared_optimizer: Any = self.optimizer
-        if self._gathered is None:
+        if self._unsharded is None:
             self.model, self.prepared_optimizer = self.accelerator.prepare(self.readable, self.optimizer)
         self.parameters = [p for p in self.readable.parameters() if p.requires_grad]
 
@@ -143,14 +143,17 @@ class Engine:
     @property
     def sharded(self) -> bool:
         """Whether this process holds only a part of every parameter."""
-        return self._gathered is not None
+        return self._unsharded is not None
 
-    def gathered_model(self) -> LM:
-        """The model with unsharded weights, adapters included: itself, or a copy updated from all shards.
+    def gathered_model(self, cast: Cast | None = None) -> LM:
+        """The model with unsharded weights, adapters included: itself, or a new copy gathered from all shards.
 
         Every process must call it, whether or not it needs the weights.
+
+        Args:
+            cast: gives the weights of a copy their type; None keeps it. The model itself is returned as it is.
         """
-        return self.raw if self._gathered is None else self._gathered.updated_from(self.raw)
+        return self.raw if self._unsharded is None else self._unsharded.build(self.raw, cast)
 
     def gather(self, items: list[T]) -> list[T]:
         """The items of all processes, in order of rank."""

@@ -16,6 +16,7 @@ from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.console import warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.engine.checkpoint import put_weights
+from rlx.engine.device import sampling_dtype
 from rlx.engine.export import save_model
 from rlx.engine.load import base_path, describe_model, load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
@@ -25,7 +26,7 @@ from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
 from rlx.registry import get
 from rlx.rewards.grade import VERSION, grade
-from rlx.rollout.hf import HFSampler, hf_options
+from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
@@ -85,7 +86,7 @@ class Candidate:
         return self._sampler
 
     def _hf(self) -> HFSampler:
-        sampler = HFSampler(**hf_options(make_accelerator(self.model)))
+        sampler = HFSampler(autocast=make_accelerator(self.model).autocast, dtype=sampling_dtype(self.model.precision))
         sampler.load_weights(causal_lm(self._weights()).eval())
         return sampler
 

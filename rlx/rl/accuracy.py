@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rlx.engine.lora import causal_lm
 from rlx.rl.components import TrainComponents
 from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
@@ -22,7 +21,7 @@ def accuracy(components: TrainComponents) -> dict[str, float]:
     if not components.held_out:
         return {}
     spec = components.resolved.spec
-    components.sampler.load_weights(causal_lm(components.engine.gathered_model()))
+    components.sampler.load_from(components.engine)
     seeds = [[sample_seed(spec.seed, "eval", prompt.id)] for prompt in components.held_out]
     metrics: dict[str, float] = {}
     for name, temperature in (("sampled", spec.evaluation.temperature), ("greedy", 0.0)):

@@ -11,7 +11,6 @@ from torch.profiler import record_function
 
 from rlx.data.prompts import prompt_indices
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
-from rlx.engine.lora import causal_lm
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.rl.accuracy import accuracy
@@ -126,7 +125,7 @@ def _rollout(components: TrainComponents, prompts_drawn: int, clock: Clock) -> R
     spec = components.resolved.spec
     target = spec.batch.prompts
     with clock.measure("sync"):
-        components.sampler.load_weights(causal_lm(components.engine.gathered_model()))
+        components.sampler.load_from(components.engine)
     sampled = _sample_and_grade(components, prompts_drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
         return Rollout(sampled, sampled, prompts_drawn + target, tries=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rlx.engine.device import sampling_dtype
 from rlx.engine.load import base_path, describe_model
 from rlx.engine.step import Engine
-from rlx.rollout.hf import HFSampler, hf_options
+from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, limit_to_context
 from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, Tolerance
 from rlx.rollout.vllm import EngineOptions, VLLMSampler
@@ -34,7 +35,7 @@ def make_sampler(
     spec = resolved.spec
     recorder.note(f"sampling with {NAMES[spec.rollout.engine]} ({resolved.engine_reason})")
     if spec.rollout.engine == "hf":
-        return HFSampler(**hf_options(engine.accelerator)), None
+        return HFSampler(autocast=engine.accelerator.autocast, dtype=sampling_dtype(spec.model.precision)), None
     dtype = _autocast_dtype(engine) if spec.rollout.dtype == "auto" else spec.rollout.dtype
     longest = longest_prompt + spec.rollout.max_new_tokens
     options = replace(
@@ -55,7 +56,7 @@ def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder)
     spec = resolved.spec
     recorder.note(f"answering with {NAMES[spec.evaluation.engine]} ({resolved.engine_reason})")
     if spec.evaluation.engine == "hf":
-        return HFSampler(**hf_options(engine.accelerator)), None
+        return HFSampler(autocast=engine.accelerator.autocast, dtype=sampling_dtype(spec.model.precision)), None
     dtype = _autocast_dtype(engine)
     longest = spec.forget.max_tokens + spec.evaluation.max_new_tokens
     options = _options(resolved, engine, longest, dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -123,20 +122,23 @@ DECODERS: tuple[type[Decoder], ...] = (FixedShapesDecoder, SharedPrefillDecoder,
 """From the fastest to the one that every causal model supports."""
 TRIAL_STEPS = 12
 """Tokens that each decoder appends in its trial: more than the convolution kernels and state chunks of tiny models."""
-_CHOICES: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
+_CHOICES: dict[tuple[str, str, str], type[Decoder]] = {}
+"""The decoder by class, configuration and device of the model."""
 
 
 def choose_decoder(lm: nn.Module) -> type[Decoder]:
     """The fastest decoder whose logits equal those of the model's plain forward pass, tried on the model itself.
 
     Fixed shapes are for a GPU only: a CPU has no graphs to replay, and computes attention over unused columns too. The
-    choice is remembered for the life of the model.
+    choice is remembered for models of the same class, configuration and device.
     """
-    if lm not in _CHOICES:
-        on_gpu = next(lm.parameters()).device.type == "cuda"
-        tried = DECODERS[:-1] if on_gpu else DECODERS[1:-1]
-        _CHOICES[lm] = next((decoder for decoder in tried if _reproduces(lm, decoder)), DECODERS[-1])
-    return _CHOICES[lm]
+    config: Any = lm.config
+    device = next(lm.parameters()).device.type
+    key = (type(lm).__qualname__, config.to_json_string(use_diff=False), device)
+    if key not in _CHOICES:
+        tried = DECODERS[:-1] if device == "cuda" else DECODERS[1:-1]
+        _CHOICES[key] = next((decoder for decoder in tried if _reproduces(lm, decoder)), DECODERS[-1])
+    return _CHOICES[key]
 
 
 @torch.no_grad()

@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from rlx.engine.device import decoding_optimizations, memory_bytes
+from rlx.engine.lora import causal_lm
+from rlx.engine.step import Engine
 from rlx.rollout.decode_loop import DecodeLoop, Request
 from rlx.rollout.decoders import Decoder, choose_decoder
-from rlx.rollout.kv_cache import bytes_per_token
 from rlx.rollout.sampler import Finished, Sampler, Sampling
-from rlx.rollout.weights_copy import copy_in
+from rlx.rollout.shared_prefill import SharedPrefillDecoder, bytes_per_token
+from rlx.rollout.weights_copy import cast_to, copy_in
 
 ROWS = {"cpu": 256, "cuda": 512}
 """Largest number of sequences that are decoded at once, by device type."""
@@ -50,6 +50,11 @@ class HFSampler(Sampler):
         self._decoder = choose_decoder(model)
         self.lm = model if self.dtype is None else copy_in(self.dtype, model)
 
+    def load_from(self, engine: Engine) -> None:
+        """See ``Sampler.load_from``; sharded weights are gathered, each cast to ``dtype`` at once."""
+        cast = None if self.dtype is None else cast_to(self.dtype, causal_lm(engine.raw))
+        self.load_weights(causal_lm(engine.gathered_model(cast)))
+
     def sleep(self) -> None:
         """Drop the reference to the model or its copy so that its memory can be freed."""
         self.lm = None
@@ -65,8 +70,10 @@ class HFSampler(Sampler):
         try:
             decoder = self._decoder or choose_decoder(lm)
             queue = _queue(prompts, seeds)
+            longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+            rows = self.batch_size or self._rows(lm, decoder, longest)
             while queue:
-                batch = _first_batch(queue, self._rows(lm, queue, sampling), decoder.needs_equal_lengths)
+                batch = _first_batch(queue, rows, decoder.needs_equal_lengths)
                 loop: DecodeLoop | None = None
                 while loop is None or loop.running():
                     # A generator that yields inside these contexts would leave its caller in them.
@@ -77,21 +84,15 @@ class HFSampler(Sampler):
         finally:
             lm.train(was_training)
 
-    def _rows(self, lm: nn.Module, queue: Sequence[Request], sampling: Sampling) -> int:
-        """Number of sequences that are decoded at once; the queue's longest prompt comes first."""
-        if self.batch_size is not None:
-            return self.batch_size
-        weight = next(lm.parameters())
-        element = 2 if self.dtype is not None else weight.element_size()
-        one = bytes_per_token(lm.config, element) * (len(queue[0].prompt) + sampling.max_new_tokens)
-        fitting = int(CACHE_SHARE * memory_bytes(weight.device) / max(one, 1))
-        return max(1, min(ROWS.get(weight.device.type, ROWS["cpu"]), fitting))
-
-
-def hf_options(accelerator: Accelerator) -> dict[str, Any]:
-    """Arguments of ``HFSampler`` for the precision of an accelerator."""
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
-    return {"autocast": accelerator.autocast, "dtype": dtype}
+    def _rows(self, lm: nn.Module, decoder: type[Decoder], longest: int) -> int:
+        """Number of sequences of ``longest`` tokens that are decoded at once."""
+        device = next(lm.parameters()).device
+        rows = ROWS.get(device.type, ROWS["cpu"])
+        if not issubclass(decoder, SharedPrefillDecoder):
+            return rows
+        with self.autocast():
+            one = bytes_per_token(lm) * longest
+        return max(1, min(rows, int(CACHE_SHARE * memory_bytes(device) / one)))
 
 
 def _queue(prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]]) -> deque[Request]:

@@ -130,16 +130,3 @@ def drop_columns(cache: DynamicCache, count: int) -> None:
             layer.cumulative_length -= count
             stored = min(layer.keys.shape[2], layer.cumulative_length)
             layer.keys, layer.values = (t[:, :, t.shape[2] - stored :] for t in (layer.keys, layer.values))
-
-
-def bytes_per_token(config: PreTrainedConfig, element_size: int) -> int:
-    """Bytes of one token's keys and values in all layers: 2 x layers x key heads x head width x element size.
-
-    Args:
-        config: the model's configuration.
-        element_size: bytes of one number.
-    """
-    text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * width * element_size)

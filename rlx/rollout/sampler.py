@@ -9,6 +9,8 @@ from typing import Protocol
 
 from torch import nn
 
+from rlx.engine.step import Engine
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -81,6 +83,10 @@ class Sampler(Protocol):
 
     def load_weights(self, model: nn.Module) -> None:
         """Use the weights of the trainer's causal language model from now on."""
+        ...
+
+    def load_from(self, engine: Engine) -> None:
+        """Use the current weights of the trained model; every process must call it."""
         ...
 
     def sleep(self) -> None:

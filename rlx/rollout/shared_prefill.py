@@ -128,6 +128,13 @@ class FixedShapesDecoder(SharedPrefillDecoder):
     fixed_shapes = True
 
 
+def bytes_per_token(lm: nn.Module) -> float:
+    """Bytes of one token's keys and values in all layers, measured on a prompt of a few tokens."""
+    tokens = 4
+    layers = _read(lm, [list(range(3, 3 + tokens))]).cache.layers
+    return float(sum(states.nbytes for layer in layers for states in (layer.keys, layer.values)) / tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class _Prompts:
     """Keys and values of distinct prompts, and for each row its prompt's index among them and the next logits."""

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from rlx.engine.lora import published_weights
+from rlx.engine.lora import causal_lm, published_weights
+from rlx.engine.step import Engine
 from rlx.errors import UserError
-from rlx.rollout.kv_cache import bytes_per_token
 from rlx.rollout.sampler import Finished, Response, Sampler, Sampling
 
 CPU_CACHE_BYTES = 2 << 30
@@ -106,6 +106,10 @@ class VLLMSampler(Sampler):
                 self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
         self._asleep = False
+
+    def load_from(self, engine: Engine) -> None:
+        """See ``Sampler.load_from``; sharded weights are gathered one at a time."""
+        self.load_weights(causal_lm(engine.raw))
 
     def sleep(self) -> None:
         """Free the GPU memory of weights and cache; vLLM has no such mode on a CPU."""
@@ -216,8 +220,10 @@ def _cache_bytes(options: EngineOptions) -> int:
         return CPU_CACHE_BYTES
     config = AutoConfig.from_pretrained(
         options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
-    )
-    block = bytes_per_token(config, getattr(torch, options.dtype).itemsize) * CPU_BLOCK
+    ).get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    block = 2 * config.num_hidden_layers * heads * width * getattr(torch, options.dtype).itemsize * CPU_BLOCK
     one = -(-options.longest // CPU_BLOCK)
     return int(max(one + SPARE_BLOCKS, min(options.sequences * one + SPARE_BLOCKS, CPU_CACHE_BYTES // block)) * block)
 

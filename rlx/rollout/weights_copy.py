@@ -5,9 +5,25 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlx.engine.lora import LM, base_name, merged_weights
+from rlx.engine.shard import Cast
+
+
+def cast_to(dtype: torch.dtype, lm: LM) -> Cast:
+    """A function that gives a weight the type it has in a copy of this model.
+
+    Weights that transformers keeps in float32 for this architecture stay so, and adapters, which are yet to be merged.
+    """
+    kinds = [getattr(lm, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
+    wide = {part for parts in kinds for part in parts or ()}
+
+    def cast(name: str, weight: Tensor) -> Tensor:
+        kept = ".lora_" in name or not weight.is_floating_point() or bool(wide & set(name.split(".")))
+        return weight.clone() if kept else weight.to(dtype)
+
+    return cast
 
 
 @torch.no_grad()
@@ -15,24 +31,19 @@ def copy_in(dtype: torch.dtype, lm: LM) -> LM:
     """A copy of a causal language model with its weights in ``dtype``, adapters merged and nothing trainable.
 
     Autocast would cast every weight again in each forward pass without gradients, which for one new token per row
-    takes longer than the products. Weights that transformers keeps in float32 for this architecture stay float32.
+    takes longer than the products.
 
     Args:
         dtype: type of the weights.
         lm: the model, with peft's adapters inside or not.
     """
-    wide = tuple(getattr(lm, "_keep_in_fp32_modules", None) or ()) + tuple(
-        getattr(lm, "_keep_in_fp32_modules_strict", None) or ()
-    )
+    cast = cast_to(dtype, lm)
     weights = dict(merged_weights(lm))
     own: dict[int, nn.Parameter] = {}
     for name, parameter in lm.named_parameters():
         merged = weights.get(base_name(name))
-        if merged is None:  # an adapter's
-            own[id(parameter)] = nn.Parameter(parameter.new_empty(0), requires_grad=False)
-            continue
-        kept = not parameter.is_floating_point() or any(part in name.split(".") for part in wide)
-        own[id(parameter)] = nn.Parameter(merged if kept else merged.to(dtype), requires_grad=False)
+        value = parameter.new_empty(0) if merged is None else cast(base_name(name), merged)  # None: an adapter's
+        own[id(parameter)] = nn.Parameter(value, requires_grad=False)
     # deepcopy takes an object's copy from the memo if it is there: no weight exists twice in float32.
     copied = copy.deepcopy(lm, own)
     for name, module in [*copied.named_modules()]:

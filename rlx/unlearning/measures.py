@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
 from rlx.benchmarks.tofu.scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
-from rlx.engine.lora import LM, causal_lm
+from rlx.engine.lora import LM
 from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
@@ -99,7 +99,10 @@ def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 
     sequences = [encode(subject.tokenizer, subject.template, request).sequence for request in requests]
     prefixes = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
     prompts = [[*s.prompt, *prefix] for s, prefix in zip(sequences, prefixes, strict=True)]
-    subject.sampler.load_weights(causal_lm(subject.engine.gathered_model()) if subject.model is None else subject.model)
+    if subject.model is None:
+        subject.sampler.load_from(subject.engine)
+    else:
+        subject.sampler.load_weights(subject.model)
     responses = [group[0] for group in subject.sampler.sample(prompts, [[0]] * len(prompts), subject.sampling)]
     subject.sampler.sleep()
     if subject.tolerance is not None:

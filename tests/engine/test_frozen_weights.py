@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from rlx.engine.device import narrow_frozen_weights
 from rlx.engine.load import load_frozen, load_trainable
@@ -37,6 +38,14 @@ def updated(model, spec):
     for _ in range(2):
         update = engine.update(Batch(SEQUENCES, logprob_reader(1.0), objective, {"policy": Counts(6, 2)}))
     return update.loss, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate stores the first precision of a process, and other tests use float32."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

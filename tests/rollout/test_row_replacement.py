@@ -20,7 +20,7 @@ from rlx.rollout.decode_loop import DecodeLoop, Request
 from rlx.rollout.decoders import OwnCacheDecoder, RecomputeDecoder, _reproduces
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling, sample_seed
-from rlx.rollout.shared_prefill import FixedShapesDecoder, SharedPrefillDecoder
+from rlx.rollout.shared_prefill import FixedShapesDecoder, SharedPrefillDecoder, bytes_per_token
 
 SIZES = {
     "vocab_size": 32,
@@ -151,6 +151,11 @@ def test_more_rows_than_memory_allows_are_decoded_one_after_another(monkeypatch)
     monkeypatch.setattr(DecodeLoop, "__init__", lambda *a: rows.append(len(a[3])) or start(*a))
     assert tokens_of(HFSampler(lm).sample(PROMPTS, SEEDS, SAMPLING)) == tokens_of(expected)
     assert rows == [3]
+
+
+def test_the_memory_of_a_token_is_measured_on_the_model(lm):
+    assert bytes_per_token(lm) == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, head width, bytes
+    assert HFSampler(lm).sample([], [], SAMPLING) == []
 
 
 def test_the_queue_is_taken_from_the_left_and_greedy_rows_need_no_random_numbers():

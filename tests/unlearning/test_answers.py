@@ -38,6 +38,9 @@ class Copying:
         if self.held is None or not self.stale:
             self.held = HFSampler(copy.deepcopy(model))
 
+    def load_from(self, engine):
+        self.load_weights(engine.gathered_model())
+
     def sleep(self):
         self.log.append("rest")
 
