@@ -27,6 +27,9 @@ class Backend:
     def _is_in_bad_fork(self) -> bool:
         return False
 
+    def manual_seed_all(self, seed: int) -> None:
+        """Random numbers are drawn by the CPU."""
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 
@@ -59,6 +62,13 @@ class SecondTensor(Tensor):
     @property
     def device(self) -> torch.device:
         return DEVICE
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        # torch would make a list an index of the meta device, whose values are lost.
+        return super().__getitem__(torch.tensor(index, device=DEVICE) if isinstance(index, list) else index)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
