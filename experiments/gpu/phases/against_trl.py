@@ -12,22 +12,22 @@ from typing import Any
 import torch
 
 from phases.harness import GPU, ROOT, SMALL, WORK, empty_folder, metrics, rlx, save, settings
-from phases.models import qwen2, random_model
+from phases.models import as_llama, qwen2, random_model
 
 PERF = ROOT / "experiments" / "perf"
-GROUP, PROMPTS, TOKENS, STEPS = (4, 4, 8, 2) if SMALL else (8, 16, 256, 4)
-RLX_TIMES = ("time/rollout", "time/update", "time/step")
+GROUP, PROMPTS, TOKENS, STEPS = (4, 4, 8, 2) if SMALL else (8, 16, 256, 3)
+RLX_RECORDED = ("time/rollout", "time/update", "time/step", "train/tokens", "train/reward", "optim/grad_norm")
 
 
 def trl() -> None:
-    """Qwen2.5-0.5B's shapes with random weights, 16 prompts x 8 samples x 256 tokens, one update a step."""
+    """A Llama of Qwen2.5-0.5B's sizes with random weights, 16 prompts x 8 samples x 256 tokens, one update a step."""
     model, prompts = random_folder(), write_prompts()
     results: dict[str, Any] = {}
     runs = empty_folder("trl_rlx")
-    ended = rlx(*rlx_arguments(model, prompts, runs), limit=80)
+    ended = rlx(*rlx_arguments(model, prompts, runs), limit=85)
     results["rlx"] = ended.as_list()
     results["rlx steps"] = [
-        {key[5:]: record[key] for key in RLX_TIMES} | {"tokens": record["train/tokens"]} for record in metrics(runs)[1:]
+        {key.partition("/")[2]: record.get(key) for key in RLX_RECORDED} for record in metrics(runs)[1:]
     ]
     save("trl", results)
     for dtype in ("autocast", "bfloat16"):
@@ -36,21 +36,29 @@ def trl() -> None:
 
 
 def random_folder() -> Path:
-    """A saved random model with the embedded tokenizer, whose end-of-sequence token is never drawn first."""
-    from transformers import AutoTokenizer, GenerationConfig
+    """A saved random model and tokenizer, in which every token id has a text.
+
+    Otherwise most sampled responses would be empty and get equal rewards, and rlx skips samples without an advantage,
+    which TRL does not.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
 
     folder = empty_folder("random")
-    lm = random_model(qwen2("0.5b"), torch.bfloat16)
+    lm = random_model(as_llama(qwen2("0.5b")), torch.bfloat16)
     lm.generation_config = GenerationConfig(eos_token_id=lm.config.vocab_size - 1, pad_token_id=0)
     lm.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(ROOT / "rlx" / "assets" / "arithmetic").save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(lm.config.vocab_size)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    last = f"w{lm.config.vocab_size - 1}"
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token=last, pad_token="w0").save_pretrained(folder)
     return folder
 
 
 def write_prompts() -> Path:
-    """64 prompts of four lengths."""
+    """64 prompts of 6, 12, 18 and 24 tokens."""
     path = WORK / "prompts.jsonl"
-    texts = [f"{11 + i % 80}+{12 + 7 * i % 80}=" * (1 + i % 4) for i in range(64)]
+    texts = [" ".join(f"w{100 + (31 * i + k) % 900}" for k in range(6 * (1 + i % 4))) for i in range(64)]
     path.write_text("".join(json.dumps({"prompt": text, "answer": "0"}) + "\n" for text in texts))
     return path
 
@@ -103,7 +111,7 @@ def trl_steps(model: Path, prompts: Path, dtype: str) -> Any:
     }
     command = [sys.executable, str(script), json.dumps(content)]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=55)
     except subprocess.TimeoutExpired as error:
         return f"stopped after {error.timeout:.0f} s: {str(error.stderr or b'')[-400:]}"
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith('{"rollout"')]

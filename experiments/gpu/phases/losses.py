@@ -30,17 +30,19 @@ def run_tests(name: str, *paths: str) -> None:
 
 def golden() -> None:
     """Golden losses and gradients, cases worked by hand, and the tests of numerics on this device."""
-    run_tests("golden", "tests/methods/policy/test_golden_policy.py", *(() if SMALL else ("tests/methods",)))
+    run_tests("golden", "tests/methods/policy/test_golden_policy.py" if SMALL else "tests/methods")
     if not SMALL:
         run_tests("golden, numerics", "tests/numerics")
 
 
 def tests() -> None:
-    """The tests of engine and rollout, and of resuming after SIGKILL, on this device."""
+    """The tests of rollout and engine, and of resuming after SIGKILL, on this device; each saved on its own."""
     if SMALL:
-        run_tests("tests", "tests/engine/test_step.py")
+        run_tests("tests, engine", "tests/engine/test_step.py")
         return
-    run_tests("tests", "tests/rl/test_kill_and_resume.py", "tests/engine", "tests/rollout")
+    run_tests("tests, rollout", "tests/rollout")
+    run_tests("tests, engine", "tests/engine")
+    run_tests("tests, kill and resume", "tests/rl/test_kill_and_resume.py")
 
 
 def palu() -> None:

@@ -40,6 +40,12 @@ def qwen2(size: str = "1.5b") -> Qwen2Config:
     )
 
 
+def as_llama(config: Qwen2Config) -> LlamaConfig:
+    """A Llama of the same sizes: transformers loads Qwen2's own tokenizer for a Qwen2, whatever its folder holds."""
+    names = (*TINY, "tie_word_embeddings")
+    return LlamaConfig(**{name: getattr(config, name) for name in names})
+
+
 def llama_1b() -> LlamaConfig:
     """The configuration of Llama-3.2-1B."""
     if SMALL:

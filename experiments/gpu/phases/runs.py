@@ -71,5 +71,6 @@ def unlearn() -> None:
     runs = empty_folder("unlearn")
     values = settings({"tracker.mlflow": "false", "epochs": 1 if SMALL else 2})
     ended = rlx("unlearn", *values, "--runs-dir", str(runs), limit=85)
-    summaries = [json.loads(path.read_text()) for path in runs.glob("*/summary.json")]
+    keys = ("method", "verdict", "seconds", "selected_step", "within_budget")
+    summaries = [pick(json.loads(path.read_text()), keys) for path in runs.glob("*/summary.json")]
     save("unlearn", {"run": ended.as_list(), "certificate": any(runs.glob("*/certificate.json")), "runs": summaries})
