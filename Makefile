@@ -7,7 +7,7 @@ VERL := .venv-verl
 VLLM := .venv-vllm
 TRL := .venv-trl
 
-.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf
+.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf gpu-check
 
 # Create an environment on top of .venv: its own packages take precedence, and all other packages come from .venv.
 define OVER_VENV
@@ -81,6 +81,13 @@ $(TRL)/.installed: $(STAMP)
 
 perf: vllm-cpu $(TRL)/.installed
 	$(VLLM)/bin/python experiments/perf/vs_trl.py --trl $(TRL)/bin/python $(PERF)
+
+# The check of one GPU, with the packages that are there: those of .venv if it exists, else those of python3. It installs nothing and stops with one
+# sentence if torch sees no GPU. PHASES, BUDGET and OUT as in experiments/gpu/README.md.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+gpu-check:
+	$(GPU_PYTHON) experiments/gpu/check.py all
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -68,10 +68,15 @@ def read(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Tensor:
     return token_logprobs(hidden_nd, tokens.targets_n, head)[0]
 
 
+def device_of(lm: Any) -> torch.device:
+    """Where the model is: an Engine moves it to the device of ``pytest --device``."""
+    return next(iter(lm.parameters())).device
+
+
 def own_logprobs(lm: Any, sequence: TokenSequence) -> Tensor:
-    """Log-softmax of the model's own logits at the response tokens."""
+    """Log-softmax of the model's own logits at the response tokens, on the CPU."""
     ids = torch.tensor([*sequence.prompt, *sequence.response])[None]
-    logits = lm(input_ids=ids, use_cache=False).logits.float()
+    logits = lm(input_ids=ids.to(device_of(lm)), use_cache=False).logits.cpu().float()
     every = torch.log_softmax(logits, dim=-1)[0, :-1].gather(1, ids[0, 1:, None]).squeeze(1)
     return every[len(sequence.prompt) - 1 :]
 
@@ -79,7 +84,7 @@ def own_logprobs(lm: Any, sequence: TokenSequence) -> Tensor:
 @torch.no_grad()
 def check_logprobs(lm: Any) -> None:
     """The engine's log-probs are those of the model's own logits."""
-    ours = ReadableModel(lm).eval()(collate(SEQUENCES), read)
+    ours = ReadableModel(lm).eval()(collate(SEQUENCES).to(device_of(lm)), read).cpu()
     theirs = torch.cat([own_logprobs(lm, sequence) for sequence in SEQUENCES])
     assert torch.allclose(ours, theirs, atol=1e-5), f"log-probs differ by {(ours - theirs).abs().max():.2g}"
 
@@ -112,17 +117,17 @@ def check_update(model: Any, spec: Model) -> None:
     """One update is finite, and every trainable tensor that the output depends on gets a gradient."""
     reached = dependent(model)
     engine = Engine(model, spec, Optim(lr=1e-3), 10, 10_000)
-    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    before = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
     update = engine.update(batch())
     assert update.applied and update.grad_norm > 0
-    still = [name for name, p in model.named_parameters() if name in reached and torch.equal(p, before[name])]
+    still = [name for name, p in model.named_parameters() if name in reached and torch.equal(p.cpu(), before[name])]
     assert not still, f"an update leaves {still[:3]} unchanged"
 
 
 def dependent(model: Any) -> set[str]:
     """Names of trainable tensors that the logits of the model's own forward depend on."""
     lm = causal_lm(model)
-    ids = torch.tensor([[*SEQUENCES[1].prompt, *SEQUENCES[1].response]])
+    ids = torch.tensor([[*SEQUENCES[1].prompt, *SEQUENCES[1].response]], device=device_of(lm))
     torch.log_softmax(lm(input_ids=ids, use_cache=False).logits.float(), -1)[0, 4:, 7].sum().backward()
     names = {
         n for n, p in model.named_parameters() if p.requires_grad and p.grad is not None and p.grad.abs().max() > 0

@@ -156,8 +156,8 @@ def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[lis
 
 
 def pad_rows(rows: Sequence[Tensor], width: int) -> Tensor:
-    """1-d tensors as one [b, width] tensor, 0 after each."""
-    padded = torch.zeros((len(rows), width), dtype=rows[0].dtype)
+    """1-d tensors as one [b, width] tensor on their device, 0 after each."""
+    padded = rows[0].new_zeros((len(rows), width))
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
     return padded

@@ -13,6 +13,7 @@ from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.specs.train import Model
 from tests import architecture_checks as checks
+from tests.devices import DEVICE
 
 
 class Layer(torch.nn.Module):
@@ -24,10 +25,10 @@ class Layer(torch.nn.Module):
 @pytest.mark.parametrize("masked", ["none", "shared", "per head"])
 def test_grouped_decoding_equals_transformers_attention(new, masked):
     torch.manual_seed(0)
-    query_bhtd = torch.randn(3, 8, new, 16, dtype=torch.float64)
-    key_bksd, value_bksd = (torch.randn(3, 2, 9, 16, dtype=torch.float64) for _ in range(2))
+    query_bhtd = torch.randn(3, 8, new, 16, dtype=torch.float64, device=DEVICE)
+    key_bksd, value_bksd = (torch.randn(3, 2, 9, 16, dtype=torch.float64, device=DEVICE) for _ in range(2))
     heads = {"none": 0, "shared": 1, "per head": 8}[masked]
-    mask = None if not heads else torch.rand(3, heads, new, 9) > 0.4
+    mask = None if not heads else torch.rand(3, heads, new, 9, device=DEVICE) > 0.4
     if mask is not None:
         mask[..., 0] = True
     options = {"dropout": 0.0, "scaling": 0.3}
@@ -47,7 +48,7 @@ def grouped_lm(implementation):
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    return LlamaForCausalLM._from_config(config, attn_implementation=implementation).eval()
+    return LlamaForCausalLM._from_config(config, attn_implementation=implementation).eval().to(DEVICE)
 
 
 def test_a_masked_decode_step_copies_no_keys_per_query_head(monkeypatch):

@@ -54,7 +54,7 @@ def adapter_on(folder: Path, target: Path) -> Path:
 
 def logits(lm: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return lm(input_ids=torch.arange(1, 12)[None], use_cache=False).logits
+        return lm(input_ids=torch.arange(1, 12, device=checks.device_of(lm))[None], use_cache=False).logits.cpu()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -20,6 +20,7 @@ from rlx.numerics.collate import TokenSequence, prompt_rows
 from rlx.numerics.output_layer.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.specs.train import Lora, Model, Optim
+from tests.devices import DEVICE
 
 SEQUENCES = [TokenSequence((3, 4, 5), tuple(range(6, 6 + n))) for n in (1, 2, 3, 5, 8, 13)]
 TOKENS = sum(len(s.response) for s in SEQUENCES)
@@ -40,7 +41,7 @@ def tiny_lm():
 
 
 def engine(max_tokens=10_000, optim=None, lora=None):
-    model = Model(lora=lora)
+    model = Model(lora=lora, precision="float32")  # on a GPU "auto" is bfloat16
     return Engine(add_lora(tiny_lm(), model), model, optim or Optim(lr=1e-2), 100, max_tokens)
 
 
@@ -52,7 +53,11 @@ def likelihood(factor=1.0, reduction="token-mean"):
     def objective(scored, tokens, rows):
         logprobs_bt = tokens.padded(scored[0])
         term = Term("nll", -factor * logprobs_bt, tokens.mask_bt, 1.0, reduction)
-        return Losses([term], sums={"tokens": tokens.mask_bt.sum()}, peaks={"rows": torch.tensor(len(rows))})
+        return Losses(
+            [term],
+            sums={"tokens": tokens.mask_bt.sum()},
+            peaks={"rows": term.mask.new_tensor(len(rows), dtype=torch.long)},
+        )
 
     return objective
 
@@ -227,8 +232,8 @@ def test_a_full_disk_while_tensors_are_written_is_told_in_one_sentence_and_leave
 
 def test_adapters_train_alone_and_switch_off_to_the_initial_model(tmp_path):
     made = engine(lora=Lora(rank=4))
-    initial = tiny_lm()
-    ids = torch.tensor([[3, 4, 5, 6]])
+    initial = tiny_lm().to(DEVICE)
+    ids = torch.tensor([[3, 4, 5, 6]], device=DEVICE)
     for _ in range(3):
         made.update(batch())
     frozen = {name: value for name, value in made.raw.named_parameters() if not value.requires_grad}

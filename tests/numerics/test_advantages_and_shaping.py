@@ -14,9 +14,10 @@ from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
 from rlx.numerics.shaping import overlong_penalty, truncated_importance_weight
 from rlx.specs.train import Advantage, Algorithm
+from tests.devices import DEVICE
 
 # Two groups: 1 0 0 1 (mean 1/2, deviation with n-1 sqrt(1/3)) and 3 1 1 1 (mean 3/2, deviation 1).
-REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.0]], dtype=torch.float64, device=DEVICE)
 HALF = 0.5 / math.sqrt(1 / 3)
 BY_HAND = {
     "grpo": [[HALF, -HALF, -HALF, HALF], [1.5, -0.5, -0.5, -0.5]],
@@ -29,7 +30,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 def test_each_advantage_has_the_values_worked_by_hand(name):
-    found = ADVANTAGES[name](REWARDS)
+    found = ADVANTAGES[name](REWARDS).cpu()
     assert torch.allclose(found, torch.tensor(BY_HAND[name], dtype=torch.float64), atol=1e-5)
 
 
@@ -37,8 +38,8 @@ def test_each_advantage_has_the_values_worked_by_hand(name):
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=6), st.floats(-5, 5))
 @settings(max_examples=25, deadline=None)
 def test_a_constant_on_top_of_a_group_s_rewards_changes_no_advantage(name, group, constant):
-    rewards = torch.tensor([group, group[::-1]], dtype=torch.float64)
-    shifted = rewards + torch.tensor([[constant], [0.0]], dtype=torch.float64)
+    rewards = torch.tensor([group, group[::-1]], dtype=torch.float64, device=DEVICE)
+    shifted = rewards + torch.tensor([[constant], [0.0]], dtype=torch.float64, device=DEVICE)
     # A deviation of the size of epsilon would blow rounding up: only groups with a spread, or none, are looked at.
     if max(group) - min(group) > 1e-3 or len(set(group)) == 1:
         assert torch.allclose(ADVANTAGES[name](rewards), ADVANTAGES[name](shifted), atol=1e-6)
@@ -46,7 +47,8 @@ def test_a_constant_on_top_of_a_group_s_rewards_changes_no_advantage(name, group
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 def test_a_group_of_equal_rewards_has_advantage_exactly_zero(name):
-    rewards = torch.tensor([[1.0, 1.0, 1.0], [0.1, 0.1, 0.1], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    groups = [[1.0, 1.0, 1.0], [0.1, 0.1, 0.1], [0.0, 1.0, 0.0]]
+    rewards = torch.tensor(groups, dtype=torch.float64, device=DEVICE)
     found = ADVANTAGES[name](rewards)
     assert found[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
     assert found[2].abs().min() > 0.1
@@ -58,7 +60,7 @@ def test_the_spec_names_the_advantages_and_kl_forms_that_there_are():
 
 
 def test_the_kl_forms_have_the_values_worked_by_hand():
-    logprobs, ref = torch.tensor([[math.log(0.5)]]).double(), torch.tensor([[math.log(0.25)]]).double()
+    logprobs, ref = (torch.tensor([[math.log(p)]], dtype=torch.float64, device=DEVICE) for p in (0.5, 0.25))
     found = {name: form(logprobs, ref).item() for name, form in KL_FORMS.items()}
     ln2 = math.log(2)
     assert found == pytest.approx({"k1": ln2, "k2": ln2**2 / 2, "k3": 0.5 + ln2 - 1, "abs": ln2})
@@ -66,7 +68,7 @@ def test_the_kl_forms_have_the_values_worked_by_hand():
 
 def test_k1_and_k3_have_the_exact_kl_as_their_mean_and_k3_is_never_negative():
     # KL(p || q) = .5 ln 2 + .3 ln(.3/.5) + .2 ln(.2/.25)
-    p, q = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.25, 0.5, 0.25]).double()
+    p, q = (torch.tensor(v, device=DEVICE).double() for v in ([0.5, 0.3, 0.2], [0.25, 0.5, 0.25]))
     exact = 0.5 * math.log(2) + 0.3 * math.log(0.6) + 0.2 * math.log(0.8)
     for name in ("k1", "k3"):
         assert (p * KL_FORMS[name](p.log(), q.log())).sum().item() == pytest.approx(exact)
@@ -79,22 +81,22 @@ def test_k1_and_k3_have_the_exact_kl_as_their_mean_and_k3_is_never_negative():
 
 @pytest.mark.parametrize("name", KL_FORMS)
 def test_kl_of_far_apart_policies_stays_finite(name):
-    leaf = torch.tensor([[-1e4, -1.0]], requires_grad=True)
-    values = KL_FORMS[name](leaf, torch.tensor([[-1.0, -1e4]]))
+    leaf = torch.tensor([[-1e4, -1.0]], device=DEVICE).requires_grad_()
+    values = KL_FORMS[name](leaf, torch.tensor([[-1.0, -1e4]], device=DEVICE))
     (gradient,) = torch.autograd.grad(values.sum(), leaf)
     assert values.isfinite().all() and gradient.isfinite().all()
 
 
 def test_the_overlong_penalty_falls_over_the_buffer_and_stops_at_minus_one():
     # DAPO's own figures: 20,480 tokens with a buffer of a fifth, 4,096, so that 16,384 tokens are free.
-    lengths = torch.tensor([0, 16_384, 17_408, 18_432, 20_480, 30_000])
+    lengths = torch.tensor([0, 16_384, 17_408, 18_432, 20_480, 30_000], device=DEVICE)
     assert overlong_penalty(lengths, 20_480, 0.2).tolist() == pytest.approx([0, 0, -0.25, -0.5, -1, -1])
     assert overlong_penalty(lengths, 20_480, 0.0).tolist() == [0.0] * 6
 
 
 def test_the_weight_against_the_sampler_is_the_capped_ratio_without_gradient():
-    old = torch.tensor([[0.0, math.log(1.5), math.log(8.0), -1e4]], requires_grad=True)
-    weight = truncated_importance_weight(old, torch.zeros(1, 4), cap=2.0)
+    old = torch.tensor([[0.0, math.log(1.5), math.log(8.0), -1e4]], device=DEVICE).requires_grad_()
+    weight = truncated_importance_weight(old, torch.zeros(1, 4, device=DEVICE), cap=2.0)
     assert weight[0, :3].tolist() == pytest.approx([1.0, 1.5, 2.0])
     assert 0 < weight[0, 3] < 1e-8
     assert not weight.requires_grad

@@ -11,6 +11,7 @@ from rlx.numerics.collate import TokenSequence, collate, micro_batches
 from rlx.numerics.output_layer import logprobs as numerics_logprobs
 from rlx.numerics.output_layer import tiled as linear_logprobs
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs
+from tests.devices import DEVICE
 
 
 @given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 2000))
@@ -24,12 +25,12 @@ def test_micro_batches_hold_every_sequence_once_within_budget_and_waste(lengths,
 
 
 def test_collate_puts_each_response_token_behind_the_position_that_predicts_it():
-    batch = collate([TokenSequence((5, 6), (7, 8)), TokenSequence((5,), (9,)), TokenSequence((4,), ())])
+    batch = collate([TokenSequence((5, 6), (7, 8)), TokenSequence((5,), (9,)), TokenSequence((4,), ())]).to(DEVICE)
     assert batch.input_ids_bs.tolist() == [[5, 6, 7], [5, 0, 0], [4, 0, 0]], "nothing is predicted from a last token"
     assert batch.mask_bt.tolist() == [[True, True], [True, False], [False, False]]
     assert batch.targets_n.tolist() == [7, 8, 9]
     assert batch.input_ids_bs[batch.rows_n, batch.columns_n].tolist() == [6, 7, 5]
-    assert batch.padded(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1, 2], [3, 0], [0, 0]]
+    assert batch.padded(torch.tensor([1.0, 2.0, 3.0], device=DEVICE)).tolist() == [[1, 2], [3, 0], [0, 0]]
 
 
 NAMES = ("hidden", "weight")
@@ -49,20 +50,23 @@ def test_chunked_soft_capped_logprobs_and_gradients_equal_the_plain_formula(toke
     assert_equal_to_the_plain_formula(3.0)
 
 
+def on_device(*shape, dtype=torch.float32):
+    """Random numbers with a gradient, the same on every device."""
+    return torch.randn(shape, dtype=dtype).to(DEVICE).requires_grad_()
+
+
 def assert_equal_to_the_plain_formula(softcap):
     torch.manual_seed(0)
-    hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(11, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(0, 11, (7,))
-    factor = torch.randn(7, dtype=torch.float64)
+    hidden, weight, bias = (on_device(*shape, dtype=torch.float64) for shape in ((7, 5), (11, 5), (11,)))
+    targets = torch.randint(0, 11, (7,)).to(DEVICE)
+    factor = torch.randn(7, dtype=torch.float64).to(DEVICE)
     ours, entropy = token_logprobs(hidden, targets, Head(weight, bias, softcap, 0.5), 0.7)
     got = torch.autograd.grad((ours * factor).sum(), (hidden, weight, bias))
     logits = 0.5 * (hidden @ weight.T + bias)
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     plain = torch.log_softmax(logits / 0.7, dim=-1)
-    expected = torch.autograd.grad((plain[torch.arange(7), targets] * factor).sum(), (hidden, weight, bias))
-    assert torch.allclose(ours, plain[torch.arange(7), targets], atol=1e-12)
+    expected = torch.autograd.grad((plain.gather(1, targets[:, None])[:, 0] * factor).sum(), (hidden, weight, bias))
+    assert torch.allclose(ours, plain.gather(1, targets[:, None])[:, 0], atol=1e-12)
     assert torch.allclose(entropy, -(plain.exp() * plain).sum(-1), atol=1e-12)
     assert not entropy.requires_grad
     for one, other in zip(got, expected, strict=True):
@@ -74,14 +78,14 @@ def assert_equal_to_the_plain_formula(softcap):
 def test_under_autocast_the_formula_computes_what_autograd_does(frozen, tile, monkeypatch):
     monkeypatch.setattr(linear_logprobs, "TILE", tile)
     torch.manual_seed(0)
-    targets, factor = torch.randint(0, 50, (9,)), torch.randn(9)
-    start = torch.randn(9, 16), torch.randn(50, 16)
+    targets, factor = torch.randint(0, 50, (9,)).to(DEVICE), torch.randn(9).to(DEVICE)
+    start = torch.randn(9, 16).to(DEVICE), torch.randn(50, 16).to(DEVICE)
     made = []
     for softcap in (None, 1e6):  # a cap this high changes nothing, and is autograd's path
         hidden, weight = (
             tensor.clone().requires_grad_(name != frozen) for tensor, name in zip(start, NAMES, strict=True)
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             logprobs, entropy = token_logprobs(hidden, targets, Head(weight, softcap=softcap), 0.7)
         (logprobs * factor).sum().backward()
         assert logprobs.dtype == entropy.dtype == torch.float32
@@ -95,16 +99,16 @@ def test_under_autocast_the_formula_computes_what_autograd_does(frozen, tile, mo
 def test_logits_far_apart_lose_neither_log_probs_nor_entropy(monkeypatch):
     """Tiles meet relative to the largest logit of all, whichever tile holds it."""
     monkeypatch.setattr(linear_logprobs, "TILE", 2)
-    weight = torch.tensor([[-300.0], [-1.0], [0.0], [1.0], [200.0], [199.0], [-90.0]])
-    logprobs, entropy = token_logprobs(torch.ones(3, 1), torch.tensor([4, 5, 0]), Head(weight))
-    exact = torch.log_softmax(weight.double().T, dim=-1)[0]
-    assert torch.allclose(logprobs.double(), exact[[4, 5, 0]], rtol=1e-6)
-    assert torch.allclose(entropy.double(), -(exact.exp() * exact).sum().expand(3), rtol=1e-6)
+    weight = torch.tensor([[-300.0], [-1.0], [0.0], [1.0], [200.0], [199.0], [-90.0]], device=DEVICE)
+    logprobs, entropy = token_logprobs(torch.ones_like(weight[:3]), torch.tensor([4, 5, 0]).to(DEVICE), Head(weight))
+    exact = torch.log_softmax(weight.cpu().double().T, dim=-1)[0]
+    assert torch.allclose(logprobs.cpu().double(), exact[[4, 5, 0]], rtol=1e-6)
+    assert torch.allclose(entropy.cpu().double(), -(exact.exp() * exact).sum().expand(3), rtol=1e-6)
 
 
 def test_a_second_backward_pass_gives_the_gradient_of_the_first():
-    hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
-    logprobs, _ = token_logprobs(hidden, torch.randint(0, 40, (6,)), Head(weight))
+    hidden, weight = on_device(6, 8), on_device(40, 8)
+    logprobs, _ = token_logprobs(hidden, torch.randint(0, 40, (6,)).to(DEVICE), Head(weight))
     once, again = (torch.autograd.grad(logprobs.sum(), (hidden, weight), retain_graph=True) for _ in range(2))
     for one, other in zip(once, again, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
@@ -112,8 +116,8 @@ def test_a_second_backward_pass_gives_the_gradient_of_the_first():
 
 def test_logits_are_kept_for_a_backward_pass_and_not_when_there_is_none(monkeypatch):
     """Kept, they are computed once; else again in the backward pass."""
-    hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
-    targets, products = torch.randint(0, 40, (6,)), []
+    hidden, weight = on_device(6, 8), on_device(40, 8)
+    targets, products = torch.randint(0, 40, (6,)).to(DEVICE), []
 
     class SyncSchedule(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -137,7 +141,8 @@ def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
     """The largest tensor that the scoring allocates is one tile of logits."""
     monkeypatch.setattr(linear_logprobs, "TILE", 32)
     monkeypatch.setattr(numerics_logprobs, "KEPT_ELEMENTS", 0)
-    hidden, weight = torch.randn(64, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
+    hidden, weight = on_device(64, 8), on_device(1000, 8)
+    targets = torch.randint(0, 1000, (64,)).to(DEVICE)
     largest = 0
 
     class SyncSchedule(torch.utils._python_dispatch.TorchDispatchMode):
@@ -150,12 +155,12 @@ def test_no_tensor_of_all_logits_is_ever_alive(monkeypatch):
             return out
 
     with SyncSchedule():
-        logprobs, _ = token_logprobs(hidden, torch.randint(0, 1000, (64,)), Head(weight))
+        logprobs, _ = token_logprobs(hidden, targets, Head(weight))
         logprobs.sum().backward()
     assert largest <= max(64 * 32, weight.numel())
 
 
 def test_padding_differs_from_tokens():
-    batch = collate([TokenSequence((3, 4, 5), (6, 7)), TokenSequence((3,), (4,))])
+    batch = collate([TokenSequence((3, 4, 5), (6, 7)), TokenSequence((3,), (4,))]).to(DEVICE)
     assert batch.input_ids_bs.tolist() == [[3, 4, 5, 6], [3, 0, 0, 0]]
     assert batch.real_bs().tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]

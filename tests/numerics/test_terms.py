@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlx.numerics.terms import Counts, Reduction, Term, count, reduce, sequence_mean, total
+from tests.devices import DEVICE
 
-VALUES = torch.tensor([[1.0, 2.0, 3.0, 9.0], [4.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0]], dtype=torch.float64)
-MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
+ROWS = [[1.0, 2.0, 3.0, 9.0], [4.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0]]
+VALUES = torch.tensor(ROWS, dtype=torch.float64, device=DEVICE)
+MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], device=DEVICE).bool()
 # Tokens 1 2 3 | 4; the third sequence has none and does not count. The longest response allowed is 5 tokens.
 BY_HAND = {
     "token-mean": 10 / 4,
@@ -38,8 +40,8 @@ def test_counts_are_over_all_masks_and_leave_empty_sequences_out():
 @settings(max_examples=20, deadline=None)
 def test_one_batch_is_the_sum_of_its_micro_batches_in_value_and_gradient(reduction, seed, cuts):
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(6, 7, generator=generator, dtype=torch.float64).requires_grad_()
-    mask = torch.rand(6, 7, generator=generator) < 0.6
+    values = torch.randn(6, 7, generator=generator, dtype=torch.float64).to(DEVICE).requires_grad_()
+    mask = (torch.rand(6, 7, generator=generator) < 0.6).to(DEVICE)
     counts = count([mask], max_tokens=7)
     whole = reduce(values, mask, reduction, counts)
     edges = [0, *sorted(set(cuts)), 6]
@@ -56,7 +58,7 @@ def test_one_batch_is_the_sum_of_its_micro_batches_in_value_and_gradient(reducti
 @pytest.mark.parametrize("reduction", typing.get_args(Reduction))
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_what_stands_under_the_mask_has_no_influence_not_even_when_it_is_not_finite(reduction, poison):
-    leaf = torch.where(MASK, VALUES, torch.tensor(poison, dtype=torch.float64)).requires_grad_()
+    leaf = torch.where(MASK, VALUES, torch.full_like(VALUES, poison)).requires_grad_()
     loss = reduce(leaf, MASK, reduction, count([MASK], max_tokens=5))
     assert loss.item() == pytest.approx(BY_HAND[reduction])
     (gradient,) = torch.autograd.grad(loss, leaf)
@@ -74,7 +76,7 @@ def test_terms_add_up_with_their_weights_each_by_its_own_denominator():
     terms = [
         Term("policy", VALUES, MASK, reduction="token-mean"),
         Term("kl", VALUES[:1], MASK[:1], weight=0.5, reduction="seq-mean-token-sum"),
-        Term("sequence", torch.tensor([3.0, 5.0, 7.0]), torch.tensor([True, True, False]), weight=2.0),
+        Term("sequence", torch.tensor([3.0, 5.0, 7.0], device=DEVICE), MASK[:, 0], weight=2.0),
     ]
     counts = {term.name: count([term.mask]) for term in terms}
     assert total(terms, counts).item() == pytest.approx(2.5 + 0.5 * 6 + 2 * 4)

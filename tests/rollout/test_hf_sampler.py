@@ -13,6 +13,7 @@ from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 from rlx.rollout.distribution import sampling_logprobs
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling, sample_seed
+from tests.devices import DEVICE
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [9, 3], [4, 4, 4, 4]]
 
@@ -34,7 +35,7 @@ def lm():
     model = LlamaForCausalLM(config).eval()
     for parameter in model.parameters():  # sharper than at initialisation, so that greedy choices have no near-ties
         parameter.data *= 4
-    return model
+    return model.to(DEVICE)
 
 
 def seeds(samples):
@@ -45,7 +46,7 @@ def test_greedy_tokens_equal_those_of_transformers_generate(lm):
     groups = HFSampler(lm).sample(PROMPTS, [[1]] * 4, Sampling(0.0, 12, (2,)))
     for prompt, (response,) in zip(PROMPTS, groups, strict=True):
         expected = lm.generate(
-            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0
+            torch.tensor([prompt], device=DEVICE), max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0
         )
         assert list(response.tokens) == expected[0, len(prompt) :].tolist()
         assert response.finished == (response.tokens[-1] == 2)
@@ -64,10 +65,10 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_call(lm):
 def test_recorded_logprobs_are_the_trainers_at_the_sampling_temperature(lm):
     groups = HFSampler(lm).sample(PROMPTS, seeds(4), Sampling(0.7, 12, (2,)))
     sequences = [TokenSequence(tuple(p), r.tokens) for p, g in zip(PROMPTS, groups, strict=True) for r in g]
-    batch = collate(sequences)
+    batch = collate(sequences).to(DEVICE)
     hidden = lm.get_decoder()(input_ids=batch.input_ids_bs).last_hidden_state[batch.rows_n, batch.columns_n]
     head = Head(lm.lm_head.weight)
-    recorded = torch.tensor([x for group in groups for r in group for x in r.logprobs])
+    recorded = torch.tensor([x for group in groups for r in group for x in r.logprobs], device=DEVICE)
     at_temperature, _ = token_logprobs(hidden, batch.targets_n, head, temperature=0.7)
     at_one, _ = token_logprobs(hidden, batch.targets_n, head)
     assert (at_temperature - recorded).abs().max() < 1e-5
@@ -87,7 +88,7 @@ def test_draws_follow_the_softmax(lm):
     drawn = HFSampler(lm).sample([[5, 6]], [[sample_seed(1, g) for g in range(4000)]], Sampling(1.0, 1, (2,)))[0]
     counts = torch.bincount(torch.tensor([r.tokens[0] for r in drawn]), minlength=32).double()
     with torch.no_grad():
-        expected = torch.softmax(lm(torch.tensor([[5, 6]])).logits[0, -1].double(), dim=-1) * 4000
+        expected = torch.softmax(lm(torch.tensor([[5, 6]], device=DEVICE)).logits[0, -1].cpu().double(), dim=-1) * 4000
     kept = expected > 5
     chi_square = ((counts - expected)[kept].square() / expected[kept]).sum()
     degrees = int(kept.sum()) - 1
@@ -95,10 +96,9 @@ def test_draws_follow_the_softmax(lm):
 
 
 def test_truncation_keeps_and_renormalises_by_hand():
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    by_top_k = sampling_logprobs(logits, Sampling(1.0, 1, (), top_k=2)).exp()
-    by_top_p = sampling_logprobs(logits, Sampling(1.0, 1, (), top_p=0.6)).exp()
-    by_min_p = sampling_logprobs(logits, Sampling(1.0, 1, (), min_p=0.25)).exp()
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]], device=DEVICE).log()
+    kept = ({"top_k": 2}, {"top_p": 0.6}, {"min_p": 0.25})
+    by_top_k, by_top_p, by_min_p = (sampling_logprobs(logits, Sampling(1.0, 1, (), **k)).exp().cpu() for k in kept)
     assert torch.allclose(by_top_k, torch.tensor([[0.625, 0.375, 0.0, 0.0]]))
     assert torch.allclose(by_top_p, torch.tensor([[0.625, 0.375, 0.0, 0.0]]))
     assert torch.allclose(by_min_p, torch.tensor([[0.5, 0.3, 0.15, 0.0]]) / 0.95)

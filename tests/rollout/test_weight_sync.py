@@ -21,13 +21,14 @@ from rlx.rollout.sampler import Sampling
 from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, check_sync
 from rlx.specs.resolve_train import EMBEDDED_MODEL
 from rlx.specs.train import Model, Optim
+from tests.devices import DEVICE
 
 PROMPTS = [(7, 10, 8, 14), (5, 3, 4, 2, 14)]
 
 
 @pytest.fixture
 def lm():
-    return AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL, dtype=torch.float32).to(DEVICE)
 
 
 def rollout(sampler: HFSampler) -> Graded:
@@ -44,7 +45,7 @@ def rollout(sampler: HFSampler) -> Graded:
 
 
 def check(lm: torch.nn.Module, graded: Graded) -> dict[str, float]:
-    engine = Engine(lm, Model(), Optim(), total_updates=1, max_tokens=512)
+    engine = Engine(lm, Model(precision="float32"), Optim(), total_updates=1, max_tokens=512)
     return check_sync(graded.sequences, graded.responses, engine, 0.9, TOLERANCES["float32"])
 
 
@@ -59,7 +60,7 @@ def test_one_stale_matrix_stops_the_run(lm, stale):
     graded = rollout(HFSampler(copy.deepcopy(lm)))
     with torch.no_grad():
         weight = lm.get_parameter(stale)
-        weight += 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        weight += 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     with pytest.raises(UserError, match="sampler and trainer disagree: .* these samples were not used"):
         check(lm, graded)
 
@@ -87,8 +88,8 @@ def test_merged_weights_are_those_of_the_saved_model(lm, tmp_path):
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if ".lora_" in name:
-                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
-    ours = {name: weight.detach() for name, weight in merged_weights(causal_lm(adapted))}
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+    ours = {name: weight.detach().cpu() for name, weight in merged_weights(causal_lm(adapted))}
 
     class Words:
         def save_pretrained(self, folder):

@@ -59,7 +59,10 @@ def bapo_bounds(logprobs_bt: Tensor, batch: PolicyBatch, hp: BAPO) -> dict[str, 
             high += hp.high_step
         else:
             break
-    return {"low": torch.tensor(low, dtype=ratio_bt.dtype), "high": torch.tensor(high, dtype=ratio_bt.dtype)}
+    return {
+        name: torch.tensor(bound, dtype=ratio_bt.dtype, device=ratio_bt.device)
+        for name, bound in (("low", low), ("high", high))
+    }
 
 
 def _balance(ratio_bt: Tensor, adv_bt: Tensor, low: float, high: float) -> float:

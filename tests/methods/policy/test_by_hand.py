@@ -17,6 +17,7 @@ import torch
 
 from rlx.numerics.batch import PolicyBatch
 from rlx.registry import get, names
+from tests.devices import DEVICE
 
 RATIOS = (0.5, 1.0, 1.5)
 P = 0.25
@@ -131,7 +132,7 @@ HAND = {
 
 def column(values):
     """One token a sequence, [b, 1]."""
-    return torch.tensor(values, dtype=torch.float64)[:, None]
+    return torch.tensor(values, dtype=torch.float64, device=DEVICE)[:, None]
 
 
 def tokens(name, params, ratios, advantages, old=P):
@@ -217,9 +218,9 @@ def test_gspo_and_gmpo_take_the_geometric_mean_over_a_sequence():
     # Ratios 1/2 and 2: their geometric mean is 1, where neither clips though each token stands far outside.
     for name in ("gspo", "gmpo"):
         component = get("policy", name)
-        old_bt = torch.full((1, 2), log(P), dtype=torch.float64)
-        logprobs_bt = (old_bt + torch.tensor([[log(0.5), log(2)]])).requires_grad_()
-        batch = PolicyBatch(old_bt, torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool))
+        old_bt = torch.full((1, 2), log(P), dtype=torch.float64, device=DEVICE)
+        logprobs_bt = (old_bt + torch.tensor([[log(0.5), log(2)]], device=DEVICE)).requires_grad_()
+        batch = PolicyBatch(old_bt, torch.ones_like(old_bt), torch.ones_like(old_bt, dtype=torch.bool))
         loss_bt = component.fn(logprobs_bt, batch, component.hyper()).loss_bt
         (gradient_bt,) = torch.autograd.grad(loss_bt.mean(), logprobs_bt)
         expected = {"gspo": (-1.0, [-0.5, -0.5]), "gmpo": (-sqrt(0.5 * exp(0.4)), [-0.5 * sqrt(0.5 * exp(0.4)), 0])}
@@ -230,11 +231,11 @@ def test_gspo_and_gmpo_take_the_geometric_mean_over_a_sequence():
 def test_kl_cov_and_clip_cov_never_choose_a_masked_token():
     for name, params in (("kl_cov", {"kl_cov_ratio": 1.0}), ("clip_cov", {"clip_cov_ratio": 1.0, "cov_low": -9.0})):
         component = get("policy", name)
-        mask_bt = torch.tensor([[True, True, False], [True, False, False]])
-        zero_bt = torch.zeros(2, 3, dtype=torch.float64)
-        adv_bt = torch.tensor([[1.0, 2.0, 9.0], [-1.0, 9.0, 9.0]], dtype=torch.float64)
+        mask_bt = torch.tensor([[True, True, False], [True, False, False]], device=DEVICE)
+        zero_bt = torch.zeros(2, 3, dtype=torch.float64, device=DEVICE)
+        adv_bt = torch.tensor([[1.0, 2.0, 9.0], [-1.0, 9.0, 9.0]], dtype=torch.float64, device=DEVICE)
         batch = PolicyBatch(zero_bt, adv_bt, mask_bt)
-        logprobs_bt = torch.tensor([[0.1, 0.05, 9.0], [-0.1, 9.0, 9.0]], dtype=torch.float64)
+        logprobs_bt = torch.tensor([[0.1, 0.05, 9.0], [-0.1, 9.0, 9.0]], dtype=torch.float64, device=DEVICE)
         chosen_bt = component.whole_batch(logprobs_bt, batch, component.hyper(**params))["chosen"]
         assert not (chosen_bt & ~mask_bt).any()
         assert chosen_bt.any()
@@ -243,9 +244,9 @@ def test_kl_cov_and_clip_cov_never_choose_a_masked_token():
 def test_clip_cov_repeats_its_choice_and_another_seed_makes_another():
     component = get("policy", "clip_cov")
     generator = torch.Generator().manual_seed(0)
-    logprobs_bt = -torch.rand(16, 16, generator=generator, dtype=torch.float64)
-    adv_bt = torch.randn(16, 16, generator=generator, dtype=torch.float64)
-    batch = PolicyBatch(logprobs_bt, adv_bt, torch.ones(16, 16, dtype=torch.bool))
+    logprobs_bt = -torch.rand(16, 16, generator=generator, dtype=torch.float64).to(DEVICE)
+    adv_bt = torch.randn(16, 16, generator=generator, dtype=torch.float64).to(DEVICE)
+    batch = PolicyBatch(logprobs_bt, adv_bt, torch.ones_like(adv_bt, dtype=torch.bool))
 
     def chosen(seed):
         hyper = component.hyper(clip_cov_ratio=0.05, cov_low=0.0, seed=seed)

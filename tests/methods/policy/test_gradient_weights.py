@@ -15,6 +15,7 @@ import torch
 
 from rlx.numerics.batch import PolicyBatch
 from rlx.registry import get
+from tests.devices import DEVICE
 
 GOLDEN = Path(os.environ.get("RLX_GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
 if not (GOLDEN / "gradient_weights.json").exists():
@@ -45,7 +46,7 @@ LABELS = {
 
 def weights(name, params, p_old, advantage):
     component = get("policy", name)
-    ratios_bt = torch.tensor(CURVES["rhos"], dtype=torch.float64)[:, None]
+    ratios_bt = torch.tensor(CURVES["rhos"], dtype=torch.float64, device=DEVICE)[:, None]
     old_bt = torch.full_like(ratios_bt, math.log(p_old))
     logprobs_bt = (old_bt + ratios_bt.log()).requires_grad_()
     batch = PolicyBatch(old_bt, torch.full_like(old_bt, advantage), torch.ones_like(old_bt, dtype=torch.bool))

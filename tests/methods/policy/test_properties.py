@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlx.numerics.batch import PolicyBatch
 from rlx.numerics.terms import count, reduce
 from rlx.registry import get, names
+from tests.devices import DEVICE
 
 METHODS = names("policy")
 NOT_THE_POLICY_GRADIENT_AT_ONE = {
@@ -34,8 +35,8 @@ def random_batch(seed, spread=0.5):
     adv_bt = torch.randn(4, 1, generator=generator, dtype=torch.float64).expand(4, 5)
     entropy_bt = torch.rand(4, 5, generator=generator, dtype=torch.float64)
     zero = torch.zeros((), dtype=torch.float64)
-    cut = [torch.where(mask_bt, values, zero) for values in (old_bt, adv_bt, entropy_bt)]
-    return torch.where(mask_bt, logprobs_bt, zero), PolicyBatch(cut[0], cut[1], mask_bt, cut[2])
+    values = [torch.where(mask_bt, v, zero).to(DEVICE) for v in (logprobs_bt, old_bt, adv_bt, entropy_bt)]
+    return values[0], PolicyBatch(values[1], values[2], mask_bt.to(DEVICE), values[3])
 
 
 def gradient(name, logprobs_bt, batch, reduction=None, **params):
@@ -69,7 +70,7 @@ def test_the_methods_that_are_not_the_policy_gradient_at_ratio_one_differ_as_sta
     _, batch = random_batch(3)
     batch = replace(batch, adv_bt=torch.where(batch.mask_bt, 1.0, batch.adv_bt))
     _, found_bt = gradient("entropy_adv", batch.old_logprobs_bt, batch)
-    bonus_bt = torch.minimum(0.4 * batch.entropy_bt, torch.tensor(0.5))
+    bonus_bt = (0.4 * batch.entropy_bt).clamp(max=0.5)
     assert torch.allclose(found_bt, -(1 + bonus_bt) * batch.mask_bt / batch.mask_bt.sum())
     everything = {"chosen": batch.mask_bt}
     assert not gradient("clip_cov", batch.old_logprobs_bt, replace(batch, statistics=everything))[1].any()
@@ -92,12 +93,12 @@ def test_masked_tokens_have_no_gradient_and_no_influence(name, seed):
 
 def test_clip_cov_chooses_the_same_tokens_whatever_the_order_of_rows():
     generator = torch.Generator().manual_seed(0)
-    logprobs_bt = -torch.rand(16, 16, generator=generator, dtype=torch.float64)
-    adv_bt = torch.randn(16, 16, generator=generator, dtype=torch.float64)
+    logprobs_bt = -torch.rand(16, 16, generator=generator, dtype=torch.float64).to(DEVICE)
+    adv_bt = torch.randn(16, 16, generator=generator, dtype=torch.float64).to(DEVICE)
     component = get("policy", "clip_cov")
     hyper = component.hyper(clip_cov_ratio=0.05, cov_low=0.0)
-    rows = torch.randperm(16, generator=generator)
-    mask_bt = torch.ones(16, 16, dtype=torch.bool)
+    rows = torch.randperm(16, generator=generator).to(DEVICE)
+    mask_bt = torch.ones_like(adv_bt, dtype=torch.bool)
     one = component.whole_batch(logprobs_bt, PolicyBatch(logprobs_bt, adv_bt, mask_bt), hyper)["chosen"]
     other_batch = PolicyBatch(logprobs_bt[rows], adv_bt[rows], mask_bt)
     assert torch.equal(component.whole_batch(logprobs_bt[rows], other_batch, hyper)["chosen"], one[rows])
@@ -137,11 +138,11 @@ def test_one_batch_is_the_sum_of_its_micro_batches(name, reduction, seed):
 @pytest.mark.parametrize("name", METHODS)
 def test_extreme_log_ratios_give_a_finite_loss_and_gradient(name, dtype):
     for old, far in ((-1.0, -1e4), (-1e4, -1.0), (-1e4, 0.0), (0.0, -1e4), (-1.0, 1e4 - 1.0)):
-        old_bt = torch.tensor([[old, -1.0], [-1.0, old]], dtype=dtype)
-        logprobs_bt = torch.tensor([[far, -1.2], [-0.9, far]], dtype=dtype)
+        old_bt = torch.tensor([[old, -1.0], [-1.0, old]], dtype=dtype, device=DEVICE)
+        logprobs_bt = torch.tensor([[far, -1.2], [-0.9, far]], dtype=dtype, device=DEVICE)
         for adv in (-3.0, 0.0, 3.0):
-            adv_bt = torch.tensor([[adv, adv], [-adv, -adv]], dtype=dtype)
-            batch = PolicyBatch(old_bt, adv_bt, torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=dtype))
+            adv_bt = torch.tensor([[adv, adv], [-adv, -adv]], dtype=dtype, device=DEVICE)
+            batch = PolicyBatch(old_bt, adv_bt, torch.ones_like(old_bt, dtype=torch.bool), torch.ones_like(old_bt))
             loss, found_bt = gradient(name, logprobs_bt, batch)
             assert loss.isfinite() and found_bt.isfinite().all(), (old, far, adv)
 
@@ -161,9 +162,9 @@ def test_tokens_without_advantage_change_which_tokens_clip_cov_may_choose():
     component = get("policy", "clip_cov")
     assert "zero_advantage" in component.needs
     hyper = component.hyper(clip_cov_ratio=1.0, cov_low=0.5)
-    old_bt = torch.tensor([[-1.0], [-2.0], [-8.0]], dtype=torch.float64)
-    adv_bt = torch.tensor([[1.0], [-1.0], [0.0]], dtype=torch.float64)
-    mask_bt = torch.ones(3, 1, dtype=torch.bool)
+    old_bt = torch.tensor([[-1.0], [-2.0], [-8.0]], dtype=torch.float64, device=DEVICE)
+    adv_bt = torch.tensor([[1.0], [-1.0], [0.0]], dtype=torch.float64, device=DEVICE)
+    mask_bt = torch.ones_like(adv_bt, dtype=torch.bool)
     every = component.whole_batch(old_bt, PolicyBatch(old_bt, adv_bt, mask_bt), hyper)["chosen"]
     some = component.whole_batch(old_bt[:2], PolicyBatch(old_bt[:2], adv_bt[:2], mask_bt[:2]), hyper)["chosen"]
     # mean log p: -11/3, so the covariances are 2.67 and -1.67; without the third token: -1.5, and .5, .5 (not above).
@@ -177,7 +178,8 @@ def test_tokens_without_advantage_change_which_tokens_clip_cov_may_choose():
 @settings(max_examples=50, deadline=None)
 def test_dgpo_s_weight_is_continuous_at_both_edges(n, m, low, high, p_old):
     for edge, advantage in ((1 - low, -1.0), (1 + high, 1.0)):
-        at = torch.tensor([[math.log(p_old) + math.log(edge) + d] for d in (-1e-8, 1e-8)], dtype=torch.float64)
+        logprobs = [[math.log(p_old) + math.log(edge) + d] for d in (-1e-8, 1e-8)]
+        at = torch.tensor(logprobs, dtype=torch.float64, device=DEVICE)
         old_bt = torch.full_like(at, math.log(p_old))
         batch = PolicyBatch(old_bt, torch.full_like(at, advantage), torch.ones_like(at, dtype=torch.bool))
         params = {"n": n, "m": m, "clip_low": low, "clip_high": high}

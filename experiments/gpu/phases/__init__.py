@@ -1,0 +1,1 @@
+"""The phases of check.py; each is a function without arguments that saves its results."""
