@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from rlx.engine.attention import GROUPED, SHARED_PROMPTS, use_attention
+from rlx.engine.attention import GROUPED, PACKED, SHARED_PROMPTS, use_attention
 from rlx.engine.cpu.allocator import keep_freed_memory
 from rlx.engine.cpu.small_batch_linear import small_batch_linears
 
@@ -25,7 +25,7 @@ def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
     block by block over shared prompts.
     """
     if device.type != "cpu":
-        use_attention(lm, GROUPED)
+        use_attention(lm, PACKED if prefers_packed_rows(device) else GROUPED)
     elif sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
         keep_freed_memory()
         use_attention(lm, SHARED_PROMPTS)
@@ -40,9 +40,17 @@ def decoding_optimizations(lm: nn.Module, device: torch.device) -> AbstractConte
     return small_batch_linears(lm) if device.type == "cpu" else nullcontext()
 
 
-def prefers_shared_prompts(device: torch.device) -> bool:
-    """Whether rows that hold several responses to one prompt are faster here than one row per response.
+def prefers_packed_rows(device: torch.device) -> bool:
+    """Whether micro-batches without padding are chosen: on CUDA, where a kernel skips pairs of other sequences.
 
-    Such rows need a mask of their own, which excludes a GPU's fast attention kernels.
+    Not timed on a GPU.
+    """
+    return device.type == "cuda"
+
+
+def prefers_shared_prompts(device: torch.device) -> bool:
+    """Whether padded rows that hold several responses to one prompt are faster here than one row per response.
+
+    Such rows need a dense mask, which excludes a GPU's fast attention kernels; a GPU shares prompts in packed rows.
     """
     return device.type == "cpu"
