@@ -529,6 +529,7 @@ def head():
     import torch
 
     import rlx.numerics.output_layer.tiled as ours
+    from rlx.numerics.output_layer.fused import installed_kernel
     from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 
     gpu = torch.cuda.is_available()
@@ -546,10 +547,13 @@ def head():
         out.mean().backward()
         return out.detach()
 
-    variants = {
-        f"rlx, tiles of {k}": (lambda k=k: (setattr(ours, "TILE", k), token_logprobs(h, t, Head(w))[0])[1])
-        for k in (2048, 8192, 32768)
-    }
+    def tiles_of(width):
+        ours.TILE = ours.CUDA_TILE = width
+        return ours.LinearLogprobs.apply(h, w, None, t, 1.0, False)[0]
+
+    variants = {f"rlx, tiles of {k}": (lambda k=k: tiles_of(k)) for k in (2048, 32768, 8192)}
+    used = "cut cross-entropy" if installed_kernel() else "tiles"
+    variants[f"rlx, as chosen on this device ({used}), with entropies"] = lambda: token_logprobs(h, t, Head(w))[0]
     try:
         from cut_cross_entropy import linear_cross_entropy
 
