@@ -26,18 +26,37 @@ TRIAL = (((1, 2, 3, 4, 5, 6, 7, 8), (13, 9, 16)), ((4, 2, 6, 3, 5, 1), (14, 20))
 """Prompts and the lengths of their responses in the trial: 145 tokens, so that the mask has more than one block."""
 
 
-def choose_row_layout(engine: Engine) -> None:
+def choose_row_layout(engine: Engine, share_prompts: bool = True) -> str:
     """Set ``engine.pack_rows`` or ``engine.share_prompts`` where the device prefers it and the model can.
 
-    A GPU packs (not yet with sharded weights, dropout or a router loss), a CPU shares prompts.
+    Args:
+        engine: the engine, before its first micro-batch.
+        share_prompts: whether sequences have prompts in common.
+
+    Returns:
+        a sentence for the user if a GPU keeps padded rows, which are slower there; otherwise empty.
     """
-    device, spec = engine.accelerator.device, engine.spec
-    if engine.sharded:
-        return
-    if prefers_packed_rows(device) and not spec.dropout and spec.router_aux_coef == 0:
-        engine.pack_rows = can_pack(engine.lm, engine.accelerator.autocast)
-    elif prefers_shared_prompts(device):
+    device = engine.accelerator.device
+    if prefers_packed_rows(device):
+        obstacle = _packing_obstacle(engine)
+        engine.pack_rows = not obstacle
+        return f"micro-batches are padded, not packed: {obstacle}" if obstacle else ""
+    if share_prompts and prefers_shared_prompts(device) and not engine.sharded:
         engine.share_prompts = can_share_prompts(engine.lm)
+    return ""
+
+
+def _packing_obstacle(engine: Engine) -> str:
+    """Why the engine cannot pack, or an empty string."""
+    if engine.sharded:
+        return "packed rows have not been tried with sharded weights"
+    if engine.spec.dropout:
+        return "attention over packed rows has no dropout (model.dropout)"
+    if engine.spec.router_aux_coef > 0:
+        return "the router's loss counts the tokens of padded rows (model.router_aux_coef)"
+    if not can_pack(engine.lm, engine.accelerator.autocast):
+        return f"{type(engine.lm).__name__} did not pass the trial of packed rows"
+    return ""
 
 
 def can_pack(lm: LM, autocast: Callable[[], AbstractContextManager[None]]) -> bool:

@@ -55,7 +55,8 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_model(resolved.model_folder, spec.model, accelerator.device).eval())
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
-    choose_row_layout(engine)
+    if notice := choose_row_layout(engine):
+        recorder.note(notice)
     component = policy_method(spec)
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
     sampler, sync_check = make_sampler(resolved, engine, recorder, longest_prompt)

@@ -222,10 +222,10 @@ def test_models_that_cannot_be_packed_keep_padded_rows():
 
 def test_a_cpu_shares_prompts_and_a_gpu_packs(monkeypatch):
     made = Engine(copy.deepcopy(llama()), Model(), Optim(), 100, 1000)
-    choose_row_layout(made)
+    assert choose_row_layout(made) == ""
     assert (made.share_prompts, made.pack_rows) == (True, False)
     monkeypatch.setattr(row_layout, "prefers_packed_rows", lambda device: True)
     for spec, packs in ((Model(), True), (Model(dropout=True), False), (Model(router_aux_coef=0.1), False)):
         made = Engine(copy.deepcopy(llama()), spec, Optim(), 100, 1000)
-        choose_row_layout(made)
-        assert made.pack_rows == packs
+        notice = choose_row_layout(made)
+        assert made.pack_rows == packs and (not notice) == packs and not made.share_prompts
