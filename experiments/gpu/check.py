@@ -39,7 +39,8 @@ PHASES = {
     "tiny": 50,
     "demo": 140,
     "update": 75,
-    "head": 45,
+    "head": 60,
+    "packed": 120,
     "graph": 45,
     "layer": 60,
 }
@@ -576,6 +577,96 @@ def head():
         except Exception as error:
             results[name] = f"{type(error).__name__}: {str(error)[:200]}"
         save("head", results)
+
+
+def packed():
+    """Packed rows: flex_attention against torch's attention under the same mask, then updates against padded rows."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from rlx.engine.attention import PACKED
+    from rlx.engine.cuda.packed_attention import packed_attention, packed_mask
+    from rlx.engine.device import optimize_for_device
+    from rlx.engine.row_layout import choose_row_layout
+    from rlx.engine.step import Batch, Engine, Losses
+    from rlx.numerics.collate import TokenSequence, pack
+    from rlx.numerics.output_layer.response_reader import logprob_reader
+    from rlx.numerics.terms import Counts, Term
+    from rlx.specs.train import Model, Optim
+
+    results, gpu = {}, torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    unit = 1 if not SMALL else 16  # tokens are divided by this
+
+    def group(prompt, lengths, first):
+        return [TokenSequence(tuple(range(3, 3 + prompt)), (first,) * (n // unit)) for n in lengths]
+
+    batch = pack([*group(200 // unit, [900, 300, 1500], 7), *group(100 // unit, [800], 8)], shares=[3, 1]).to(device)
+    index_s = torch.arange(batch.input_ids_bs.shape[1], device=device)
+    dense_ss = batch.layout.sees(index_s[:, None], index_s)
+    for dtype, width in ((torch.bfloat16, 128), (torch.bfloat16, 64), (torch.float32, 128)):
+        q, k, v = (
+            torch.randn(1, heads, len(index_s), width, device=device, dtype=dtype, requires_grad=True)
+            for heads in (12, 2, 2)
+        )
+        slope = torch.randn(1, len(index_s), 12, width, device=device, dtype=dtype)
+        try:
+            t = time.perf_counter()
+            ours = packed_attention(q, k, v, packed_mask(batch.layout), None)
+            grads = torch.autograd.grad((ours * slope).sum(), (q, k, v))
+            first = time.perf_counter() - t
+            theirs = scaled_dot_product_attention(q, k, v, dense_ss[None, None], enable_gqa=True).transpose(1, 2)
+            expected = torch.autograd.grad((theirs * slope).sum(), (q, k, v))
+            errors = [
+                float((a - b).float().norm() / b.float().norm())
+                for a, b in zip((ours, *grads), (theirs, *expected), strict=True)
+            ]
+            results[f"{dtype} {width}"] = {"relative errors of output, dq, dk, dv": errors, "first call s": first}
+        except Exception as error:
+            results[f"{dtype} {width}"] = f"{type(error).__name__}: {str(error)[:300]}"
+        save("packed", results)
+
+    lm = random_model()
+    optimize_for_device(lm, device)
+    lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    engine = Engine(lm, Model(), Optim(lr=1e-12), 100, 16384 // unit)  # so that both losses are of the same weights
+    t = time.perf_counter()
+    results["notice, empty if it packs"] = choose_row_layout(engine)
+    results["trial s"] = time.perf_counter() - t
+    lengths = [100 + (97 * n) % 924 for n in range(8)]
+    sequences = [s for n in range(8) for s in group((150 + 10 * n) // unit, lengths, 9 + n)]
+    tokens = sum(len(s.response) for s in sequences)
+
+    def objective(scored, tokens_of, members):
+        return Losses([Term("nll", -tokens_of.padded(scored[0]), tokens_of.mask_bt)])
+
+    work = Batch(sequences, logprob_reader(1.0), objective, {"nll": Counts(tokens, len(sequences))})
+    able = engine.pack_rows
+    for packs in (False, True) if able or not gpu else (False,):
+        engine.pack_rows = packs
+        if packs and not gpu:
+            for module in lm.modules():
+                if getattr(module, "config", None) is not None:
+                    module.config._attn_implementation = PACKED
+        seconds = []
+        for _ in range(4):
+            if gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            t = time.perf_counter()
+            update = engine.update(work)
+            if gpu:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - t)
+        results["packed" if packs else "padded"] = {
+            "s per update, all": seconds,
+            "response tokens/s": tokens / min(seconds),
+            "micro-batches": len(engine._plan(sequences)),
+            "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if gpu else 0,
+            "loss": update.loss,
+            "gradient norm": update.grad_norm,
+        }
+        save("packed", results)
 
 
 def lora():

@@ -13,7 +13,7 @@ from rlx.engine.cpu.allocator import keep_freed_memory
 from rlx.engine.cpu.small_batch_linear import small_batch_linears
 
 TINY_MODEL = 4_000_000
-"""Number of parameters below which a model runs on one CPU thread."""
+"""Number of parameters below which a model runs on one CPU thread, and is not packed on a GPU."""
 
 
 def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
@@ -25,8 +25,8 @@ def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
     block by block over shared prompts.
     """
     if device.type != "cpu":
-        use_attention(lm, PACKED if prefers_packed_rows(device) else GROUPED)
-    elif sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
+        use_attention(lm, PACKED if prefers_packed_rows(lm, device) else GROUPED)
+    elif not is_tiny(lm):
         keep_freed_memory()
         use_attention(lm, SHARED_PROMPTS)
     else:
@@ -40,12 +40,18 @@ def decoding_optimizations(lm: nn.Module, device: torch.device) -> AbstractConte
     return small_batch_linears(lm) if device.type == "cpu" else nullcontext()
 
 
-def prefers_packed_rows(device: torch.device) -> bool:
+def prefers_packed_rows(lm: nn.Module, device: torch.device) -> bool:
     """Whether micro-batches without padding are chosen: on CUDA, where a kernel skips pairs of other sequences.
 
-    Not timed on a GPU.
+    The kernel is compiled at the start of a process, which takes longer than a tiny model's padding. Not timed on a
+    GPU.
     """
-    return device.type == "cuda"
+    return device.type == "cuda" and not is_tiny(lm)
+
+
+def is_tiny(lm: nn.Module) -> bool:
+    """Whether the model has fewer than four million parameters."""
+    return sum(parameter.numel() for parameter in lm.parameters()) < TINY_MODEL
 
 
 def prefers_shared_prompts(device: torch.device) -> bool:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from rlx.engine.device import prefers_packed_rows, prefers_shared_prompts
 from rlx.engine.lora import LM
-from rlx.engine.model import FORWARD_ERRORS, ReadableModel, can_share_prompts, decoder_layers, final_hidden_states
+from rlx.engine.model import ReadableModel, can_share_prompts, decoder_layers, final_hidden_states
 from rlx.engine.step import Engine
-from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, pack
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.packed_row import PackedLayout
@@ -37,7 +36,7 @@ def choose_row_layout(engine: Engine, share_prompts: bool = True) -> str:
         a sentence for the user if a GPU keeps padded rows, which are slower there; otherwise empty.
     """
     device = engine.accelerator.device
-    if prefers_packed_rows(device):
+    if prefers_packed_rows(engine.lm, device):
         obstacle = _packing_obstacle(engine)
         engine.pack_rows = not obstacle
         return f"micro-batches are padded, not packed: {obstacle}" if obstacle else ""
@@ -82,7 +81,7 @@ def can_pack(lm: LM, autocast: Callable[[], AbstractContextManager[None]]) -> bo
         mask_error = _mask_error(lm, padded, packed)
         with autocast():
             kernel_error = _kernel_error(lm, padded, packed)
-    except (*FORWARD_ERRORS, UserError):
+    except Exception:  # whatever a model, a compiler or a kernel raises: padded rows need none of it
         return False
     finally:
         lm.train(was_training)

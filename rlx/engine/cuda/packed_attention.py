@@ -1,7 +1,7 @@
 """Attention over a packed row (prompts and responses end to end), restricted to each sequence, by flex_attention.
 
-What has run: the mask and the attention on a CPU, where flex_attention is not compiled. The compiled kernels, which a
-CUDA device uses, have not been run.
+What has run: mask, attention and (in a test) the compiled forward pass on a CPU. CUDA kernels and the compiled backward
+pass have not been run.
 """
 
 from __future__ import annotations

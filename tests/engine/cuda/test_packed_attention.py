@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from rlx.engine import row_layout
+from rlx.engine import device, row_layout
 from rlx.engine.attention import GROUPED, PACKED, SHARED_PROMPTS, packed_rows_attention, use_attention
 from rlx.engine.cuda import packed_attention as cuda
 from rlx.engine.lora import add_lora, causal_lm
@@ -99,6 +100,22 @@ def test_flex_attention_and_the_dense_form_of_its_mask_are_equal(grouped):
     dense = cuda.packed_attention(q.requires_grad_(), k, v, mask, 0.3)
     assert dense.requires_grad and flex.shape == dense.shape
     assert torch.allclose(flex, dense, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_flex_attention_equals_the_uncompiled_one_with_two_variants_for_all_lengths():
+    torch._dynamo.reset()
+    variants = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for count in (1, 3, 8, 14):
+        layout = pack([TokenSequence((1,) * 20, (2,) * 40)] * count, shares=[count]).layout
+        q, k, v = (torch.randn(1, heads, layout.positions_bs.shape[1], 16) for heads in (6, 2, 2))
+        mask = cuda.packed_mask(layout)
+        compiled = cuda._compiled_flex_attention()(q, k, v, block_mask=mask, enable_gqa=True)
+        index = torch.arange(layout.positions_bs.shape[1])
+        sees = layout.sees(index[:, None], index)
+        dense = scaled_dot_product_attention(q, k, v, sees[None, None], enable_gqa=True)
+        assert torch.allclose(compiled, dense, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - variants == 2
 
 
 def test_under_autocast_attention_is_computed_in_its_type_from_inputs_of_two():
@@ -220,11 +237,24 @@ def test_models_that_cannot_be_packed_keep_padded_rows():
     assert not can_pack(with_attention(MistralForCausalLM(window), PACKED), plain)
 
 
+def test_a_gpu_packs_models_that_are_not_tiny(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not device.prefers_packed_rows(llama(), gpu)
+    monkeypatch.setattr(device, "TINY_MODEL", 0)
+    assert device.prefers_packed_rows(llama(), gpu) and not device.prefers_packed_rows(llama(), cpu)
+    lm = llama()
+    for module in lm.modules():
+        if getattr(module, "config", None) is not None:
+            module.config._attn_implementation = "sdpa"
+    device.optimize_for_device(lm, gpu)
+    assert lm.config._attn_implementation == PACKED
+
+
 def test_a_cpu_shares_prompts_and_a_gpu_packs(monkeypatch):
     made = Engine(copy.deepcopy(llama()), Model(), Optim(), 100, 1000)
     assert choose_row_layout(made) == ""
     assert (made.share_prompts, made.pack_rows) == (True, False)
-    monkeypatch.setattr(row_layout, "prefers_packed_rows", lambda device: True)
+    monkeypatch.setattr(row_layout, "prefers_packed_rows", lambda lm, device: True)
     for spec, packs in ((Model(), True), (Model(dropout=True), False), (Model(router_aux_coef=0.1), False)):
         made = Engine(copy.deepcopy(llama()), spec, Optim(), 100, 1000)
         notice = choose_row_layout(made)
