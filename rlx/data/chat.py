@@ -105,7 +105,7 @@ def stop_ids(generation_config: Any, data: ChatSettings, tokenizer: Any) -> tupl
 
 
 def check_prompts(prompts: Iterable[Sequence[int]], stops: Sequence[int], vocabulary: int, tokenizer: Any) -> None:
-    """Refuse prompts that end with a stop token, or contain a token that the model has no embedding for.
+    """Refuse prompts that have no token, end with a stop token, or contain a token that the model has no embedding for.
 
     Args:
         prompts: token ids of each prompt.
@@ -114,16 +114,21 @@ def check_prompts(prompts: Iterable[Sequence[int]], stops: Sequence[int], vocabu
         tokenizer: for the message.
 
     Raises:
-        UserError: naming the token.
+        UserError: naming the prompt's number or the token.
     """
-    for prompt in prompts:
-        if prompt and prompt[-1] in stops:
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt:
+            raise UserError(
+                f"prompt {number} has no tokens, so there is nothing to continue",
+                fix="remove the empty row from the data, or set data.suffix or data.system",
+            )
+        if prompt[-1] in stops:
             raise UserError(
                 f"the prompt {tokenizer.decode(list(prompt))[-60:]!r} ends with {tokenizer.decode([prompt[-1]])!r}, "
                 "which ends a response, so the model would answer with nothing",
                 fix="remove it from the data, or from the chat template's generation prompt",
             )
-        if max(prompt, default=0) >= vocabulary:
+        if max(prompt) >= vocabulary:
             raise UserError(
                 f"the tokenizer gives token {max(prompt)} ({tokenizer.decode([max(prompt)])!r}), and the model has "
                 f"embeddings for {vocabulary} tokens",

@@ -8,18 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlx.engine.cpu.block_attention import block_attention
+from rlx.engine.cuda.packed_attention import packed_attention
 from rlx.numerics.shared_rows import Layout
 
 GROUPED = "rlx_grouped"
 """``grouped_attention`` by its name in a model's configuration."""
 SHARED_PROMPTS = "rlx_shared_prompts"
 """``shared_prompts_attention`` by its name in a model's configuration."""
+PACKED = "rlx_packed"
+"""``packed_rows_attention`` by its name in a model's configuration."""
 
 
 def grouped_attention(
@@ -84,6 +88,34 @@ def shared_prompts_attention(
     return block_attention(query_bhtd, key_bksd, value_bksd, layout, options.get("scaling")), None
 
 
+def packed_rows_attention(
+    module: nn.Module,
+    query_bhtd: Tensor,
+    key_bksd: Tensor,
+    value_bksd: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """``packed_attention`` in a packed row, else ``grouped_attention``.
+
+    Args:
+        module: the attention layer.
+        query_bhtd: queries of h heads.
+        key_bksd: keys of k heads.
+        value_bksd: values, shaped as the keys.
+        attention_mask: a ``BlockMask`` in a packed row; otherwise passed to ``grouped_attention``.
+        options: the further arguments of transformers' attention interface.
+
+    Raises:
+        NotImplementedError: for dropout in a packed row.
+    """
+    if not isinstance(attention_mask, BlockMask):
+        return grouped_attention(module, query_bhtd, key_bksd, value_bksd, attention_mask, **options)
+    if options.get("dropout"):
+        raise NotImplementedError("attention over packed rows has no dropout")
+    return packed_attention(query_bhtd, key_bksd, value_bksd, attention_mask, options.get("scaling")), None
+
+
 def use_attention(lm: nn.Module, name: str) -> None:
     """Set the attention implementation of every part of the model that uses ``sdpa``; leave other parts unchanged.
 
@@ -100,5 +132,7 @@ def use_attention(lm: nn.Module, name: str) -> None:
 
 AttentionInterface.register(GROUPED, grouped_attention)
 AttentionInterface.register(SHARED_PROMPTS, shared_prompts_attention)
+AttentionInterface.register(PACKED, packed_rows_attention)
 AttentionMaskInterface.register(GROUPED, sdpa_mask)
 AttentionMaskInterface.register(SHARED_PROMPTS, sdpa_mask)
+AttentionMaskInterface.register(PACKED, sdpa_mask)

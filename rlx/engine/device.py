@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from rlx.engine.attention import GROUPED, SHARED_PROMPTS, use_attention
+from rlx.engine.attention import GROUPED, PACKED, SHARED_PROMPTS, use_attention
 from rlx.engine.cpu.allocator import keep_freed_memory
 from rlx.engine.cpu.small_batch_linear import small_batch_linears
 
 TINY_MODEL = 4_000_000
-"""Number of parameters below which a model runs on one CPU thread."""
+"""Number of parameters below which a model runs on one CPU thread, and is not packed on a GPU."""
 
 
 def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
@@ -25,8 +25,8 @@ def optimize_for_device(lm: nn.Module, device: torch.device) -> None:
     block by block over shared prompts.
     """
     if device.type != "cpu":
-        use_attention(lm, GROUPED)
-    elif sum(parameter.numel() for parameter in lm.parameters()) >= TINY_MODEL:
+        use_attention(lm, PACKED if prefers_packed_rows(lm, device) else GROUPED)
+    elif not is_tiny(lm):
         keep_freed_memory()
         use_attention(lm, SHARED_PROMPTS)
     else:
@@ -82,9 +82,23 @@ def memory_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def prefers_shared_prompts(device: torch.device) -> bool:
-    """Whether rows that hold several responses to one prompt are faster here than one row per response.
+def prefers_packed_rows(lm: nn.Module, device: torch.device) -> bool:
+    """Whether micro-batches without padding are chosen: on CUDA, where a kernel skips pairs of other sequences.
 
-    Such rows need a mask of their own, which excludes a GPU's fast attention kernels.
+    The kernel is compiled at the start of a process, which takes longer than a tiny model's padding. Not timed on a
+    GPU.
+    """
+    return device.type == "cuda" and not is_tiny(lm)
+
+
+def is_tiny(lm: nn.Module) -> bool:
+    """Whether the model has fewer than four million parameters."""
+    return sum(parameter.numel() for parameter in lm.parameters()) < TINY_MODEL
+
+
+def prefers_shared_prompts(device: torch.device) -> bool:
+    """Whether padded rows that hold several responses to one prompt are faster here than one row per response.
+
+    Such rows need a dense mask, which excludes a GPU's fast attention kernels; a GPU shares prompts in packed rows.
     """
     return device.type == "cpu"

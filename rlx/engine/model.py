@@ -10,10 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from rlx.engine.cuda.packed_attention import packed_mask
 from rlx.engine.lora import LM, adapter_weight
 from rlx.errors import UserError
 from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
 from rlx.numerics.output_layer.logprobs import Head
+from rlx.numerics.packed_row import PackedLayout
 
 T = TypeVar("T")
 Reader = Callable[[Tensor, Head, TokenBatch], T]
@@ -50,7 +52,9 @@ class ReadableModel(nn.Module):
         """``read`` of the final hidden states [n, d] at the batch's response positions."""
         layout = batch.layout
         shared: dict[str, Any] = {}
-        if layout is not None:
+        if isinstance(layout, PackedLayout):
+            shared = {"attention_mask": packed_mask(layout), "position_ids": layout.positions_bs}
+        elif layout is not None:
             # Attention implementations that do not know a layout use the mask.
             shared = {"attention_mask": layout.sees_bss[:, None], "position_ids": layout.positions_bs, "layout": layout}
         if self._with_router_loss and torch.is_grad_enabled():

@@ -22,7 +22,7 @@ from rlx.engine.router import RouterMonitor, load_metrics
 from rlx.engine.shard import Cast, UnshardedModels, clip_shards, is_sharded, reshard, shard
 from rlx.engine.tally import DeviceScalars, Tally
 from rlx.errors import UserError
-from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches, prompt_rows
+from rlx.numerics.collate import TokenBatch, TokenSequence, collate, pack, packed_plan, padded_plan
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Counts, Term, total
 from rlx.specs.train import Model, Optim, Sharding
@@ -116,6 +116,8 @@ class Engine:
         self.skipped = 0
         self.share_prompts = False
         """Put the responses of one prompt into one row where that saves enough tokens."""
+        self.pack_rows = False
+        """Put all sequences of a micro-batch into one row, without padding; responses share their prompt there."""
         self.readable = ReadableModel(self.lm, router_loss=spec.router_aux_coef > 0)
         self.router = RouterMonitor(self.lm)
         self._unsharded: UnshardedModels | None = None
@@ -258,15 +260,16 @@ class Engine:
         return load_metrics(merged)
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
-        """Micro-batches, each a list of rows, each a list of sequence indices."""
-        rows = prompt_rows(sequences, self.max_tokens) if self.share_prompts else [[i] for i in range(len(sequences))]
-        lengths = [len(sequences[row[0]].prompt) + sum(len(sequences[i].tail) for i in row) for row in rows]
-        return [[rows[index] for index in indices] for indices in micro_batches(lengths, self.max_tokens)]
+        """Micro-batches, each a list of rows (or of groups in a packed row), each a list of sequence indices."""
+        if self.pack_rows:
+            return packed_plan(sequences, self.max_tokens)
+        return padded_plan(sequences, self.max_tokens, self.share_prompts)
 
     def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:
         """A micro-batch on the device, and the indices of its sequences."""
         members = [index for row in rows for index in row]
-        tokens = collate([sequences[i] for i in members], members=members, shares=[len(row) for row in rows])
+        lay_out = pack if self.pack_rows else collate
+        tokens = lay_out([sequences[i] for i in members], members=members, shares=[len(row) for row in rows])
         return tokens.to(self.accelerator.device), members
 
     def _forward(self, batch: Batch[Any], rows: list[list[int]]) -> Losses:

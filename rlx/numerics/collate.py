@@ -1,4 +1,4 @@
-"""Collation of sequences of different lengths into padded micro-batches within a token budget."""
+"""Collation of sequences of different lengths into padded or packed micro-batches within a token budget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from rlx.numerics.packed_row import BLOCK, PackedLayout, lay_out_packed
 from rlx.numerics.shared_rows import Layout, lay_out
 
 WASTE = 0.1
@@ -42,9 +43,10 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """A padded micro-batch. Padding is on the right, so that causal attention never sees it and needs no mask.
+    """A padded or packed micro-batch. Padding is on the right, so that causal attention never sees it.
 
-    A row holds one prompt with its response, or with several responses that do not see each other.
+    A padded row holds one prompt with its response, or with several responses that do not see each other. A packed
+    micro-batch is one row of such prompts and responses end to end.
 
     Example:
         two sequences, prompt (5, 6) with responses (7, 8) and (9,):
@@ -63,8 +65,8 @@ class TokenBatch:
     """Id of each response token."""
     members: tuple[int, ...] = ()
     """Index of each sequence in the list from which the micro-batch was taken."""
-    layout: Layout | None = None
-    """Layout of rows with several responses; None if every row is one sequence."""
+    layout: Layout | PackedLayout | None = None
+    """Layout of rows with several responses, or of a packed row; None if every row is one sequence."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on ``device``."""
@@ -109,13 +111,9 @@ def collate(
     mask_bt = torch.arange(max(responses))[None, :] < torch.tensor(responses)[:, None]
     rows, columns = [], []
     for row, group in enumerate(groups):
-        last = len(group[0].prompt) - 1
-        start = last
-        for sequence in group:
-            count = len(sequence.response)
-            rows += [row] * count
-            columns += [last, *range(start + 1, start + count)][:count]
-            start += len(sequence.tail)
+        predicting = _predicting_columns(group, 0)
+        rows += [row] * len(predicting)
+        columns += predicting
     targets = [token for s in sequences for token in s.response]
     layout = None
     if max(map(len, groups)) > 1:
@@ -132,19 +130,66 @@ def collate(
     )
 
 
-def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[int]]:
+def pack(
+    sequences: Sequence[TokenSequence], pad_id: int = 0, members: Sequence[int] = (), shares: Sequence[int] = ()
+) -> TokenBatch:
+    """Place the sequences end to end in one row, whose length is rounded up to whole blocks of 128 tokens.
+
+    Args:
+        sequences: the sequences; those that share a prompt are neighbours.
+        pad_id: any valid token id, for the rest of the last block; no token of a sequence attends to it.
+        members: see ``TokenBatch``.
+        shares: number of sequences of each group, which have one prompt; one each by default.
+    """
+    ends = list(accumulate(shares or [1] * len(sequences)))
+    groups = [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    ids: list[int] = []
+    columns: list[int] = []
+    for group in groups:
+        columns += _predicting_columns(group, len(ids))
+        ids += [*group[0].prompt, *(token for s in group for token in s.tail)]
+    width = -(-len(ids) // BLOCK) * BLOCK
+    responses = torch.tensor([len(sequence.response) for sequence in sequences])
+    prompts = [len(group[0].prompt) for group in groups]
+    return TokenBatch(
+        torch.tensor([ids + [pad_id] * (width - len(ids))], dtype=torch.long),
+        torch.arange(int(responses.max()))[None, :] < responses[:, None],
+        torch.zeros(len(columns), dtype=torch.long),
+        torch.tensor(columns, dtype=torch.long),
+        torch.tensor([token for s in sequences for token in s.response], dtype=torch.long),
+        tuple(members),
+        lay_out_packed(prompts, [[len(s.tail) for s in group] for group in groups], width),
+    )
+
+
+def _predicting_columns(group: Sequence[TokenSequence], start: int) -> list[int]:
+    """Column of the token before each response token of sequences that share the prompt at column ``start``."""
+    last = start + len(group[0].prompt) - 1
+    columns, end = [], last
+    for sequence in group:
+        count = len(sequence.response)
+        columns += [last, *range(end + 1, end + count)][:count]
+        end += len(sequence.tail)
+    return columns
+
+
+def prompt_rows(
+    sequences: Sequence[TokenSequence], max_tokens: int, longest: int = LONGEST_ROW, worth: float = WORTH
+) -> list[list[int]]:
     """Indices of the sequences of each row: those of one prompt share rows if that saves enough tokens.
 
     Args:
         sequences: the sequences to collate.
         max_tokens: budget of one micro-batch (tokens), which no shared row exceeds.
+        longest: largest number of tokens of a shared row.
+        worth: smallest fraction of the tokens that sharing must save.
     """
     rows: list[list[int]] = []
     lengths: list[int] = []
     newest: dict[tuple[int, ...], int] = {}
     for index, sequence in enumerate(sequences):
         row = newest.get(sequence.prompt, -1)
-        if row >= 0 and lengths[row] + len(sequence.tail) <= min(LONGEST_ROW, max_tokens):
+        if row >= 0 and lengths[row] + len(sequence.tail) <= min(longest, max_tokens):
             rows[row].append(index)
             lengths[row] += len(sequence.tail)
         else:
@@ -152,7 +197,7 @@ def prompt_rows(sequences: Sequence[TokenSequence], max_tokens: int) -> list[lis
             rows.append([index])
             lengths.append(len(sequence.prompt) + len(sequence.tail))
     alone = sum(len(sequence.prompt) + len(sequence.tail) for sequence in sequences)
-    return rows if sum(lengths) <= (1 - WORTH) * alone else [[index] for index in range(len(sequences))]
+    return rows if sum(lengths) <= (1 - worth) * alone else [[index] for index in range(len(sequences))]
 
 
 def pad_rows(rows: Sequence[Tensor], width: int) -> Tensor:
@@ -186,3 +231,56 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         batches.append([index])
         real = lengths[index]
     return batches
+
+
+def packed_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices of sequences divided into packed micro-batches: first fit, longest first.
+
+    Each has at most ``max_tokens`` tokens (a longer sequence is a micro-batch of its own), before its row is rounded up
+    to whole blocks. Any two micro-batches have more than ``max_tokens`` tokens together.
+
+    Args:
+        lengths: length of each sequence, or of each prompt with its responses (tokens).
+        max_tokens: budget of one micro-batch (tokens).
+    """
+    batches: list[list[int]] = []
+    free: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        fitting = next((number for number, tokens in enumerate(free) if tokens >= lengths[index]), None)
+        if fitting is None:
+            batches.append([index])
+            free.append(max_tokens - lengths[index])
+        else:
+            batches[fitting].append(index)
+            free[fitting] -= lengths[index]
+    return batches
+
+
+def packed_plan(sequences: Sequence[TokenSequence], max_tokens: int) -> list[list[list[int]]]:
+    """Packed micro-batches, each a list of groups that share a prompt, each a list of sequence indices.
+
+    Args:
+        sequences: the sequences to pack.
+        max_tokens: budget of one micro-batch (tokens).
+    """
+    groups = prompt_rows(sequences, max_tokens, longest=max_tokens, worth=0.0)
+    return [
+        [groups[index] for index in batch] for batch in packed_micro_batches(_lengths(sequences, groups), max_tokens)
+    ]
+
+
+def padded_plan(sequences: Sequence[TokenSequence], max_tokens: int, share_prompts: bool) -> list[list[list[int]]]:
+    """Padded micro-batches, each a list of rows, each a list of sequence indices.
+
+    Args:
+        sequences: the sequences to collate.
+        max_tokens: budget of one micro-batch (tokens, padding counted).
+        share_prompts: put the responses of one prompt into one row where that saves enough tokens.
+    """
+    rows = prompt_rows(sequences, max_tokens) if share_prompts else [[index] for index in range(len(sequences))]
+    return [[rows[index] for index in batch] for batch in micro_batches(_lengths(sequences, rows), max_tokens)]
+
+
+def _lengths(sequences: Sequence[TokenSequence], rows: Sequence[Sequence[int]]) -> list[int]:
+    """Input tokens of each row of sequences that share their prompt."""
+    return [len(sequences[row[0]].prompt) + sum(len(sequences[index].tail) for index in row) for row in rows]

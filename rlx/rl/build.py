@@ -10,11 +10,11 @@ import torch
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.prompts import PromptSet, hold_out, load_prompts
-from rlx.engine.device import prefers_shared_prompts
 from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.load import load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
-from rlx.engine.model import ReadableModel, can_share_prompts
+from rlx.engine.model import ReadableModel
+from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
 from rlx.registry import Method, get
 from rlx.rewards.grade import grade
@@ -55,9 +55,8 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_frozen(resolved.model_folder, spec.model, accelerator.device))
     engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
-    engine.share_prompts = (
-        prefers_shared_prompts(accelerator.device) and not engine.sharded and can_share_prompts(engine.lm)
-    )
+    if notice := choose_row_layout(engine):
+        recorder.note(notice)
     component = policy_method(spec)
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
     sampler, sync_check = make_sampler(resolved, engine, recorder, longest_prompt)

@@ -16,6 +16,7 @@ from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.load import load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
+from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
@@ -80,6 +81,8 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     mean_row_d = _mean_row(lm)
     total = spec.epochs * updates_per_epoch(len(sets.forget), spec.batch.forget)
     engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
+    if notice := choose_row_layout(engine, share_prompts=False):
+        recorder.note(notice)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler, tolerance = make_answerer(resolved, engine, recorder)
     subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)

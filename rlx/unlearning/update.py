@@ -103,7 +103,8 @@ class UnlearnStep:
         device = tokens.mask_bt.device
         indices = [index for index, member in enumerate(tokens.members) if self.rows[member].side == side]
         selected_b = torch.tensor(indices, dtype=torch.long, device=device)
-        selected_n = torch.isin(tokens.rows_n, selected_b)
+        belongs_b = torch.zeros(len(tokens.members), dtype=torch.bool, device=device).index_fill(0, selected_b, True)
+        selected_n = belongs_b[:, None].expand_as(tokens.mask_bt)[tokens.mask_bt]
         rows = [self.rows[tokens.members[index]] for index in indices]
         declared = side_needs(self.needs, "forget" if side == "alternate" else side)
 

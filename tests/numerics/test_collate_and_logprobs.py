@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlx.numerics.collate import TokenSequence, collate, micro_batches
+from rlx.numerics.collate import (
+    TokenSequence,
+    collate,
+    micro_batches,
+    pack,
+    packed_micro_batches,
+    packed_plan,
+)
 from rlx.numerics.output_layer import logprobs as numerics_logprobs
 from rlx.numerics.output_layer import tiled as linear_logprobs
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs
@@ -22,6 +29,37 @@ def test_micro_batches_hold_every_sequence_once_within_budget_and_waste(lengths,
         longest = max(lengths[row] for row in rows)
         assert len(rows) == 1 or len(rows) * longest <= budget
         assert sum(lengths[row] for row in rows) >= 0.9 * len(rows) * longest
+
+
+@given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 2000))
+def test_packed_micro_batches_hold_every_sequence_once_within_budget(lengths, budget):
+    plan = packed_micro_batches(lengths, budget)
+    assert sorted(index for members in plan for index in members) == list(range(len(lengths)))
+    loads = [sum(lengths[index] for index in members) for members in plan]
+    assert all(len(members) == 1 or load <= budget for members, load in zip(plan, loads, strict=True))
+    assert sum(sorted(loads)[:2]) > budget or len(plan) < 2, "no two micro-batches fit into one"
+
+
+def test_packing_wastes_little_of_the_budget_where_padded_rows_waste_more():
+    lengths = [int(20 + 980 * (n / 511) ** 2) for n in range(512)]
+    packed, padded = packed_micro_batches(lengths, 8192), micro_batches(lengths, 8192)
+    assert len(packed) == -(-sum(lengths) // 8192) < len(padded)
+
+
+def test_groups_share_their_prompt_in_a_packed_plan_and_are_cut_at_the_budget():
+    sequences = [TokenSequence((n, 1, 2, 3), tuple(range(5, 5 + n))) for n in (7, 8) for _ in range(3)]
+    assert packed_plan(sequences, 1000) == [[[3, 4, 5], [0, 1, 2]]], "longest first: 25 tokens and 22"
+    assert packed_plan(sequences, 18) == [[[3, 4]], [[0, 1]], [[5]], [[2]]]
+    assert packed_plan([], 18) == []
+
+
+def test_pack_places_prompts_and_responses_end_to_end():
+    sequences = [TokenSequence((5, 6), (7, 8, 2)), TokenSequence((5, 6), (9, 2)), TokenSequence((4,), (3,))]
+    batch = pack([*sequences, TokenSequence((4,), ())], pad_id=1, members=(2, 0, 1, 3), shares=[2, 2])
+    assert batch.input_ids_bs.tolist() == [[5, 6, 7, 8, 9, 4] + [1] * 122]
+    assert batch.mask_bt.tolist() == [[True] * 3, [True, True, False], [True, False, False], [False] * 3]
+    assert batch.targets_n.tolist() == [7, 8, 2, 9, 2, 3] and batch.members == (2, 0, 1, 3)
+    assert batch.input_ids_bs[batch.rows_n, batch.columns_n].tolist() == [6, 7, 8, 6, 9, 4]
 
 
 def test_collate_puts_each_response_token_behind_the_position_that_predicts_it():

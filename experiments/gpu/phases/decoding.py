@@ -29,7 +29,7 @@ def decode() -> None:
         ("200 even frozen (LoRA)", [200] * rows, True),
     ):
         lm.requires_grad_(not frozen)
-        sampler = HFSampler(autocast=bfloat16)
+        sampler = HFSampler(autocast=bfloat16, dtype=torch.bfloat16)
         sampler.load_weights(lm)
         prompts = [list(range(3, 3 + (length // 10 if SMALL else length))) for length in lengths]
         seconds = decode_seconds(sampler, prompts)

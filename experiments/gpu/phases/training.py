@@ -169,14 +169,21 @@ def head() -> None:
 def head_variants(hidden_nd: Tensor, weight_vd: Tensor, targets_n: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Log-probs of the targets [n], computed in several ways."""
     from rlx.numerics.output_layer import tiled
+    from rlx.numerics.output_layer.fused import installed_kernel
     from rlx.numerics.output_layer.logprobs import Head, token_logprobs
 
     def tiles(width: int) -> Callable[[], Tensor]:
         def logprobs() -> Tensor:
-            tiled.TILE = width
-            return token_logprobs(hidden_nd, targets_n, Head(weight_vd))[0]
+            tiled.TILE = tiled.CUDA_TILE = width
+            values_n, _ = tiled.LinearLogprobs.apply(hidden_nd, weight_vd, None, targets_n, 1.0, False)
+            return values_n
 
         return logprobs
+
+    used = "cut cross-entropy" if installed_kernel() else "tiles"
+    variants = {f"rlx, tiles of {width}": tiles(width) for width in (2048, 32768, 8192)}
+    chosen = f"rlx, as chosen on this device ({used}), with entropies"
+    variants[chosen] = lambda: token_logprobs(hidden_nd, targets_n, Head(weight_vd))[0]
 
     def cut_cross_entropy() -> Tensor:
         from cut_cross_entropy import linear_cross_entropy
@@ -184,6 +191,4 @@ def head_variants(hidden_nd: Tensor, weight_vd: Tensor, targets_n: Tensor) -> di
         loss_n: Tensor = linear_cross_entropy(hidden_nd.bfloat16(), weight_vd.bfloat16(), targets_n, reduction="none")
         return -loss_n
 
-    return {f"rlx, tiles of {width}": tiles(width) for width in (2048, 8192, 32768)} | {
-        "cut cross-entropy": cut_cross_entropy
-    }
+    return variants | {"cut cross-entropy": cut_cross_entropy}

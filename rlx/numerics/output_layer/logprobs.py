@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from rlx.numerics.output_layer.entropy import entropies
+from rlx.numerics.output_layer.fused import fused_logprobs, kernel_for
 from rlx.numerics.output_layer.tiled import LinearLogprobs
 
 CHUNK_ELEMENTS = 1 << 24
@@ -45,9 +47,11 @@ class Head:
 def token_logprobs(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log softmax(logits / temperature)[target] and the entropy of that softmax, both [n], in nats.
 
-    The entropy carries no gradient. Logits that are linear in the hidden state are computed in tiles of the vocabulary,
-    with an explicit backward formula; the intermediate values are stored if the micro-batch has few enough logits, and
-    recomputed otherwise. Soft-capped logits use autograd, in chunks of tokens.
+    The entropy carries no gradient. On CUDA in bfloat16, cut-cross-entropy computes the log-probs of an output layer
+    without a bias if it is installed, and the entropy takes one more product. Otherwise, logits that are linear in the
+    hidden state are computed in tiles of the vocabulary, with an explicit backward formula; the intermediate values are
+    stored if the micro-batch has few enough logits, and recomputed otherwise. Soft-capped logits use autograd, in
+    chunks of tokens.
 
     Args:
         hidden_nd: final hidden states of the positions that predict the targets.
@@ -58,6 +62,9 @@ def token_logprobs(hidden_nd: Tensor, targets_n: Tensor, head: Head, temperature
     if not len(targets_n):
         empty_n = hidden_nd.sum(dim=1)
         return empty_n, empty_n.detach()
+    kernel = kernel_for(hidden_nd, head)
+    if kernel is not None:
+        return fused_logprobs(kernel, hidden_nd, targets_n, head, temperature), entropies(hidden_nd, head, temperature)
     if head.softcap is None:
         scale = head.scale / temperature
         keep = torch.is_grad_enabled() and len(targets_n) * head.weight_vd.shape[0] <= KEPT_ELEMENTS

@@ -6,14 +6,60 @@ that took more time than the products. Here the vocabulary is worked through in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 TILE = 2048
-"""Tokens of the vocabulary whose logits are allocated at once."""
+"""Tokens of the vocabulary whose logits are allocated at once: few enough for a CPU's cache."""
+CUDA_TILE = 8192
+"""The same on CUDA. On an H100, log-probs of 13,200 tokens x 151,936 with gradients took 120 ms in tiles of 2,048, 102
+in tiles of 8,192, and 97 in tiles of 32,768, which need four times the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedTiles:
+    """Statistics of the logits z over the whole vocabulary, from those of its tiles.
+
+    Example:
+        two tokens with logits (0, 0) each, in tiles of one: ``MergedTiles(top_n=[0, 0], total_n=[2, 2],
+        shares_kn=[[1, 1], [1, 1]], entropy_n=[0.693, 0.693])``
+    """
+
+    top_n: Tensor
+    """Largest logit of each token."""
+    total_n: Tensor
+    """Sum of exp(z - top)."""
+    shares_kn: Tensor
+    """exp(top of tile k - top)."""
+    entropy_n: Tensor
+    """Entropy of the softmax (nats)."""
+
+
+def tile_width(device: torch.device) -> int:
+    """Tokens of the vocabulary in a tile on this device."""
+    return CUDA_TILE if device.type == "cuda" else TILE
+
+
+def product_dtype(hidden_nd: Tensor) -> torch.dtype:
+    """Type in which the output layer's products are computed: autocast's, or that of the hidden states."""
+    device = hidden_nd.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_nd.dtype
+
+
+def merge_tiles(partials: Sequence[tuple[Tensor, Tensor, Tensor]]) -> MergedTiles:
+    """Statistics of all logits from max z, sum exp(z - max z) and sum (z - max z) exp(z - max z) of each tile [n]."""
+    # Each tile's sums are relative to its own largest logit; here they become relative to the overall largest.
+    tops_kn, totals_kn, moments_kn = (torch.stack(parts) for parts in zip(*partials, strict=True))
+    top_n = tops_kn.amax(dim=0)
+    below_kn = tops_kn - top_n
+    shares_kn = below_kn.exp()
+    total_n = (totals_kn * shares_kn).sum(dim=0)
+    entropy_n = total_n.log() - ((moments_kn + totals_kn * below_kn) * shares_kn).sum(dim=0) / total_n
+    return MergedTiles(top_n, total_n, shares_kn, entropy_n)
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -34,8 +80,7 @@ class LinearLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Process one tile at a time; with ``keep`` all exponentials are stored for the backward pass."""
         device = hidden_nd.device.type
-        half = torch.is_autocast_enabled(device)
-        ctx.dtype = torch.get_autocast_dtype(device) if half else hidden_nd.dtype
+        ctx.dtype = product_dtype(hidden_nd)
         ctx.scale, ctx.stored = scale, []
         partials = []
         with torch.autocast(device, enabled=False):
@@ -51,16 +96,11 @@ class LinearLogprobs(torch.autograd.Function):
                 if keep:
                     ctx.stored.append(exps_nk)
                 partials.append((top_n, exps_nk.sum(dim=1), z_nk.mul_(exps_nk).sum(dim=1)))
-        # Each tile's sums are relative to its own largest logit; here they become relative to the overall largest.
-        tops_kn, totals_kn, moments_kn = (torch.stack(parts) for parts in zip(*partials, strict=True))
-        top_n = tops_kn.amax(dim=0)
-        below_kn = tops_kn - top_n
-        shares_kn = below_kn.exp()
-        total_n = (totals_kn * shares_kn).sum(dim=0)
-        entropy_n = total_n.log() - ((moments_kn + totals_kn * below_kn) * shares_kn).sum(dim=0) / total_n
-        ctx.mark_non_differentiable(entropy_n)
-        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, targets_n, top_n + total_n.log(), shares_kn / total_n)
-        return label_n - top_n - total_n.log(), entropy_n
+        merged = merge_tiles(partials)
+        ctx.mark_non_differentiable(merged.entropy_n)
+        logsumexp_n, shares_kn = merged.top_n + merged.total_n.log(), merged.shares_kn / merged.total_n
+        ctx.save_for_backward(hidden_nd, weight_vd, bias_v, targets_n, logsumexp_n, shares_kn)
+        return label_n - merged.top_n - merged.total_n.log(), merged.entropy_n
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
@@ -96,7 +136,7 @@ class _Tiles:
     def __init__(
         self, hidden_nd: Tensor, weight_vd: Tensor, bias_v: Tensor | None, targets_n: Tensor, ctx: Any
     ) -> None:
-        self.dtype, self.scale, self.width = ctx.dtype, ctx.scale, min(TILE, len(weight_vd))
+        self.dtype, self.scale, self.width = ctx.dtype, ctx.scale, min(tile_width(hidden_nd.device), len(weight_vd))
         self.hidden, self.targets = hidden_nd.detach().to(ctx.dtype), targets_n
         self._weight, self._bias = weight_vd.detach(), None if bias_v is None else bias_v.detach()
         size, wide = len(hidden_nd) * self.width, torch.promote_types(ctx.dtype, torch.float32)

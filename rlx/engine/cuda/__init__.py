@@ -1,0 +1,1 @@
+"""Optimisations for a CUDA device."""
