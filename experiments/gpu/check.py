@@ -289,7 +289,8 @@ def update():
     """Seconds and peak memory of a micro-batch at DeepSeek-R1-Distill-Qwen-1.5B's shapes, and a profile."""
     import torch
 
-    from rlx.engine.step import Batch, Engine
+    from rlx.engine.batch import Batch
+    from rlx.engine.step import Engine
     from rlx.numerics.collate import TokenSequence
     from rlx.numerics.output_layer.response_reader import logprob_reader
     from rlx.numerics.terms import Counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import psutil
 import torch
 from torch import nn
 
-from rlx.engine.lora import LM
+from rlx.engine.lora import LM, causal_lm, has_adapters
+from rlx.engine.model import recompute_activations
 from rlx.numerics.output_layer.logprobs import CHUNK_ELEMENTS
+from rlx.specs.train import Model
 
 GIB = 1 << 30
 """Bytes of one GiB."""
@@ -110,9 +113,43 @@ def update_bytes(sizes: ModelSizes, setting: Setting, checkpointing: bool) -> in
     return activation_bytes(sizes, setting, checkpointing) + state_bytes(sizes, setting)
 
 
+def weight_bytes(sizes: ModelSizes, setting: Setting) -> int:
+    """Bytes of the float32 weights; if they are sharded, also of the unsharded copy for the sampler."""
+    shards = MASTER_BYTES * sizes.parameters // setting.shards if setting.on_device else 0
+    return shards + (MASTER_BYTES * sizes.parameters if setting.shards > 1 else 0)
+
+
 def needs_checkpointing(sizes: ModelSizes, setting: Setting, free: int) -> bool:
     """Whether an update fits into ``free`` bytes only if activations are recomputed, or not even then."""
     return update_bytes(sizes, setting, checkpointing=False) > FREE_SHARE * free
+
+
+def prepare_memory(
+    model: LM, spec: Model, setting: Setting, device: torch.device, agree: Callable[[bool], bool]
+) -> int | None:
+    """Switch on the recomputation of activations if ``gradient_checkpointing: auto`` and an update needs it to fit.
+
+    Args:
+        model: the model on its device, adapters inside or not, before its gradients and optimiser states exist.
+        spec: the spec's model section.
+        setting: tokens and precision.
+        device: whose free memory counts.
+        agree: True on all processes if it is true on any.
+
+    Returns:
+        The estimated bytes of weights and update; None if they cannot be estimated.
+    """
+    lm = causal_lm(model)
+    sizes = model_sizes(lm, model)
+    recompute = spec.gradient_checkpointing is True
+    if spec.gradient_checkpointing == "auto":
+        needed = sizes is not None and needs_checkpointing(sizes, setting, free_bytes(device))
+        recompute = agree(needed) and lm.supports_gradient_checkpointing
+        if recompute:
+            recompute_activations(lm, spec.path)
+            if has_adapters(model):
+                lm.enable_input_require_grads()
+    return None if sizes is None else weight_bytes(sizes, setting) + update_bytes(sizes, setting, recompute)
 
 
 def model_sizes(lm: LM, parts: nn.Module) -> ModelSizes | None:

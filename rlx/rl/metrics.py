@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from rlx.engine.step import Engine, Update
+from rlx.engine.batch import Update
+from rlx.engine.step import Engine
 from rlx.rl.rollouts import Graded
 
 EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}

@@ -19,6 +19,10 @@ from rlx.engine.memory import (
     state_bytes,
     update_bytes,
 )
+from rlx.engine.step import Engine
+from rlx.numerics.collate import TokenSequence
+from rlx.specs.train import Lora, Model, Optim
+from tests.engine.test_step import batch, engine, weights
 from tests.tiny_models import tiny_model
 
 SMALL = ModelSizes(layers=3, hidden=10, inner=20, queries=8, keys=4, vocabulary=100, parameters=1000, trained=900)
@@ -101,3 +105,47 @@ def test_sizes_are_read_from_any_configuration(model_type):
 def test_the_memory_of_a_cpu_process_is_measured():
     assert free_bytes(torch.device("cpu")) > 0
     assert 10 << 20 < peak_bytes(torch.device("cpu")) < 1 << 40
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_auto_recomputes_activations_only_if_an_update_would_not_fit_and_changes_no_bit(lora):
+    plain, full = engine(max_tokens=10_000, lora=lora), engine(max_tokens=10**12, lora=lora)
+    assert not plain.lm.is_gradient_checkpointing
+    assert full.lm.is_gradient_checkpointing
+    assert plain.update(batch()) == full.update(batch())
+    assert all(torch.equal(value, weights(full)[name]) for name, value in weights(plain).items())
+
+
+def test_the_spec_overrides_the_estimate():
+    lm = tiny_model("llama")
+    Engine(lm, Model(gradient_checkpointing=False), Optim(), 1, 10**12)
+    assert not lm.is_gradient_checkpointing
+
+
+def test_a_model_that_cannot_recompute_activations_is_left_as_it_is():
+    lm = tiny_model("llama")
+    lm.supports_gradient_checkpointing = False
+    Engine(lm, Model(), Optim(), 1, 10**12)
+    assert not lm.is_gradient_checkpointing
+
+
+def test_a_step_reports_its_memory_and_speed_and_starts_a_new_measurement():
+    made = engine(max_tokens=500)
+    made.update(batch())
+    first = made.usage.report(made.gather, made.max_tokens)
+    assert first.keys() == {"memory/peak_gib", "memory/estimate_gib", "memory/max_tokens", "perf/train_tokens_per_s"}
+    assert first["perf/train_tokens_per_s"] > 0 and first["memory/max_tokens"] == 500
+    again = made.usage.report(made.gather, made.max_tokens)
+    assert "perf/train_tokens_per_s" not in again, "nothing has been trained since"
+
+
+def test_the_share_of_the_peak_is_that_of_all_devices_over_the_slowest_process():
+    made = engine()
+    made.usage._device_peak = 1e12
+    made.usage.add([TokenSequence((1, 2), (3, 4))], [[[0]]])
+    flops, tokens = made.usage._flops, made.usage._tokens
+    assert tokens == 3 and flops > 0
+    made.usage._seconds = 0.5
+    metrics = made.usage.report(lambda own: [*own, replace(own[0], seconds=2.0, tokens=7)], 100)
+    assert metrics["perf/train_tokens_per_s"] == 5.0
+    assert metrics["perf/mfu"] == pytest.approx(2 * flops / 2.0 / 2e12, abs=1e-5)
