@@ -97,14 +97,15 @@ def _update(components: UnlearnComponents, train_state: _TrainState) -> Outcome:
 
 
 def _update_metrics(components: UnlearnComponents, outcome: Outcome, train_state: _TrainState) -> dict[str, float]:
-    """The metrics of one update."""
+    """The metrics of one update; starts a new measurement of speed and memory."""
     update = outcome.update
     record = {"train/loss": update.loss, "train/grad_norm": update.grad_norm, "train/lr": update.lr}
     record["train/applied"] = float(update.applied)
     record |= {f"unlearn/{name}": mean for name, mean in outcome.means.items()} | dict(update.router)
     if components.method.component.after_update is not None:
         record["unlearn/alpha"] = train_state.hyper.model_dump()["alpha"]
-    return record
+    engine = components.engine
+    return record | engine.usage.report(engine.gather, engine.max_tokens)
 
 
 def _evaluate(components: UnlearnComponents, train_state: _TrainState) -> dict[str, float]:
