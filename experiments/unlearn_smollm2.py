@@ -25,9 +25,10 @@ from torch import Tensor
 
 from rlx.data.chat import encode as encode_prompt
 from rlx.data.chat import end_of_turn
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.export import save_model
 from rlx.engine.load import load_model, load_tokenizer
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.output_layer.statistics import label_logprobs

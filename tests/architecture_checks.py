@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 from rlx import assets
 from rlx.cli.app import app
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.export import save_model
 from rlx.engine.load import load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm, merged_weights
 from rlx.engine.model import ReadableModel
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs

@@ -22,9 +22,10 @@ import vs_trl
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rlx.engine.batch import Batch
 from rlx.engine.load import load_model
 from rlx.engine.model import can_share_prompts
-from rlx.engine.step import Batch, Engine
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenSequence
 from rlx.numerics.output_layer.response_reader import logprob_reader
 from rlx.numerics.terms import Counts

@@ -24,9 +24,10 @@ from pathlib import Path
 import torch
 
 from rlx.engine import attention, model
+from rlx.engine.batch import Batch
 from rlx.engine.load import load_model
 from rlx.engine.model import can_share_prompts
-from rlx.engine.step import Batch, Engine
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenSequence
 from rlx.numerics.output_layer import logprobs
 from rlx.numerics.output_layer.response_reader import logprob_reader

@@ -21,7 +21,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from rlx.console import warn_once
 from rlx.engine.device import narrow_frozen_weights, optimize_for_device
 from rlx.engine.lora import LM, add_lora
-from rlx.engine.model import check_output_layer, remove_checkpointed_dropout, set_training_mode
+from rlx.engine.model import check_output_layer, recompute_activations, set_training_mode
 from rlx.errors import UserError
 from rlx.specs.model_source import adapter_base
 from rlx.specs.train import Model
@@ -80,8 +80,8 @@ def load_model(path: str, model: Model, device: torch.device, merge: bool = True
     _freeze_other_modalities(lm)
     optimize_for_device(lm, device)
     check_output_layer(lm, path)
-    if model.gradient_checkpointing:
-        _checkpoint_activations(lm, path)
+    if model.gradient_checkpointing is True:
+        recompute_activations(lm, path)
     if model.router_aux_coef > 0 and "output_router_logits" not in inspect.signature(type(lm).forward).parameters:
         raise UserError(
             f"model.router_aux_coef is {model.router_aux_coef}, but {type(lm).__name__} has no load-balancing loss",
@@ -320,17 +320,6 @@ def _freeze_other_modalities(lm: LM) -> None:
     for parameter in lm.parameters():
         if id(parameter) not in text:
             parameter.requires_grad_(False)
-
-
-def _checkpoint_activations(lm: LM, path: str) -> None:
-    try:
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    except ValueError as error:
-        raise UserError(
-            f"model.gradient_checkpointing is true, which {type(lm).__name__} does not support ({error})",
-            fix=f"set it to false for '{path}'",
-        ) from None
-    remove_checkpointed_dropout(lm)
 
 
 @contextmanager

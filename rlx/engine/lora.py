@@ -56,7 +56,7 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
         raise UserError(f"model.lora.target_modules {model.lora.target_modules!r} does not fit ({error})") from None
     _check_targets(lm, model.lora)
     _report_frozen_experts(lm)
-    if model.gradient_checkpointing:
+    if model.gradient_checkpointing is True:
         lm.enable_input_require_grads()
     return adapted
 

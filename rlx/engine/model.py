@@ -211,8 +211,25 @@ def set_training_mode(lm: nn.Module, dropout: bool) -> None:
             module.training = True
 
 
-def remove_checkpointed_dropout(lm: nn.Module) -> None:
-    """Set the dropout rates of modules that recompute activations to 0: they are in training mode all the same."""
+def recompute_activations(lm: LM, path: str) -> None:
+    """Recompute the activations of each layer in the backward pass (gradient checkpointing).
+
+    The dropout rates of the modules that do so are set to 0, since they are always in training mode.
+
+    Args:
+        lm: the model, with adapters inside or not.
+        path: the model's name in the message.
+
+    Raises:
+        UserError: when the architecture does not support it.
+    """
+    try:
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(
+            f"model.gradient_checkpointing is true, which {type(lm).__name__} does not support ({error})",
+            fix=f"set it to false for '{path}'",
+        ) from None
     for module in lm.modules():
         if hasattr(module, "gradient_checkpointing"):
             for name, value in vars(module).items():

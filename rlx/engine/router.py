@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,15 @@ class RouterMonitor:
                     self._counts[layer] = self._counts.get(layer, torch.zeros_like(counts)) + counts
 
         return count
+
+
+def merged_counts(counts: Sequence[dict[int, list[int]]]) -> dict[int, list[int]]:
+    """Tokens per expert [experts] of each layer, summed over processes."""
+    merged: dict[int, list[int]] = {}
+    for own in counts:
+        for layer, row in own.items():
+            merged[layer] = [a + b for a, b in zip(row, merged.get(layer, [0] * len(row)), strict=True)]
+    return merged
 
 
 def load_metrics(counts: dict[int, list[int]]) -> dict[str, float]:

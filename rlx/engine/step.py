@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import atexit
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from rlx.engine.batch import Batch, Losses, MicroBatch, Update
 from rlx.engine.device import computes_in_bfloat16
 from rlx.engine.lora import LM, causal_lm
+from rlx.engine.memory import Setting, prepare_memory
 from rlx.engine.model import ReadableModel, Reader, set_training_mode
 from rlx.engine.optim import learning_rate, make_optimizer
-from rlx.engine.router import RouterMonitor, load_metrics
+from rlx.engine.out_of_memory import RandomState, check_repeatable, explained, lower_budget
+from rlx.engine.router import RouterMonitor, load_metrics, merged_counts
 from rlx.engine.shard import Cast, UnshardedModels, clip_shards, is_sharded, reshard, shard
 from rlx.engine.tally import DeviceScalars, Tally
+from rlx.engine.usage import Usage
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, pack, packed_plan, padded_plan
 from rlx.numerics.output_layer.logprobs import Head
@@ -32,61 +36,6 @@ MAX_SKIPPED = 5
 """Number of non-finite updates in a row that ends the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """The loss terms and statistics of one micro-batch.
-
-    Example:
-        ``Losses([Term("policy", loss_bt, mask_bt)], sums={"entropy": entropy_bt.sum()}, peaks={"ratio_max": r.max()})``
-    """
-
-    terms: list[Term]
-    sums: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars that are summed over micro-batches and processes."""
-    peaks: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars whose maximum over micro-batches and processes is reported."""
-    counts: Mapping[str, Counts] | None = None
-    """Denominators of this micro-batch alone, not the update's: some official codes average micro-batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[T]):
-    """The work of one optimiser update on this process.
-
-    Example:
-        ``Batch(sequences, read=read_logprobs, objective=objective, counts={"policy": Counts(812, 64)})``
-    """
-
-    sequences: Sequence[TokenSequence]
-    read: Reader[T]
-    objective: Callable[[T, TokenBatch, list[int]], Losses]
-    """Losses from the reader's output, the micro-batch and the indices of its sequences."""
-    counts: Mapping[str, Counts]
-    """Denominators of each term over all micro-batches and processes."""
-    plan: list[list[int]] | None = None
-    """Micro-batches chosen by the caller, for losses that pair sequences; None lets the engine cut them by length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The result of one optimiser update.
-
-    Example:
-        ``Update(loss=0.02, grad_norm=0.4, lr=1e-4, applied=True, sums={"entropy": 31.0}, peaks={"ratio_max": 1.3})``
-    """
-
-    loss: float
-    grad_norm: float
-    """L2 norm before clipping."""
-    lr: float
-    applied: bool
-    """False if the loss or gradient was not finite and the update was skipped."""
-    sums: Mapping[str, float]
-    peaks: Mapping[str, float]
-    router: Mapping[str, float] = field(default_factory=dict)
-    """Load balance of a mixture of experts (``load_metrics``); empty for other models."""
-
-
 class Engine:
     """The model and its optimiser; turns batches into updates.
 
@@ -95,7 +44,7 @@ class Engine:
         spec: the spec's model section (precision, dropout).
         optim: the optimiser section.
         total_updates: optimiser updates of the whole run, for the learning-rate schedule.
-        max_tokens: token budget of a micro-batch.
+        max_tokens: token budget of a micro-batch; lowered when memory runs out (``rlx.engine.out_of_memory``).
         sharding: how several processes hold the model; None gives each a full copy.
     """
 
@@ -121,10 +70,14 @@ class Engine:
         self.readable = ReadableModel(self.lm, router_loss=spec.router_aux_coef > 0)
         self.router = RouterMonitor(self.lm)
         self._unsharded: UnshardedModels | None = None
-        device = self.accelerator.device
-        if sharding is not None and is_sharded(sharding, self.world, device):
+        device, bfloat16 = self.accelerator.device, self.accelerator.mixed_precision == "bf16"
+        sharded = sharding is not None and is_sharded(sharding, self.world, device)
+        offload = sharding is not None and sharding.offload
+        setting = Setting(max_tokens, 2 if bfloat16 else 4, self.world if sharded else 1, not (sharded and offload))
+        self.usage = Usage(model, device, bfloat16, prepare_memory(model, spec, setting, device, self.agree))
+        if sharded:
             self._unsharded = UnshardedModels(model)
-            shard(self.readable, self.world, device, sharding.offload)
+            shard(self.readable, self.world, device, offload)
         self.optimizer = make_optimizer(self.readable, optim)
         self.model: nn.Module = self.readable
         self.prepared_optimizer: Any = self.optimizer
@@ -171,7 +124,8 @@ class Engine:
         """``read`` of every sequence without gradient or dropout, as (indices, output) of each micro-batch.
 
         Processes may have different numbers of micro-batches, so the wrapper that synchronises them is not used. With
-        sharded weights every forward is collective, and processes with fewer micro-batches add empty ones.
+        sharded weights every forward is collective, and processes with fewer micro-batches add empty ones. If memory
+        runs out, all sequences are scored again in smaller micro-batches, except with sharded weights.
 
         Args:
             sequences: what to score.
@@ -179,26 +133,52 @@ class Engine:
             model: a model other than the trained one, such as a frozen reference.
         """
         scorer = (self.readable if model is None else model).eval()
-        outputs = []
-        plan = self._plan(sequences)
         collective = self.sharded and model is None
+        plan_for = partial(self._plan, sequences)
+        while True:
+            plan = plan_for(self.max_tokens)
+            outputs, failed = self._score_plan(scorer, sequences, read, plan, collective)
+            if failed is None:
+                return outputs
+            self.max_tokens = lower_budget(self.max_tokens, failed, plan_for)
+
+    def _score_plan(
+        self,
+        scorer: ReadableModel,
+        sequences: Sequence[TokenSequence],
+        read: Reader[T],
+        plan: list[MicroBatch],
+        collective: bool,
+    ) -> tuple[list[tuple[list[int], T]], MicroBatch | None]:
+        """The outputs of the micro-batches, and the first one that did not fit into memory."""
+        outputs = []
         idle = max(self.gather([len(plan)])) - len(plan) if collective else 0
         with torch.no_grad(), self.accelerator.autocast():
             for rows in plan:
-                tokens, members = self._collated(sequences, rows)
-                outputs.append((members, scorer(tokens, read)))
+                try:
+                    tokens, members = self._collated(sequences, rows)
+                    outputs.append((members, scorer(tokens, read)))
+                except RuntimeError as error:
+                    check_repeatable(error, self.rank if collective else None, "scoring")
+                    return [], rows
             for _ in range(idle):
                 scorer(self._empty_batch(), _read_nothing)
         if collective:
             reshard(self.readable)
-        return outputs
+        return outputs, None
 
     def update(self, batch: Batch[Any]) -> Update:
         """One optimiser update; a non-finite loss or gradient leaves the weights unchanged.
 
+        If memory runs out, a single process repeats the update in smaller micro-batches.
+
         Raises:
-            UserError: after five skipped updates in a row.
+            UserError: after five skipped updates in a row, or when no smaller micro-batch is possible.
         """
+        with self.usage.measure():
+            return self._update(batch)
+
+    def _update(self, batch: Batch[Any]) -> Update:
         self.model.train()
         set_training_mode(self.raw, self.spec.dropout)
         scalars = self._backward(batch)
@@ -209,8 +189,10 @@ class Engine:
             group["lr"] = lr
         applied = math.isfinite(tally.loss) and math.isfinite(norm)
         if applied:
-            self.prepared_optimizer.step()
+            with explained(self.rank, "the optimiser's step"):
+                self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad()
+        router_counts = merged_counts(self.gather([self.router.take_counts()]))
         self.updates += 1
         self.skipped = 0 if applied else self.skipped + 1
         if self.skipped >= MAX_SKIPPED:
@@ -220,12 +202,30 @@ class Engine:
                 fix="lower optim.lr or optim.max_grad_norm; the last good checkpoint is kept",
                 exit_code=1,
             )
-        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, self._router_metrics())
+        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, load_metrics(router_counts))
 
     def _backward(self, batch: Batch[Any]) -> DeviceScalars:
-        """Accumulate the gradients of the batch; processes with fewer micro-batches add empty ones."""
-        fixed = batch.plan
-        plan = self._plan(batch.sequences) if fixed is None else [[[row] for row in rows] for rows in fixed]
+        """Accumulate the gradients of the batch; a single process repeats this if memory runs out."""
+        start = RandomState()
+        while True:
+            plan = batch.micro_batches(self._plan, self.max_tokens)
+            scalars, failed = self._accumulate(batch, plan)
+            if failed is None:
+                self.usage.add(batch.sequences, plan)
+                return scalars
+            for parameter in self.parameters:
+                parameter.grad = None
+            self.router.take_counts()
+            start.restore()
+            plan_for = partial(batch.micro_batches, self._plan)
+            self.max_tokens = lower_budget(self.max_tokens, failed, plan_for)
+
+    def _accumulate(self, batch: Batch[Any], plan: list[MicroBatch]) -> tuple[DeviceScalars, MicroBatch | None]:
+        """Accumulate gradients; processes with fewer micro-batches add empty ones.
+
+        Returns:
+            The losses and statistics, and the first micro-batch that did not fit into memory.
+        """
         planned = self.gather([len(plan)])
         rounds = max(planned)
         if rounds == 0:
@@ -233,15 +233,20 @@ class Engine:
                 parameter.grad = torch.zeros_like(parameter)
         scalars = DeviceScalars()
         for index in range(rounds):
+            rows = plan[index] if index < len(plan) else []
             last = index == rounds - 1
-            # A sharded gradient is reduced in every backward pass: until then each process holds all of it.
-            with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
-                losses = self._forward(batch, plan[index] if index < len(plan) else [])
-                loss = total(losses.terms, losses.counts or batch.counts) + self._router_loss(sum(planned))
-                # accelerate averages gradients over processes; the denominators already count all processes.
-                self.accelerator.backward(loss * self.world)
+            try:
+                # A sharded gradient is reduced in every backward pass: until then each process holds all of it.
+                with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
+                    losses = self._forward(batch, rows)
+                    loss = total(losses.terms, losses.counts or batch.counts) + self._router_loss(sum(planned))
+                    # accelerate averages gradients over processes; the denominators already count all processes.
+                    self.accelerator.backward(loss * self.world)
+            except RuntimeError as error:
+                check_repeatable(error, self.rank if self.world > 1 else None, "an update")
+                return scalars, rows
             scalars.add(loss, losses.sums, losses.peaks)
-        return scalars
+        return scalars, None
 
     def _router_loss(self, micro_batches: int) -> Tensor | float:
         """The weighted load-balancing loss of the latest forward, as its share of the mean over micro-batches."""
@@ -251,19 +256,11 @@ class Engine:
         mask = torch.ones(1, dtype=torch.bool, device=values.device)
         return total([Term("router", values, mask, self.spec.router_aux_coef)], {"router": Counts(0, micro_batches)})
 
-    def _router_metrics(self) -> dict[str, float]:
-        """Load balance over all processes since the last update."""
-        merged: dict[int, list[int]] = {}
-        for counts in self.gather([self.router.take_counts()]):
-            for layer, row in counts.items():
-                merged[layer] = [a + b for a, b in zip(row, merged.get(layer, [0] * len(row)), strict=True)]
-        return load_metrics(merged)
-
-    def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
-        """Micro-batches, each a list of rows (or of groups in a packed row), each a list of sequence indices."""
+    def _plan(self, sequences: Sequence[TokenSequence], max_tokens: int) -> list[MicroBatch]:
+        """Micro-batches of rows, or of groups in a packed row, for a token budget."""
         if self.pack_rows:
-            return packed_plan(sequences, self.max_tokens)
-        return padded_plan(sequences, self.max_tokens, self.share_prompts)
+            return packed_plan(sequences, max_tokens)
+        return padded_plan(sequences, max_tokens, self.share_prompts)
 
     def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:
         """A micro-batch on the device, and the indices of its sequences."""

@@ -10,6 +10,7 @@ from rlx.numerics.intervals import wilson
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Metrics, public_uri, read_metrics, tracking_uri
+from rlx.runs.usage_facts import usage_facts
 from rlx.specs.train import Resolved
 
 KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
@@ -17,7 +18,7 @@ KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
 
 
 class TrainView:
-    """The live panel's values: reward, accuracy, entropy, clipping, length and speed."""
+    """The live panel's values: reward, accuracy, entropy, clipping, length, speed and memory."""
 
     def __init__(self) -> None:
         self.curve: list[float] = []
@@ -44,7 +45,7 @@ class TrainView:
             truncated = f", {record['train/truncated']:.1%} truncated" if "train/truncated" in record else ""
             facts["response"] = f"{record['train/response_tokens']:.1f} tokens{truncated}"
             facts["speed"] = f"{record['time/tokens_per_s']:,.0f} tokens/s"
-        return facts
+        return {**facts, **usage_facts(record)}
 
 
 def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:

@@ -102,10 +102,11 @@ class Clock:
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - start
 
     def record(self, tokens: float) -> dict[str, float]:
-        """Seconds of each phase and of the step, and response tokens per second."""
+        """Seconds of each phase and of the step, and response tokens per second of the step and of the rollout."""
         total = time.perf_counter() - self.start
         phases = {f"time/{phase}": round(seconds, 4) for phase, seconds in self.phases.items()}
-        return phases | {"time/step": round(total, 4), "time/tokens_per_s": round(tokens / total, 1)}
+        rates = {"time/tokens_per_s": tokens / total, "perf/rollout_tokens_per_s": tokens / self.phases["rollout"]}
+        return phases | {"time/step": round(total, 4)} | {name: round(rate, 1) for name, rate in rates.items()}
 
 
 def _start(components: TrainComponents) -> _TrainState:

@@ -2,7 +2,7 @@
 
 ``train/*`` are means over all samples of the rollout, including those that dynamic sampling left out; ``policy/*`` are
 means over the scored tokens (of groups with unequal rewards) of all updates; ``optim/*`` and ``moe/*`` are means over
-the updates.
+the updates; ``perf/*`` and ``memory/*`` are speed and memory (``Usage.report``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from rlx.engine.step import Engine, Update
+from rlx.engine.batch import Update
+from rlx.engine.step import Engine
 from rlx.rl.rollouts import Graded
 
 EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}
@@ -38,14 +39,15 @@ class Rollout:
 
 
 def step_metrics(rollout: Rollout, updates: Sequence[Update], engine: Engine) -> dict[str, float]:
-    """All metrics of a step except its times.
+    """All metrics of a step except its times; starts a new measurement of speed and memory.
 
     Args:
         rollout: this process's share of the rollout.
         updates: results of the optimiser updates.
         engine: gathers over processes.
     """
-    return _rollout_metrics(rollout, engine) | _policy_metrics(updates) | _optim_metrics(updates)
+    usage = engine.usage.report(engine.gather, engine.max_tokens)
+    return _rollout_metrics(rollout, engine) | _policy_metrics(updates) | _optim_metrics(updates) | usage
 
 
 def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:

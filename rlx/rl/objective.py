@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlx.engine.step import Losses
+from rlx.engine.batch import Losses
 from rlx.numerics.batch import PolicyBatch
 from rlx.numerics.collate import TokenBatch, TokenSequence, pad_rows
 from rlx.numerics.kl import KL_FORMS, kl_k3

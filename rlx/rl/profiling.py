@@ -29,7 +29,7 @@ REST = "rest"
 class ProfiledRecorder:
     """A recorder that also advances torch's profiler: each record ends a step.
 
-    Profiling changes only the ``time/`` metrics: it draws no random number and changes no tensor.
+    Profiling changes only metrics of time, speed and memory: it draws no random number and changes no tensor.
     """
 
     def __init__(self, inner: RunRecorder, folder: RunDir) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rlx.engine.batch import Batch, Update
 from rlx.engine.lora import without_adapters
 from rlx.engine.model import ReadableModel
-from rlx.engine.step import Batch, Engine, Update
+from rlx.engine.step import Engine
 from rlx.numerics.batch import PolicyBatch
 from rlx.numerics.collate import TokenSequence, pad_rows
 from rlx.numerics.kl import KL_FORMS

@@ -96,7 +96,12 @@ def file_hash(path: Path) -> str:
 
 
 def _identifying_content(section: Section, content: dict[str, Any]) -> dict[str, Any]:
-    """Remove the keys that were added to rlx later and have their default (``ADDED_LATER``), and return the content."""
+    """Return the content as the id covers it.
+
+    Keys that were added to rlx later and have their default are removed (``ADDED_LATER``). A value in the schema's
+    ``identified_as`` is replaced: a choice that was added later, and has the result of the former default, keeps the
+    ids of earlier runs.
+    """
     for name, field in type(section).model_fields.items():
         value, key = getattr(section, name), field.serialization_alias or name
         if key not in content:
@@ -107,4 +112,6 @@ def _identifying_content(section: Section, content: dict[str, Any]) -> dict[str,
             del content[key]
         elif isinstance(value, Section):
             content[key] = _identifying_content(value, content[key])
+        elif isinstance(extra, dict) and isinstance(replaced := extra.get("identified_as"), dict):
+            content[key] = replaced.get(value, value)
     return content

@@ -47,8 +47,11 @@ class Model(Section):
     """Run Python code that comes with the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast dtype; ``auto`` is bfloat16 if the device supports it. Master weights are always float32."""
-    gradient_checkpointing: bool = False
-    """Recompute activations layer by layer: saves memory and takes about a third more time."""
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        default="auto", json_schema_extra={"identified_as": {"auto": False}}
+    )
+    """Recompute activations layer by layer: saves memory and takes about a third more time. ``auto`` does so if an
+    update is estimated not to fit into the free memory without it. The result is the same."""
     lora: Lora | None = None
     """Train adapters instead of all weights."""
     dropout: bool = Field(default=False, json_schema_extra=ADDED_LATER)

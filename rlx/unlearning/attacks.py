@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
 from rlx.benchmarks.tofu.scores import Estimate, Floats, clustered_interval
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.lora import LM
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.output_layer.statistics import label_logprobs

@@ -8,11 +8,12 @@ from rlx.console import Progress
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Metrics
+from rlx.runs.usage_facts import usage_facts
 from rlx.specs.unlearn import ResolvedUnlearn
 
 
 class UnlearnView:
-    """The live panel's values: loss, forgetting and utility."""
+    """The live panel's values: loss, forgetting, utility, speed and memory."""
 
     def __init__(self) -> None:
         self.curve: list[float] = []
@@ -30,7 +31,7 @@ class UnlearnView:
     def facts(self, record: Metrics) -> Mapping[str, str]:
         """Names and values to show next to the progress bar."""
         loss = {"loss": f"{record['train/loss']:.3f}"} if "train/loss" in record else {}
-        return {**self._evaluated, **loss}
+        return {**self._evaluated, **loss, **usage_facts(record)}
 
 
 def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:

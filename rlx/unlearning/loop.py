@@ -79,7 +79,7 @@ def _update(components: UnlearnComponents, train_state: _TrainState) -> Outcome:
     spec, engine = components.resolved.spec, components.engine
     rows = rows_of(components, train_state.position.step)
     micro = spec.method.microbatch if spec.method.reduction == "microbatch" else 0
-    plan = plan_of(rows, spec.batch.max_tokens, "alternate" in components.needs, micro)
+    plan = plan_of(rows, "alternate" in components.needs, micro)
     step = UnlearnStep(
         method=Method(components.method.component, train_state.hyper),
         rows=rows,
@@ -87,7 +87,7 @@ def _update(components: UnlearnComponents, train_state: _TrainState) -> Outcome:
         reference_head=components.reference_head,
         mean_row_d=components.mean_row_d,
         hook=components.hook,
-        micro_total=sum(engine.gather([len(plan or [])])) if micro else 0,
+        micro_total=sum(engine.gather([0 if plan is None else len(plan(engine.max_tokens))])) if micro else 0,
     )
     outcome = update_once(engine, step, plan)
     after = components.method.component.after_update
@@ -97,14 +97,15 @@ def _update(components: UnlearnComponents, train_state: _TrainState) -> Outcome:
 
 
 def _update_metrics(components: UnlearnComponents, outcome: Outcome, train_state: _TrainState) -> dict[str, float]:
-    """The metrics of one update."""
+    """The metrics of one update; starts a new measurement of speed and memory."""
     update = outcome.update
     record = {"train/loss": update.loss, "train/grad_norm": update.grad_norm, "train/lr": update.lr}
     record["train/applied"] = float(update.applied)
     record |= {f"unlearn/{name}": mean for name, mean in outcome.means.items()} | dict(update.router)
     if components.method.component.after_update is not None:
         record["unlearn/alpha"] = train_state.hyper.model_dump()["alpha"]
-    return record
+    engine = components.engine
+    return record | engine.usage.report(engine.gather, engine.max_tokens)
 
 
 def _evaluate(components: UnlearnComponents, train_state: _TrainState) -> dict[str, float]:

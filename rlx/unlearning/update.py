@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from rlx.engine.batch import Batch, Losses, Update
 from rlx.engine.hidden_state_hook import HiddenStateHook
-from rlx.engine.step import Batch, Engine, Losses, Update
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence, collate, micro_batches
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.terms import Counts, Term, count
@@ -199,26 +200,31 @@ def widened(row: Row, width: int, pad_id: int) -> Row:
     )
 
 
-def plan_of(rows: Sequence[Row], max_tokens: int, paired: bool, micro: int) -> list[list[int]] | None:
-    """The rows of each micro-batch; None leaves the division to the engine.
+Plan = Callable[[int], list[list[int]]]
+"""The rows of each micro-batch, for a token budget of a micro-batch."""
+
+
+def plan_of(rows: Sequence[Row], paired: bool, micro: int) -> Plan | None:
+    """The rows of each micro-batch for a token budget; None leaves the division to the engine.
 
     Args:
         rows: the update's rows.
-        max_tokens: token budget of a micro-batch.
         paired: an alternate must be in the micro-batch of its forget sequence (they are in the same order).
-        micro: number of forget sequences of a separately averaged micro-batch; 0 if the update is averaged as a whole.
+        micro: number of forget sequences of a separately averaged micro-batch, whatever the budget; 0 if the update is
+            averaged as a whole.
     """
     by_side = {side: [i for i, row in enumerate(rows) if row.side == side] for side in SIDES}
     if micro:
         cuts = range(-(-len(by_side["forget"]) // micro))
         shares = {side: -(-len(members) // max(len(cuts), 1)) for side, members in by_side.items()}
-        return [[i for s in SIDES for i in by_side[s][cut * shares[s] : (cut + 1) * shares[s]]] for cut in cuts]
+        fixed = [[i for s in SIDES for i in by_side[s][cut * shares[s] : (cut + 1) * shares[s]]] for cut in cuts]
+        return lambda max_tokens: fixed
     if not paired:
         return None
     units = [list(pair) for pair in zip(by_side["forget"], by_side["alternate"], strict=True)]
     units += [[i] for i in by_side["retain"]]
     lengths = [sum(len(rows[i].sequence) for i in unit) for unit in units]
-    return [[i for u in group for i in units[u]] for group in micro_batches(lengths, max_tokens)]
+    return lambda max_tokens: [[i for u in group for i in units[u]] for group in micro_batches(lengths, max_tokens)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +239,7 @@ class Outcome:
     means: Mapping[str, float] = field(default_factory=dict)
 
 
-def update_once(engine: Engine, step: UnlearnStep, plan: list[list[int]] | None) -> Outcome:
+def update_once(engine: Engine, step: UnlearnStep, plan: Plan | None) -> Outcome:
     """One optimiser update of ``step`` on this process's rows."""
     counts = step.counts(engine)
     update = engine.update(

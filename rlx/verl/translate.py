@@ -113,7 +113,7 @@ def _model(resolved: Resolved, template: str | None) -> Settings:
     settings: Settings = {
         f"{MODEL}.path": str(Path(resolved.model_folder).absolute()) if local else resolved.model_folder,
         f"{MODEL}.trust_remote_code": model.trust_remote_code,
-        f"{MODEL}.enable_gradient_checkpointing": model.gradient_checkpointing,
+        f"{MODEL}.enable_gradient_checkpointing": model.gradient_checkpointing is not False,  # on is verl's default
         f"{MODEL}.use_remove_padding": True,
         f"{ROLLOUT}.dtype": dtype,
     }

@@ -34,9 +34,13 @@ def only(runs: Path) -> Path:
     return run
 
 
+MEASURED = ("time/", "perf/", "memory/")
+"""Prefixes of metrics that differ between runs of the same spec."""
+
+
 def records(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(MEASURED)} for line in lines]
 
 
 def phases(run: Path) -> tuple[str, dict[str, float]]:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.device import narrow_frozen_weights
 from rlx.engine.load import load_frozen, load_trainable
 from rlx.engine.lora import causal_lm, merged_weights
 from rlx.engine.model import ReadableModel
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenSequence
 from rlx.numerics.output_layer.response_reader import logprob_reader
 from rlx.numerics.terms import Counts, Term

@@ -10,11 +10,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.engine.attention import SHARED_PROMPTS
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from rlx.engine.lora import add_lora, causal_lm, without_adapters
 from rlx.engine.model import can_share_prompts
 from rlx.engine.optim import learning_rate
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence, prompt_rows
 from rlx.numerics.output_layer.logprobs import token_logprobs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlx.engine.step import Batch
+from rlx.engine.batch import Batch
 from rlx.numerics.terms import Counts
 from tests.engine.test_step import SEQUENCES, TOKENS, engine, likelihood, read
 
@@ -56,7 +56,7 @@ def test_an_update_reads_its_values_in_one_transfer_whatever_its_number_of_micro
     batch = Batch(SEQUENCES, read, likelihood(), {"nll": Counts(TOKENS, len(SEQUENCES), 20)})
     trained.update(batch)
     # transformers' own mask code reads one value per forward pass (find_packed_sequence_indices).
-    assert counted(lambda: trained.update(batch)) - len(trained._plan(SEQUENCES)) == 1
+    assert counted(lambda: trained.update(batch)) - len(padded_plan(SEQUENCES, max_tokens, False)) == 1
 
 
 def test_reading_a_value_counts_as_a_wait(counted):

@@ -35,9 +35,13 @@ def folder(runs: Path) -> Path:
     return found
 
 
+MEASURED = ("time/", "perf/", "memory/")
+"""Prefixes of metrics that differ between runs of the same spec."""
+
+
 def lines(run: Path) -> list[dict[str, float]]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if not key.startswith("time/")} for record in records]
+    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records]
 
 
 def bits(run: Path) -> dict[str, bytes]:

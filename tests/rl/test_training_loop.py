@@ -115,7 +115,8 @@ def test_every_figure_of_a_step_is_logged(alone):
         "train/reward", "train/groups_all_right", "train/groups_all_wrong", "train/response_tokens", "train/truncated",
         "policy/entropy", "policy/approx_kl", "policy/clip_low", "policy/clip_high", "policy/ratio_min",
         "policy/ratio_max", "optim/grad_norm", "optim/lr", "policy/sampler_logprob_diff", "time/tokens_per_s",
-        "time/rollout", "time/reward", "time/update",
+        "time/rollout", "time/reward", "time/update", "perf/rollout_tokens_per_s", "perf/train_tokens_per_s",
+        "memory/peak_gib", "memory/estimate_gib", "memory/max_tokens",
     }  # fmt: skip
     assert wanted <= records(alone)[1].keys()
     assert [record["step"] for record in records(alone)] == [0, 1, 2, 3, 4, 5]

@@ -46,9 +46,13 @@ def written(runs: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in runs.glob("*/metrics.jsonl"))
 
 
+MEASURED = ("time/", "perf/", "memory/")
+"""Prefixes of metrics that differ between runs of the same spec."""
+
+
 def records(at: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (at / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(MEASURED)} for line in lines]
 
 
 def files(folder: Path, requests: list[dict[str, str]]) -> list[str]:

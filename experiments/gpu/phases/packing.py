@@ -86,7 +86,7 @@ def updates(results: dict[str, Any]) -> None:
 
 def timed_updates(engine: Any) -> dict[str, Any]:
     """Four updates of eight prompts with eight responses of 100 to 1,023 tokens."""
-    from rlx.engine.step import Batch, Losses
+    from rlx.engine.batch import Batch, Losses
     from rlx.numerics.output_layer.response_reader import logprob_reader
     from rlx.numerics.terms import Counts, Term
 

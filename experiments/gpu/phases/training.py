@@ -71,7 +71,7 @@ def timed_update(engine: Any, tokens: int, recompute: bool, updates: int = 2) ->
 
 def policy_batch(count: int, prompt: int, response: int) -> Any:
     """An update of ``dgpo`` on sequences with one advantage."""
-    from rlx.engine.step import Batch
+    from rlx.engine.batch import Batch
     from rlx.numerics.collate import TokenSequence
     from rlx.numerics.output_layer.response_reader import logprob_reader
     from rlx.numerics.terms import Counts

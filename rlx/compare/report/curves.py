@@ -30,6 +30,10 @@ BY_STEP = (
     ("policy/clip_high", "share of tokens above the trust region"),
     ("train/response_tokens", "response length, tokens"),
     ("optim/grad_norm", "gradient norm before clipping"),
+    ("perf/rollout_tokens_per_s", "rollout, response tokens per second"),
+    ("perf/train_tokens_per_s", "training, tokens per second"),
+    ("perf/mfu", "model FLOPs utilisation of the updates"),
+    ("memory/peak_gib", "peak memory, GiB"),
 )
 """Metrics plotted against the step."""
 

@@ -16,11 +16,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from rlx.engine import device, row_layout
 from rlx.engine.attention import GROUPED, PACKED, SHARED_PROMPTS, packed_rows_attention, use_attention
+from rlx.engine.batch import Batch, Losses
 from rlx.engine.cuda import packed_attention as cuda
 from rlx.engine.lora import add_lora, causal_lm
 from rlx.engine.model import ReadableModel
 from rlx.engine.row_layout import can_pack, choose_row_layout
-from rlx.engine.step import Batch, Engine, Losses
+from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenSequence, collate, pack
 from rlx.numerics.output_layer.logprobs import token_logprobs
 from rlx.numerics.packed_row import BLOCK, lay_out_packed
