@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlx.engine.layer_configs import layer_configs
 from rlx.engine.lora import LM
 from rlx.engine.memory import experts_per_token
 
@@ -127,7 +129,7 @@ def model_flops(lm: LM) -> ModelFlops:
         body_trained=body_trained,
         head=sum(parameter.numel() for parameter in matrices),
         head_trained=sum(parameter.numel() for parameter in matrices if parameter.requires_grad),
-        attention=_attention(lm.config.get_text_config()),
+        attention=_attention(layer_configs(lm.config)),
     )
 
 
@@ -137,20 +139,19 @@ def _active_share(name: str, parameter: torch.nn.Parameter, active: int) -> floa
     return min(active / parameter.shape[0], 1.0) if stacked and active else 1.0
 
 
-def _attention(config: Any) -> tuple[Attention, ...]:
-    """The attention layers that a text configuration describes, by window."""
-    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not isinstance(heads, int) or not isinstance(layers, int):
-        return ()
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    query = getattr(config, "qk_head_dim", None) or width
-    value = getattr(config, "v_head_dim", None) or width
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
-    numbers = {None: kinds.count("full_attention"), window: kinds.count("sliding_attention")}
-    if window is None:
-        numbers = {None: kinds.count("full_attention") + kinds.count("sliding_attention")}
-    return tuple(Attention(n, heads * query, heads * value, size) for size, n in numbers.items() if n)
+def _attention(configs: Sequence[Any]) -> tuple[Attention, ...]:
+    """The attention layers that the layers' configurations describe, by widths and window."""
+    layers: Counter[tuple[int, int, int | None]] = Counter()
+    for index, config in enumerate(configs):
+        heads = getattr(config, "num_attention_heads", None)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(configs)
+        if isinstance(heads, int) and kinds[index] in ("full_attention", "sliding_attention"):
+            width = getattr(config, "head_dim", None) or config.hidden_size // heads
+            query = getattr(config, "qk_head_dim", None) or width
+            value = getattr(config, "v_head_dim", None) or width
+            window = getattr(config, "sliding_window", None) if kinds[index] == "sliding_attention" else None
+            layers[heads * query, heads * value, window] += 1
+    return tuple(Attention(n, query, value, window) for (query, value, window), n in layers.items())
 
 
 def peak_flops(name: str, bfloat16: bool) -> float | None:

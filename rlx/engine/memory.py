@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import psutil
 import torch
 from torch import nn
 
+from rlx.engine.layer_configs import layer_configs
 from rlx.engine.lora import LM, causal_lm, has_adapters
 from rlx.engine.model import recompute_activations
 from rlx.numerics.output_layer.logprobs import CHUNK_ELEMENTS
@@ -163,25 +164,24 @@ def model_sizes(lm: LM, parts: nn.Module) -> ModelSizes | None:
     Returns:
         None if the configuration does not name the number of layers.
     """
-    config = lm.config.get_text_config()
-    layers = _number(config, "num_hidden_layers", 0)
-    if not layers:
+    configs = layer_configs(lm.config)
+    if not configs:
         return None
     vocabulary, hidden = lm.get_input_embeddings().weight.shape
-    heads = _number(config, "num_attention_heads", 1)
-    head_width = _number(config, "head_dim", hidden // heads)
+    heads = _largest(configs, "num_attention_heads", 1)
+    head_width = _largest(configs, "head_dim", hidden // heads)
     routed = experts_per_token(lm)
-    inner = _number(config, "intermediate_size", 4 * hidden)
+    inner = _largest(configs, "intermediate_size", 4 * hidden)
     if routed:
-        inner = routed * _number(config, "moe_intermediate_size", inner)
-        inner += _number(config, "shared_expert_intermediate_size", 0)
+        inner = routed * _largest(configs, "moe_intermediate_size", inner)
+        inner += _largest(configs, "shared_expert_intermediate_size", 0)
     parameters = list(parts.parameters())
     return ModelSizes(
-        layers=layers,
+        layers=len(configs),
         hidden=hidden,
         inner=inner,
         queries=heads * head_width,
-        keys=_number(config, "num_key_value_heads", heads) * head_width,
+        keys=_largest(configs, "num_key_value_heads", heads) * head_width,
         vocabulary=vocabulary,
         parameters=sum(parameter.numel() for parameter in parameters),
         trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
@@ -191,18 +191,16 @@ def model_sizes(lm: LM, parts: nn.Module) -> ModelSizes | None:
 
 def experts_per_token(lm: LM) -> int:
     """Experts that the router sends a token to; 0 for a model without experts."""
-    config = lm.config.get_text_config()
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
     has_experts = any(type(module).__name__.endswith("Experts") for module in lm.modules())
-    return max(_number(config, name, 0) for name in names) if has_experts else 0
+    return max(_largest(layer_configs(lm.config), name, 0) for name in names) if has_experts else 0
 
 
-def _number(config: Any, name: str, default: int) -> int:
-    """A value of a transformers configuration, which may lack it or give one per layer: then the largest."""
-    value = getattr(config, name, None)
-    if isinstance(value, list | tuple):
-        value = max((item for item in value if isinstance(item, int)), default=None)
-    return value if isinstance(value, int) and value > 0 else default
+def _largest(configs: Sequence[Any], name: str, default: int) -> int:
+    """The largest value that the layers' configurations give; they may lack it, or give one per layer as a list."""
+    values = [getattr(config, name, None) for config in configs]
+    flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
+    return max((item for item in flat if isinstance(item, int) and item > 0), default=default)
 
 
 def free_bytes(device: torch.device) -> int:

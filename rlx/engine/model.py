@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlx.engine.cuda.packed_attention import packed_mask
+from rlx.engine.layer_configs import windows
 from rlx.engine.lora import LM, adapter_weight
 from rlx.errors import UserError
 from rlx.numerics.collate import LONGEST_ROW, TokenBatch, TokenSequence, collate
@@ -163,7 +164,7 @@ def can_share_prompts(lm: LM) -> bool:
     layers see every earlier token of the row).
     """
     config = lm.config.get_text_config()
-    if (getattr(config, "sliding_window", None) or LONGEST_ROW) < LONGEST_ROW:
+    if min(windows(config), default=LONGEST_ROW) < LONGEST_ROW:
         return False
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlx.engine.device import prefers_packed_rows, prefers_shared_prompts
+from rlx.engine.layer_configs import windows
 from rlx.engine.lora import LM
 from rlx.engine.model import ReadableModel, can_share_prompts, decoder_layers, final_hidden_states
 from rlx.engine.step import Engine
@@ -70,7 +71,7 @@ def can_pack(lm: LM, autocast: Callable[[], AbstractContextManager[None]]) -> bo
         autocast: the context in which it is trained.
     """
     config = lm.config.get_text_config()
-    if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+    if windows(config) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return False
     device = next(lm.parameters()).device
     sequences = [TokenSequence(prompt, tuple(range(count, 0, -1))) for prompt, lengths in TRIAL for count in lengths]

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
+from rlx.engine.layer_configs import layer_configs
 from rlx.engine.lora import causal_lm, published_weights
 from rlx.engine.step import Engine
 from rlx.errors import UserError
@@ -220,10 +221,14 @@ def _cache_bytes(options: EngineOptions) -> int:
         return CPU_CACHE_BYTES
     config = AutoConfig.from_pretrained(
         options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
-    ).get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    block = 2 * config.num_hidden_layers * heads * width * getattr(torch, options.dtype).itemsize * CPU_BLOCK
+    )
+    values = sum(
+        2
+        * (getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
+        * (getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+        for layer in layer_configs(config)
+    )
+    block = values * getattr(torch, options.dtype).itemsize * CPU_BLOCK
     one = -(-options.longest // CPU_BLOCK)
     return int(max(one + SPARE_BLOCKS, min(options.sequences * one + SPARE_BLOCKS, CPU_CACHE_BYTES // block)) * block)
 

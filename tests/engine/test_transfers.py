@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlx.engine.batch import Batch
+from rlx.numerics.collate import padded_plan
 from rlx.numerics.terms import Counts
 from tests.engine.test_step import SEQUENCES, TOKENS, engine, likelihood, read
 
