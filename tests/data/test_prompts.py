@@ -140,6 +140,12 @@ def test_a_prompt_that_ends_with_a_stop_token_is_refused(tokenizer):
         check_prompts([prompt], (prompt[-1],), len(WORDS), tokenizer)
 
 
+def test_a_prompt_without_a_token_is_refused(tokenizer):
+    with pytest.raises(UserError, match="prompt 2 has no tokens") as told:
+        check_prompts([encode("what", Data(), tokenizer), ()], (), len(WORDS), tokenizer)
+    assert "data.suffix" in told.value.fix
+
+
 def test_a_token_that_the_model_has_no_embedding_for_is_refused(tokenizer):
     prompt = encode("what", Data(), tokenizer)
     with pytest.raises(UserError, match=f"embeddings for {max(prompt)} tokens"):

@@ -15,6 +15,7 @@ from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, 
 from rlx.engine.lora import add_lora, causal_lm, without_adapters
 from rlx.engine.model import can_share_prompts
 from rlx.engine.optim import learning_rate
+from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence, prompt_rows
@@ -142,6 +143,15 @@ def test_prompts_are_shared_where_that_saves_enough_tokens_and_the_model_can():
     forward = decoder.forward
     decoder.forward = lambda input_ids, use_cache, **_: forward(input_ids=input_ids, use_cache=use_cache)
     assert not can_share_prompts(blind)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="only a CPU shares prompts in padded rows")
+@pytest.mark.parametrize("coefficient", [0.0, 0.01])
+def test_rows_are_not_shared_where_the_routers_loss_counts_the_tokens_of_whole_rows(coefficient):
+    model = Model(precision="float32", router_aux_coef=coefficient)
+    made = Engine(tiny_lm(), model, Optim(), 100, 1000)
+    assert choose_row_layout(made) == ""
+    assert made.share_prompts == (coefficient == 0)
 
 
 def test_a_step_lowers_the_loss_it_steps_on():
