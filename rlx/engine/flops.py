@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from rlx.engine.lora import LM
-from rlx.engine.memory import experts_per_token
+from rlx.engine.memory import experts_per_token, layer_configs
 
 PEAK_TFLOPS: dict[str, tuple[float, float]] = {
     "NVIDIA H100 80GB HBM3": (989.4, 66.9),
@@ -138,19 +139,19 @@ def _active_share(name: str, parameter: torch.nn.Parameter, active: int) -> floa
 
 
 def _attention(config: Any) -> tuple[Attention, ...]:
-    """The attention layers that a text configuration describes, by window."""
-    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not isinstance(heads, int) or not isinstance(layers, int):
-        return ()
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    query = getattr(config, "qk_head_dim", None) or width
-    value = getattr(config, "v_head_dim", None) or width
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
-    numbers = {None: kinds.count("full_attention"), window: kinds.count("sliding_attention")}
-    if window is None:
-        numbers = {None: kinds.count("full_attention") + kinds.count("sliding_attention")}
-    return tuple(Attention(n, heads * query, heads * value, size) for size, n in numbers.items() if n)
+    """The attention layers that a text configuration describes, by kind."""
+    kinds: Counter[tuple[int, int, int | None]] = Counter()
+    for index, layer in enumerate(layer_configs(config)):
+        heads, types = getattr(layer, "num_attention_heads", None), getattr(layer, "layer_types", None)
+        kind = types[index] if types else "full_attention"
+        if not isinstance(heads, int) or kind not in ("full_attention", "sliding_attention"):
+            continue
+        width = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+        query = getattr(layer, "qk_head_dim", None) or width
+        value = getattr(layer, "v_head_dim", None) or width
+        window = getattr(layer, "sliding_window", None) if kind == "sliding_attention" else None
+        kinds[heads * query, heads * value, window] += 1
+    return tuple(Attention(count, *kind) for kind, count in kinds.items())
 
 
 def peak_flops(name: str, bfloat16: bool) -> float | None:

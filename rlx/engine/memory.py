@@ -164,25 +164,24 @@ def model_sizes(lm: LM, parts: nn.Module) -> ModelSizes | None:
     Returns:
         None if the configuration does not name the number of layers.
     """
-    config = lm.config.get_text_config()
-    layers = _number(config, "num_hidden_layers", 0)
-    if not layers:
+    configs = layer_configs(lm.config.get_text_config())
+    if not configs:
         return None
     vocabulary, hidden = lm.get_input_embeddings().weight.shape
-    heads = _number(config, "num_attention_heads", 1)
-    head_width = _number(config, "head_dim", hidden // heads)
+    heads = _number(configs, "num_attention_heads", 1)
+    head_width = _number(configs, "head_dim", hidden // heads)
     routed = experts_per_token(lm)
-    inner = _number(config, "intermediate_size", 4 * hidden)
+    inner = _number(configs, "intermediate_size", 4 * hidden)
     if routed:
-        inner = routed * _number(config, "moe_intermediate_size", inner)
-        inner += _number(config, "shared_expert_intermediate_size", 0)
+        inner = routed * _number(configs, "moe_intermediate_size", inner)
+        inner += _number(configs, "shared_expert_intermediate_size", 0)
     parameters = list(parts.parameters())
     return ModelSizes(
-        layers=layers,
+        layers=len(configs),
         hidden=hidden,
         inner=inner,
         queries=heads * head_width,
-        keys=_number(config, "num_key_value_heads", heads) * head_width,
+        keys=_number(configs, "num_key_value_heads", heads) * head_width,
         vocabulary=vocabulary,
         parameters=sum(parameter.numel() for parameter in parameters),
         trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
@@ -192,18 +191,27 @@ def model_sizes(lm: LM, parts: nn.Module) -> ModelSizes | None:
 
 def experts_per_token(lm: LM) -> int:
     """Experts that the router sends a token to; 0 for a model without experts."""
-    config = lm.config.get_text_config()
+    configs = layer_configs(lm.config.get_text_config())
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
     has_experts = any(type(module).__name__.endswith("Experts") for module in lm.modules())
-    return max(_number(config, name, 0) for name in names) if has_experts else 0
+    return max(_number(configs, name, 0) for name in names) if has_experts else 0
 
 
-def _number(config: Any, name: str, default: int) -> int:
-    """A value of a transformers configuration, which may lack it or give one per layer: then the largest."""
-    value = getattr(config, name, None)
-    if isinstance(value, list | tuple):
-        value = max((item for item in value if isinstance(item, int)), default=None)
-    return value if isinstance(value, int) and value > 0 else default
+def layer_configs(config: Any) -> list[Any]:
+    """The configuration of each layer: the text configuration itself, unless it has another one for each (Gemma 4)."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        return []
+    if getattr(config, "is_heterogeneous", False):
+        return [config.per_layer_config[layer] for layer in range(layers)]
+    return [config] * layers
+
+
+def _number(configs: list[Any], name: str, default: int) -> int:
+    """The largest value of the layers' configurations, each of which may lack it or give a list."""
+    values = [getattr(config, name, None) for config in configs]
+    flat = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
+    return max((number for number in flat if isinstance(number, int) and number > 0), default=default)
 
 
 def free_bytes(device: torch.device) -> int:
