@@ -301,7 +301,7 @@ def update():
     results, gpu = {}, torch.cuda.is_available()
     prompt, response = (20, 44) if SMALL else (200, 825)
     lm = random_model()
-    engine = Engine(lm, Model(), Optim(lr=1e-6), 100, 16384)
+    engine = Engine(lm, Model(gradient_checkpointing=False), Optim(lr=1e-6), 100, 16384)
     component = get("policy", "dgpo")
     method = Method(component, component.hyper())
 
