@@ -58,7 +58,7 @@ def updates(arguments: argparse.Namespace) -> None:
         logprobs.KEPT_ELEMENTS = 0
     if arguments.lever == "given-back":
         model.keep_freed_memory = lambda: False
-    spec = Model(path=str(arguments.model), precision=arguments.precision)
+    spec = Model(path=str(arguments.model), precision=arguments.precision, gradient_checkpointing=False)
     lm = load_model(str(arguments.model), spec, torch.device("cpu"))
     engine = Engine(lm, spec, Optim(), 1000, arguments.max_tokens)
     engine.share_prompts = arguments.lever != "apart" and can_share_prompts(lm)

@@ -113,6 +113,8 @@ def model_flops(lm: LM) -> ModelFlops:
         lm: a transformers causal language model, adapters inside or not, not sharded.
     """
     decoder, head = lm.get_decoder(), lm.get_output_embeddings()
+    if decoder is head:  # ModernBERT calls its output layer decoder
+        decoder = lm.base_model
     tables = {id(p) for module in decoder.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     head_ids = {id(parameter) for parameter in head.parameters()}
     active = experts_per_token(lm)

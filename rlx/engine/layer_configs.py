@@ -16,7 +16,8 @@ def layer_configs(config: PreTrainedConfig) -> list[Any]:
     text = config.get_text_config()
     if getattr(text, "is_heterogeneous", False):
         return list(text.per_layer_config)
-    return [text] * (getattr(text, "num_hidden_layers", None) or 0)
+    layers = getattr(text, "num_hidden_layers", None)
+    return [text] * layers if isinstance(layers, int) else []
 
 
 def windows(config: PreTrainedConfig) -> list[int]:

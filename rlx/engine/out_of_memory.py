@@ -20,6 +20,8 @@ from rlx.errors import UserError
 MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Parts of the messages with which torch and its libraries report this as a RuntimeError: on a CPU, by the driver, by
 cuBLAS."""
+CONNECTION_LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""Parts of the messages of gloo and NCCL in a process whose peer has ended, for instance for want of memory."""
 FIX = (
     "set model.gradient_checkpointing=true, train adapters (model.lora), or lower {} or batch.max_tokens; the last "
     "checkpoint is kept"
@@ -78,9 +80,15 @@ def check_repeatable(error: RuntimeError, rank: int | None, work: str) -> None:
 
     Raises:
         RuntimeError: the error itself, if it is another one.
-        UserError: when several processes do the work together. It is also printed: only rank 0 prints the error with
-            which a run ends.
+        UserError: when several processes do the work together, in the one that ran out of memory and in those that lose
+            the connection to it. The former prints it too: only rank 0 prints the error with which a run ends.
     """
+    if rank is not None and any(text in str(error) for text in CONNECTION_LOST):
+        raise UserError(
+            f"process {rank} lost the connection to another process in {work}",
+            fix="that process's message says why; the same command continues from the last checkpoint",
+            exit_code=1,
+        ) from None
     if not is_out_of_memory(error):
         raise error
     if rank is None:

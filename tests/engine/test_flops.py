@@ -22,7 +22,7 @@ def counted(lm, logits_of=slice(None)):
     return sum(by_operation.values()), attention
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen3_moe", "mixtral", "deepseek_v3"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen3_moe", "mixtral", "deepseek_v3", "qwen3"])
 def test_operations_are_those_that_torch_counts(model_type):
     lm = tiny_model(model_type)
     lm.set_attn_implementation("eager")

@@ -91,7 +91,9 @@ def test_the_estimate_of_a_llama_is_what_autograd_keeps(bfloat16, hidden, inner,
     assert sum(size for size, _ in storages.values()) == pytest.approx(estimate, rel=0.12)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen3_moe", "deepseek_v3", "mamba2", "gemma3_text"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "gpt2", "qwen3_moe", "deepseek_v3", "mamba2", "gemma3_text", "gemma4_text"]
+)
 def test_sizes_are_read_from_any_configuration(model_type):
     lm = tiny_model(model_type)
     sizes = model_sizes(lm, lm)

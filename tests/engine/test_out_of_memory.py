@@ -1,5 +1,9 @@
 """Updates and scores that do not fit into memory: repeated in smaller micro-batches, or refused in one sentence."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -180,3 +184,36 @@ def test_a_fully_masked_term_still_fits():
 
     update = made.update(batch(nothing))
     assert update.loss == 0.0 and made.max_tokens == 20
+
+
+LOSS_WITHOUT_MEMORY = """
+import os, torch
+from rlx.registry import Hyper, register
+
+class Full(Hyper):
+    pass
+
+@register("policy", paper="mine")
+def full(logprobs_bt, batch, hp):
+    if os.environ.get("RANK") == "1":
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return -batch.adv_bt * logprobs_bt, {}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["none", "fsdp2"])
+def test_two_processes_of_which_one_runs_out_of_memory_end_with_one_sentence(mode, tmp_path):
+    (tmp_path / "full.py").write_text(LOSS_WITHOUT_MEMORY, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "rlx.cli", "train", "--algo", f"{tmp_path / 'full.py'}:full", "--processes", "2"),
+            *("--runs-dir", str(tmp_path / "runs"), "--steps", "1", "--set", f"sharding.mode={mode}"),
+            *("--set", "evaluation.every=0", "--set", "tracker.mlflow=false", "--set", "batch.prompts=8"),
+        ],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    output = done.stderr.replace("\n", " ")
+    assert done.returncode == 1, output
+    assert output.count("process 1 ran out of memory in an update") == 1
+    assert "sharding.offload=true continues this run" in output and "Traceback" not in output

@@ -9,6 +9,7 @@ from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
 from rlx.specs.reading import apply_overrides, read_spec
 from rlx.specs.resolve_train import resolve
+from rlx.specs.resolve_unlearn import resolve_unlearn
 from rlx.specs.train import Advantage, Algorithm, Spec
 
 
@@ -78,6 +79,14 @@ def test_resolving_a_resolved_spec_changes_nothing():
 
 def test_the_users_keys_override_every_recipe():
     assert resolve({"optim": {"lr": 5e-5}, "rollout": {"max_new_tokens": 20}}).spec.optim.lr == 5e-5
+
+
+def test_automatic_gradient_checkpointing_has_the_id_of_the_former_default():
+    ids = [resolve({"model": {"gradient_checkpointing": value}}).run_id for value in ("auto", False, True)]
+    assert ids[0] == ids[1] == resolve({}).run_id != ids[2]
+    assert resolve({}).spec.model.gradient_checkpointing == "auto"
+    unlearning = [resolve_unlearn({"model": {"gradient_checkpointing": value}}).run_id for value in ("auto", False)]
+    assert unlearning[0] == unlearning[1]
 
 
 def test_the_run_id_follows_from_what_is_computed_and_not_from_how_it_is_tracked():
