@@ -52,7 +52,7 @@ def narrow_frozen_weights(model: nn.Module, precision: str) -> None:
     """Store frozen weights of linear layers in bfloat16 if the model computes in it, where that changes no value.
 
     Weights that were published in bfloat16 take half the memory, and autocast has nothing to cast: it casts weights
-    without a gradient anew in every forward pass. Weights that bfloat16 would round stay float32, and so do the
+    without a gradient again in every forward pass. Weights that bfloat16 would round stay float32, and so do the
     embeddings, because hidden states would take their type.
 
     Args:

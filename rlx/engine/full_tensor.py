@@ -17,5 +17,5 @@ def full_tensor(tensor: Tensor) -> Tensor:
     kind = tensor.device_mesh.device_type
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
     moved: Any = tensor.detach().to(device)
-    whole: Tensor = moved.full_tensor()
-    return whole
+    unsharded: Tensor = moved.full_tensor()
+    return unsharded

@@ -116,18 +116,18 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 @contextmanager
 def _unsharded_adapters(module: nn.Module) -> Iterator[None]:
     """Within this context the layer's adapters are whole; a collective operation if they are sharded."""
-    places = [
+    owned = [
         (owner, key, weight)
         for name, owner in module.named_modules()
         for key, weight in owner.named_parameters(recurse=False)
         if "lora_" in f"{name}.{key}" and isinstance(weight, DTensor)
     ]
-    for owner, key, weight in places:
+    for owner, key, weight in owned:
         owner._parameters[key] = nn.Parameter(full_tensor(weight), requires_grad=False)
     try:
         yield
     finally:
-        for owner, key, weight in places:
+        for owner, key, weight in owned:
             owner._parameters[key] = weight
 
 

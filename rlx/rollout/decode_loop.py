@@ -28,12 +28,12 @@ class Request:
     """A response that is to be sampled.
 
     Example:
-        ``Request(prompt=(7, 10, 8, 14), seed=5172537475550556618, place=(0, 3))``
+        ``Request(prompt=(7, 10, 8, 14), seed=5172537475550556618, key=(0, 3))``
     """
 
     prompt: Sequence[int]
     seed: int
-    place: tuple[int, int]
+    key: tuple[int, int]
     """Index of the prompt, and of the sample among its seeds."""
 
 
@@ -104,7 +104,7 @@ class DecodeLoop:
             request, self.owners[row] = self.owners[row], None
             assert request is not None
             response = Response(tuple(ids[:length]), tuple(values[:length]), ids[length - 1] in stops)
-            finished.append((*request.place, response))
+            finished.append((*request.key, response))
         self.decoder.free(rows)
         return finished
 

@@ -154,8 +154,8 @@ def _reproduces(lm: Any, kind: type[Decoder]) -> bool:
     decoder = kind()
     try:
         logits = decoder.prefill(lm, [long, long, long, short])
-        kept = [0, 1, 3] if decoder.keep([0, 1, 3]) else [0, 1, 2, 3]
-        rows = [_Trial((long, long, long, short)[row], logits[row]) for row in kept]
+        rows_left = [0, 1, 3] if decoder.keep([0, 1, 3]) else [0, 1, 2, 3]
+        rows = [_Trial((long, long, long, short)[row], logits[row]) for row in rows_left]
         trials = list(rows)
         for number, token in enumerate(ids[12 : 12 + TRIAL_STEPS]):
             restarted = decoder.replace([0], [short]) if number == TRIAL_STEPS // 2 else None

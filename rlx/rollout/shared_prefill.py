@@ -99,7 +99,7 @@ class SharedPrefillDecoder:
         return (torch.arange(self.columns, device=self.starts_b.device) >= self.starts_b[:, None]).long()
 
     def _set_starts(self, starts: list[int]) -> None:
-        """Set each row's first column; an idle row starts anew, so that it needs no earlier column."""
+        """Set each row's first column; that of an idle row is the next one, so that it needs no earlier column."""
         padded = self.fixed is not None or any(starts)
         self.starts = [self.columns if padded and row in self.idle else start for row, start in enumerate(starts)]
         self.starts_b = torch.tensor(self.starts, device=self.cache.layers[0].keys.device)

@@ -123,30 +123,30 @@ class VLLMSampler(Sampler):
     ) -> Generator[Finished, None, None]:
         """See ``Sampler.stream``; all requests are given to vLLM at once."""
         shared = _all_requests(list(zip(prompts, seeds, strict=True)), self.options)
-        places = [
+        keys = [
             (part, q, g)
             for part, requests in enumerate(shared.parts)
             for q, (_, row) in enumerate(requests)
             for g in range(len(row))
         ]
         engine = self._llm.llm_engine
-        names = [f"rlx-{index}" for index in range(len(places))]
-        place_of = dict(zip(names, places, strict=True))
+        names = [f"rlx-{index}" for index in range(len(keys))]
+        key_of = dict(zip(names, keys, strict=True))
         try:
             with _vllm_errors("sample", self.options):
-                for name, (part, q, g) in place_of.items():
+                for name, (part, q, g) in key_of.items():
                     prompt, row = shared.parts[part][q]
                     engine.add_request(name, {"prompt_token_ids": list(prompt)}, self._parameters(sampling, row[g]))
-            while place_of:
+            while key_of:
                 with _vllm_errors("sample", self.options):
                     outputs = [output for output in engine.step() if output.finished]
                 for output in outputs:
-                    part, q, g = place_of.pop(output.request_id)
+                    part, q, g = key_of.pop(output.request_id)
                     if part == shared.own:
                         yield q, g, _response(output.outputs[0])
         finally:
-            if place_of:
-                engine.abort_request(list(place_of))
+            if key_of:
+                engine.abort_request(list(key_of))
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         return self._vllm.SamplingParams(

@@ -20,8 +20,8 @@ def cast_to(dtype: torch.dtype, lm: LM) -> Cast:
     wide = {part for parts in kinds for part in parts or ()}
 
     def cast(name: str, weight: Tensor) -> Tensor:
-        kept = ".lora_" in name or not weight.is_floating_point() or bool(wide & set(name.split(".")))
-        return weight.clone() if kept else weight.to(dtype)
+        stays = ".lora_" in name or not weight.is_floating_point() or bool(wide & set(name.split(".")))
+        return weight.clone() if stays else weight.to(dtype)
 
     return cast
 
