@@ -46,6 +46,7 @@ class Engine:
         total_updates: optimiser updates of the whole run, for the learning-rate schedule.
         max_tokens: token budget of a micro-batch; lowered when memory runs out (``rlx.engine.out_of_memory``).
         sharding: how several processes hold the model; None gives each a full copy.
+        update_tokens: most tokens of an update on this process, for the estimate of memory; None if it is not known.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Engine:
         total_updates: int,
         max_tokens: int,
         sharding: Sharding | None = None,
+        update_tokens: int | None = None,
     ) -> None:
         self.accelerator = make_accelerator(spec)
         self.spec, self.optim, self.total_updates, self.max_tokens = spec, optim, total_updates, max_tokens
@@ -73,7 +75,8 @@ class Engine:
         device, bfloat16 = self.accelerator.device, self.accelerator.mixed_precision == "bf16"
         sharded = sharding is not None and is_sharded(sharding, self.world, device)
         offload = sharding is not None and sharding.offload
-        setting = Setting(max_tokens, 2 if bfloat16 else 4, self.world if sharded else 1, not (sharded and offload))
+        tokens = max_tokens if update_tokens is None else min(max_tokens, update_tokens)
+        setting = Setting(tokens, 2 if bfloat16 else 4, self.world if sharded else 1, not (sharded and offload))
         self.usage = Usage(model, device, bfloat16, prepare_memory(model, spec, setting, device, self.agree))
         if sharded:
             self._unsharded = UnshardedModels(model)

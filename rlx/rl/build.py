@@ -54,11 +54,14 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     reference = None
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_frozen(resolved.model_folder, spec.model, accelerator.device))
-    engine = Engine(model, spec.model, spec.optim, resolved.total_updates, spec.batch.max_tokens, spec.sharding)
+    longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
+    sequences = -(-resolved.sequences_per_update // accelerator.num_processes)
+    update_tokens = sequences * (longest_prompt + spec.rollout.max_new_tokens)
+    budget, total = spec.batch.max_tokens, resolved.total_updates
+    engine = Engine(model, spec.model, spec.optim, total, budget, spec.sharding, update_tokens)
     if notice := choose_row_layout(engine):
         recorder.note(notice)
     component = policy_method(spec)
-    longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
     sampler, sync_check = make_sampler(resolved, engine, recorder, longest_prompt)
     return TrainComponents(
         resolved=resolved,

@@ -80,7 +80,9 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     reference_head = _detached_head_copy(lm) if needs_head(needs) and spec.method.train_lm_head else None
     mean_row_d = _mean_row(lm)
     total = spec.epochs * updates_per_epoch(len(sets.forget), spec.batch.forget)
-    engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding)
+    # Each forget sequence has at most one alternate.
+    update_tokens = (2 * spec.batch.forget + (spec.batch.retain or spec.batch.forget)) * spec.forget.max_tokens
+    engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding, update_tokens)
     if notice := choose_row_layout(engine, share_prompts=False):
         recorder.note(notice)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)

@@ -118,6 +118,12 @@ def test_auto_recomputes_activations_only_if_an_update_would_not_fit_and_changes
     assert all(torch.equal(value, weights(full)[name]) for name, value in weights(plain).items())
 
 
+def test_an_update_of_few_tokens_is_estimated_by_these_whatever_the_budget():
+    lm = tiny_model("llama")
+    Engine(lm, Model(), Optim(), 1, 10**12, update_tokens=1000)
+    assert not lm.is_gradient_checkpointing
+
+
 def test_the_spec_overrides_the_estimate():
     lm = tiny_model("llama")
     Engine(lm, Model(gradient_checkpointing=False), Optim(), 1, 10**12)
