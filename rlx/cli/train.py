@@ -51,7 +51,9 @@ def train(
         str | None, typer.Option(help="Policy loss: a name from rlx methods, name@preset, or file.py:function.")
     ] = None,
     model: ModelPath = None,
-    data: Annotated[str | None, typer.Option(help="Prompts: a .jsonl or .parquet file, or a hub data set.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Prompts: a file, a glob, a saved folder or a hub data set (docs/data.md).")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Number of rollouts.")] = None,
     seed: Seed = None,
     run_name: RunName = None,
@@ -84,6 +86,7 @@ def train(
     """
     from rlx.engine.processes import ProcessLayout
     from rlx.runs.folder import RunDir
+    from rlx.runs.locate import with_existing_id
     from rlx.specs.resolve_train import resolve
     from rlx.specs.train import Spec
 
@@ -112,7 +115,7 @@ def train(
         _set_verl_nodes(content, nodes)
     else:
         _reject_verl_options(gpus_per_node, ray_address)
-    resolved = resolve(content)
+    resolved = with_existing_id(resolve(content), runs_dir)
     folder = RunDir(runs_dir / resolved.run_id)
     if dry_run or plan:
         print_resolved(resolved)

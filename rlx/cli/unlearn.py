@@ -90,6 +90,7 @@ def unlearn(
     """
     from rlx.engine.processes import ProcessLayout
     from rlx.runs.folder import RunDir
+    from rlx.runs.locate import with_existing_id
     from rlx.specs.unlearn import UnlearnSpec
 
     if backend != "local":
@@ -113,7 +114,10 @@ def unlearn(
         reject_options_of_one_run(spec, {**options, "--against": against}, overrides or [])
         raise typer.Exit(run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
     content = apply_options_and_overrides(content, options, overrides or [])
-    experiments = _experiments(content, against, compare_embedded=method is None)
+    experiments = [
+        (with_existing_id(resolved, runs_dir), own)
+        for resolved, own in _experiments(content, against, compare_embedded=method is None)
+    ]
     if dry_run or plan:
         for resolved, _ in experiments:
             print_resolved(resolved)

@@ -36,7 +36,9 @@ class ChatSettings(Protocol):
         ...
 
 
-def encode(question: str, data: ChatSettings, tokenizer: Any) -> tuple[int, ...]:
+def encode(
+    question: str, data: ChatSettings, tokenizer: Any, history: Sequence[tuple[str, str]] = ()
+) -> tuple[int, ...]:
     """Token ids of the prompt before a response: system prompt, question and suffix in the chat template.
 
     A tokenizer without a template, or ``chat: never``, gets the plain text with the tokenizer's own special tokens,
@@ -47,16 +49,19 @@ def encode(question: str, data: ChatSettings, tokenizer: Any) -> tuple[int, ...]
         question: the question's text.
         data: system prompt, suffix and whether to use the template.
         tokenizer: a transformers tokenizer.
+        history: messages before the question as (role, content), without the system prompt; plain text has them as
+            paragraphs.
 
     Raises:
         UserError: when the template refuses the prompt, or the tokenizer cannot encode it.
     """
-    content = question + data.suffix
+    messages = [*history, ("user", question + data.suffix)]
     if _is_plain(data, tokenizer):
-        text = f"{data.system}\n\n{content}" if data.system else content
+        system = [data.system] if data.system else []
+        text = "\n\n".join([*system, *(content for _, content in messages)])
         ids = _without_appended_end(_ids(text, tokenizer, special=True), text, tokenizer)
     else:
-        text = _prompt_text(content, data, tokenizer)
+        text = _prompt_text(messages, data, tokenizer)
         ids = _ids(text, tokenizer)
     _report_unknown(text, ids, tokenizer)
     return tuple(ids)
@@ -140,18 +145,20 @@ def _is_plain(data: ChatSettings, tokenizer: Any) -> bool:
     return data.chat == "never" or not tokenizer.chat_template
 
 
-def _prompt_text(content: str, data: ChatSettings, tokenizer: Any) -> str:
-    """The rendered messages; a system prompt that the template refuses or leaves out goes into the user message."""
-    user = {"role": "user", "content": content}
+def _prompt_text(turns: Sequence[tuple[str, str]], data: ChatSettings, tokenizer: Any) -> str:
+    """The rendered messages; a system prompt that the template refuses or leaves out goes into the first message."""
+    messages = [{"role": role, "content": content} for role, content in turns]
     if not data.system:
-        return _rendered([user], data, tokenizer, continued=True)
+        return _rendered(messages, data, tokenizer, continued=True)
     try:
-        text = _rendered([{"role": "system", "content": data.system}, user], data, tokenizer, continued=True)
+        text = _rendered([{"role": "system", "content": data.system}, *messages], data, tokenizer, continued=True)
         if data.system.strip() in text:
             return text
     except UserError:
         pass
-    text = _rendered([{"role": "user", "content": f"{data.system}\n\n{content}"}], data, tokenizer, continued=True)
+    first, *others = messages
+    merged = {**first, "content": f"{data.system}\n\n{first['content']}"}
+    text = _rendered([merged, *others], data, tokenizer, continued=True)
     warn_once("the chat template has no system role: the system prompt is written before the first user message")
     return text
 

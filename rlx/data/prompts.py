@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
-import numpy as np
-
 from rlx.data import arithmetic
 from rlx.data.chat import encode
-from rlx.data.rows import column, read_rows
+from rlx.data.left_out import LeftOut
+from rlx.data.order import mixed_indices, prompt_indices
+from rlx.data.rows import column, find_column, has_column
+from rlx.data.values import Question, as_answers, as_question, as_text, ends_with_hash
 from rlx.errors import UserError, did_you_mean
-from rlx.rewards.extract import last_boxed, last_hash
-from rlx.specs.train import Data
+from rlx.files.formats import Row
+from rlx.files.sources import Source, read_source
+from rlx.specs.data import Data
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +30,24 @@ class Prompt:
 
     id: str
     question: str
-    """The question as in the data, without system prompt and suffix."""
+    """The question as in the data, without system prompt and suffix; of a conversation the user's last message."""
     answer: str
-    """The gold answer, extracted according to ``data.answer_format``."""
+    """The gold answer, extracted according to ``data.answer_format``; the first one of several."""
     tokens: tuple[int, ...]
     """The whole rendered prompt."""
+    accepted: tuple[str, ...] = ()
+    """Other answers that are right too."""
+    system: str | None = None
+    """The row's own system prompt; None for that of the spec."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Messages of a conversation before the question, as (role, content)."""
+    source: int = 0
+    """Index in ``data.sources``."""
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All accepted answers."""
+        return (self.answer, *self.accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +55,105 @@ class PromptSet:
     """Prompts, and the number of rows that were left out by reason.
 
     Example:
-        ``PromptSet(prompts, left_out={"duplicate question": 2, "longer than 1024 tokens": 1})``
+        ``PromptSet(prompts, {"duplicate question": 2, "not JSON": 1}, {"not JSON": ["line 5"]})``
     """
 
     prompts: list[Prompt]
     left_out: Mapping[str, int]
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The first rows of each reason."""
+    notices: tuple[str, ...] = ()
+    """What was read in another way than the spec says, one sentence each."""
 
     def sentence(self) -> str:
-        """``7000 prompts; left out: 2 duplicate question, 1 longer than 1024 tokens``."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        """``7000 prompts; left out: 2 duplicate question, 1 longer than 1024 tokens (line 17)``."""
+        reasons = ", ".join(f"{count} {reason}{self._rows(reason, count)}" for reason, count in self.left_out.items())
         return f"{len(self.prompts)} prompts" + (f"; left out: {reasons}" if reasons else "")
+
+    def _rows(self, reason: str, count: int) -> str:
+        rows = self.named.get(reason, ())
+        return f" ({', '.join(rows)}{', ...' if count > len(rows) else ''})" if rows else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """A row's question and answers.
+
+    Example:
+        ``_Example("line 17", "47+85", Question("47+85="), ("132",))``
+    """
+
+    location: str
+    id: str
+    question: Question
+    answers: tuple[str, ...]
 
 
 def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
-    """The prompts of ``data.source``.
+    """The prompts of ``data.source``, or of all ``data.sources`` one after the other.
 
-    A row without a readable answer is an error, since a wrong column would otherwise train on nothing; a repeated
-    question or a too long prompt is left out and counted.
+    A row that cannot be used (unreadable, no prompt, no answer, too long) is left out and counted, and so is a repeated
+    question.
 
     Args:
-        data: source, columns, answer format, chat settings and limits.
+        data: sources, columns, answer format, chat settings and limits.
         tokenizer: a transformers tokenizer.
 
     Raises:
-        UserError: for a missing file or column, a broken line, an unreadable answer, or when nothing is left.
+        UserError: for a missing file or column, when more than ``data.max_left_out`` of the rows cannot be used, or
+            when nothing is left.
     """
-    left_out: Counter[str] = Counter()
+    left_out, notices, rows = LeftOut(), list[str](), 0
     prompts: list[Prompt] = []
-    seen: set[str] = set()
+    seen: set[Question | str] = set()
     ids: set[str] = set()
-    for location, question, answer, name in islice(_questions(data), data.limit):
-        if question.strip() in seen:
-            left_out["duplicate question"] += 1
-            continue
-        seen.add(question.strip())
-        try:
-            tokens = encode(question, data, tokenizer)
-        except UserError as error:
-            raise UserError(f"{data.source} {location}: {error.what}", fix=error.fix) from None
-        if len(tokens) > data.max_prompt_tokens:
-            left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
-            continue
-        label = location if not name or name in ids else name
-        ids.add(label)
-        prompts.append(Prompt(label, question, answer, tokens))
-    prompt_set = PromptSet(prompts, dict(left_out))
+    for index, part in enumerate(data.parts()):
+        source_rows, examples = _examples(part, left_out, notices)
+        rows += source_rows
+        for example in examples:
+            question = example.question
+            key = question if question.history or question.system else question.text.strip()
+            if key in seen:
+                left_out.add_duplicate()
+                continue
+            seen.add(key)
+            tokens = _tokens(example, part, tokenizer, left_out)
+            if tokens is None:
+                continue
+            label = example.location if not example.id or example.id in ids else example.id
+            ids.add(label)
+            answer, *accepted = example.answers
+            prompts.append(
+                Prompt(label, question.text, answer, tokens, tuple(accepted), question.system, question.history, index)
+            )
+    prompt_set = PromptSet(prompts, dict(left_out.counts), left_out.named, tuple(notices))
+    if prompts or not all(reason.startswith("longer than") for reason in left_out.counts):
+        left_out.check(rows, data.max_left_out)
     if not prompts:
-        why = prompt_set.sentence() if left_out else "it is empty"
-        raise UserError(f"data.source '{data.source}' has no usable row ({why})", fix="check the file and data.*")
+        why = prompt_set.sentence() if left_out.counts else "it is empty"
+        raise UserError(f"data.source '{_names(data)}' has no usable row ({why})", fix="check the file and data.*")
     return prompt_set
+
+
+def _names(data: Data) -> str:
+    return ", ".join(part.source for part in data.parts())
+
+
+def _tokens(example: _Example, data: Data, tokenizer: Any, left_out: LeftOut) -> tuple[int, ...] | None:
+    """The rendered prompt; None, after counting the row, if it cannot be encoded or is too long."""
+    question, where = example.question, f"{data.source} {example.location}"
+    own = data if question.system is None else data.model_copy(update={"system": question.system})
+    try:
+        tokens = encode(question.text, own, tokenizer, question.history)
+    except UserError as error:
+        left_out.add("without tokens", example.location, UserError(f"{where}: {error.what}", fix=error.fix))
+        return None
+    if len(tokens) > data.max_prompt_tokens:
+        problem = f"the prompt has {len(tokens)} tokens, more than data.max_prompt_tokens={data.max_prompt_tokens}"
+        reason = f"longer than {data.max_prompt_tokens} tokens"
+        left_out.add(reason, example.location, UserError(f"{where}: {problem}", fix="raise data.max_prompt_tokens"))
+        return None
+    return tokens
 
 
 def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -117,75 +178,74 @@ def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list
     ]
 
 
-def prompt_indices(size: int, seed: int, start: int, number: int) -> list[int]:
-    """Indices of the prompts at positions ``start`` to ``start + number`` of epochs, each shuffled without replacement.
-
-    A pure function of its arguments, so that a resumed run needs only the number of prompts drawn so far.
+def draw_prompts(
+    prompts: Sequence[Prompt], weights: Sequence[float] | None, seed: int, start: int, number: int
+) -> list[Prompt]:
+    """The prompts at positions ``start`` to ``start + number``; with weights each source has its own epochs.
 
     Args:
-        size: number of prompts.
+        prompts: all prompts.
+        weights: of each source, see ``data.sources``; None draws every prompt equally often.
         seed: the run's seed.
-        start: number of prompts drawn so far, over all epochs.
-        number: how many to draw; they may span two epochs.
+        start: number of prompts drawn so far.
+        number: how many to draw.
     """
-    return [int(_epoch(size, seed, position // size)[position % size]) for position in range(start, start + number)]
+    if weights is None:
+        return [prompts[index] for index in prompt_indices(len(prompts), seed, start, number)]
+    by_source = [[prompt for prompt in prompts if prompt.source == index] for index in range(len(weights))]
+    sizes = [len(group) for group in by_source]
+    return [by_source[source][index] for source, index in mixed_indices(sizes, weights, seed, start, number)]
 
 
-@lru_cache(maxsize=4)
-def _epoch(size: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
-
-
-def _questions(data: Data) -> Iterator[tuple[str, str, str, str]]:
-    """Location, question, gold and id of every row."""
+def _examples(data: Data, left_out: LeftOut, notices: list[str]) -> tuple[int, Iterator[_Example]]:
+    """Number of rows of one source, and its rows with a question and an answer."""
     if data.source == "arithmetic":
-        for row in arithmetic.rows(_embedded_split(data.split)):
-            yield row["id"], row["prompt"], row["answer"], row["id"]
-        return
-    for location, content in read_rows(data.source, data.subset, data.split):
-        where = f"{data.source} {location}"
-        question = _text(column(content, data.prompt, where, "data.prompt"), where, "data.prompt")
-        answer = _text(column(content, data.answer, where, "data.answer"), where, "data.answer")
-        name = content.get("id")
-        yield location, question, _gold(answer, data, where), str(name) if isinstance(name, (str, int)) else ""
+        embedded = arithmetic.rows(_embedded_split(data.split))[: data.limit]
+        return len(embedded), (
+            _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],)) for row in embedded
+        )
+    rows = list(islice(read_source(Source(data.source, data.subset, data.split)), data.limit))
+    keys = {key: find_column(rows, name, data.source, f"data.{key}") for key, name in _columns(data).items()}
+    for key, name in _columns(data).items():
+        if keys[key] != name:
+            notices.append(f"{data.source} has no column '{name}': data.{key} is read from '{keys[key]}'")
+    if data.answer_format == "raw" and any(ends_with_hash(_cell(row, keys["answer"])) for row in rows):
+        notices.append(f"{data.source}: an answer that ends with '#### 7' is read as 7 (data.answer_format=gsm8k_hash)")
+    return len(rows), _usable(rows, data, keys, left_out)
+
+
+def _columns(data: Data) -> dict[str, str]:
+    system = {} if data.system_column is None else {"system_column": data.system_column}
+    return {"prompt": data.prompt, "answer": data.answer, **system}
+
+
+def _cell(row: Row, key: str) -> Any:
+    return column(row.content, key, "", "") if has_column(row.content, key) else None
+
+
+def _usable(rows: Sequence[Row], data: Data, keys: Mapping[str, str], left_out: LeftOut) -> Iterator[_Example]:
+    for row in rows:
+        where, reason = f"{data.source} {row.location}", row.reason
+        try:
+            if row.problem:
+                raise row.error(data.source)
+            reason = "without a prompt"
+            question = as_question(column(row.content, keys["prompt"], where, "data.prompt"), where, "data.prompt")
+            reason = "without an answer"
+            answer = column(row.content, keys["answer"], where, "data.answer")
+            answers = as_answers(answer, where, "data.answer", data.answer_format)
+            reason = "with an unreadable system prompt"
+            system = _cell(row, keys["system_column"]) if "system_column" in keys else None
+            if system is not None:
+                question = replace(question, system=as_text(system, where, "data.system_column"))
+        except UserError as error:
+            left_out.add(reason, row.location, error)
+            continue
+        name = row.content.get("id")
+        yield _Example(row.location, str(name) if isinstance(name, (str, int)) else "", question, answers)
 
 
 def _embedded_split(split: str) -> Literal["train", "test"]:
     if split not in ("train", "test"):
         raise UserError(f"split '{split}' is not one of the embedded task", fix=did_you_mean(split, ["train", "test"]))
     return cast(Literal["train", "test"], split)
-
-
-def _text(value: Any, where: str, key: str) -> str:
-    """A column's value as text: a number written out, or the last user message of a list of chat messages."""
-    if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
-        value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value)
-    text = value if isinstance(value, str) else _number(value)
-    if not text.strip() or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise UserError(f"{where}: the column {key} names holds {value!r:.80}", fix="it must hold text or a number")
-    return text
-
-
-def _number(value: Any) -> str:
-    """A finite number as text without a zero fraction (72.0 is 72); empty for any other value."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return ""
-    if isinstance(value, int):
-        return str(value)
-    if not math.isfinite(value):
-        return ""
-    return str(int(value)) if value == int(value) else str(value)
-
-
-def _gold(answer: str, data: Data, where: str) -> str:
-    """The gold answer in its format."""
-    if data.answer_format == "raw":
-        return answer.strip()
-    gold = last_boxed(answer) if data.answer_format == "last_boxed" else (last_hash(answer) or "").replace(",", "")
-    if not gold:
-        marker = "\\boxed{...}" if data.answer_format == "last_boxed" else "'#### ...'"
-        raise UserError(
-            f"{where}: the answer has no {marker}, which data.answer_format={data.answer_format} reads",
-            fix="choices for data.answer_format: raw, last_boxed, gsm8k_hash",
-        )
-    return gold

@@ -1,36 +1,31 @@
-"""Rows of a file or a hub data set, each with its location for error messages."""
+"""Rows in which every problem is an error, for unlearning and evaluation, and the columns of a row."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlx.errors import UserError, did_you_mean
+from rlx.files.formats import Row
+from rlx.files.sources import Source, read_source
 
-Row = tuple[str, Mapping[str, Any]]
-"""Location (``line 17``, ``row 17``) and content."""
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("question", "problem", "messages"),
+    "answer": ("solution", "ground_truth", "reward_model.ground_truth"),
+}
+"""Columns that are read where the default column does not exist, if only one of them does."""
 
 
-def read_rows(source: str, subset: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
-    """Rows of a .jsonl file, a .parquet file or a hub data set.
+def read_rows(source: Source) -> Iterator[Row]:
+    """Rows of a source, of which every one must be readable.
 
     Raises:
-        UserError: when it is missing, unreadable, or one line is broken (named by its number).
+        UserError: when the source is missing or damaged, or for its first row that cannot be read.
     """
-    path = Path(source)
-    if path.is_dir():
-        raise UserError(f"data.source '{source}' is a folder", fix="name a .jsonl or .parquet file in it")
-    if path.suffix in (".jsonl", ".json"):
-        return _jsonl(path)
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    if path.exists():
-        raise UserError(
-            f"data.source '{source}' is neither .jsonl nor .parquet", fix="convert it or name a hub data set"
-        )
-    return _hub(source, subset, split, revision)
+    for row in read_source(source):
+        if row.problem:
+            raise row.error(source.name)
+        yield row
 
 
 def column(row: Mapping[str, Any], key: str, location: str, name: str) -> Any:
@@ -60,54 +55,44 @@ def column(row: Mapping[str, Any], key: str, location: str, name: str) -> Any:
     return value
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", _parsed(path, number, line)
-    except FileNotFoundError:
-        raise UserError(f"there is no data file {path}", fix="give the path of a .jsonl or .parquet file") from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
-        raise UserError(f"data file {path} cannot be read ({error})", fix="give a .jsonl file in UTF-8") from None
+def find_column(rows: Sequence[Row], key: str, source: str, name: str) -> str:
+    """The column to read: ``key``, or, where no row has that default column, the only usual name that exists.
 
+    Args:
+        rows: rows of one source.
+        key: the spec's value, a dotted path.
+        source: for error messages.
+        name: the spec's key, ``data.prompt`` or ``data.answer``.
 
-def _parsed(path: Path, number: int, line: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"{path} line {number} is not JSON ({reason})", fix="write one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{path} line {number} is a {type(row).__name__}, not an object", fix="mend that line")
-    return row
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no data file {path}", fix="give the path of a .jsonl or .parquet file") from None
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"data file {path} is not parquet ({str(error).splitlines()[0]})", fix="check it") from None
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number}", row
-
-
-def _hub(source: str, subset: str | None, split: str, revision: str | None) -> Iterator[Row]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source, subset, split=split, revision=revision)
-    except Exception as error:  # datasets raises a dozen unrelated kinds for a missing name, split or network
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    Raises:
+        UserError: when no row has the column, or several usual names exist.
+    """
+    readable = [row for row in rows if not row.problem]
+    if not readable or _in_any(readable, key):
+        return key
+    usual = USUAL_NAMES.get(key, ()) if name == f"data.{key}" else ()
+    matches = [choice for choice in usual if _in_any(readable, choice)]
+    if len(matches) > 1:
         raise UserError(
-            f"data.source '{source}' (subset {subset}, split {split}) does not load ({reason})",
-            fix="check the name and the network, or give a local .jsonl or .parquet file",
-            exit_code=1,
-        ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"row {number}", row
+            f"{name} is '{key}', and {source} has no such column, but {' and '.join(matches)}",
+            fix=f"set {name} to one of them",
+        )
+    if not matches:
+        column(readable[0].content, key, f"{source} {readable[0].location}", name)
+    return matches[0] if matches else key
+
+
+def _in_any(rows: Sequence[Row], key: str) -> bool:
+    return any(has_column(row.content, key) for row in rows)
+
+
+def has_column(row: Mapping[str, Any], key: str) -> bool:
+    """Whether a row has a value, which may be None, at a dotted path."""
+    if key in row:
+        return True
+    value: Any = row
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True

@@ -9,7 +9,9 @@ from typing import Any
 from rlx.benchmarks.benchmark import Benchmark, Problem, fingerprint, set_hash
 from rlx.data import arithmetic
 from rlx.data.rows import column, read_rows
+from rlx.data.values import as_text
 from rlx.errors import UserError
+from rlx.files.sources import Source
 from rlx.registry import get
 from rlx.rewards.extract import last_hash
 
@@ -29,6 +31,8 @@ def load_problems(name: str, data_dir: str | None, unpinned: bool = False) -> tu
     problems = [
         problem for problem in _rows(name, benchmark, data_dir) if fingerprint(problem.text) not in benchmark.left_out
     ]
+    if not problems:
+        raise UserError(f"benchmark {name} has no usable row (it is empty)", fix="check the file in --data-dir")
     data_hash = set_hash(problems)
     if data_hash != benchmark.sha256 and not unpinned:
         raise UserError(
@@ -49,15 +53,18 @@ def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Pro
         raise UserError(f"benchmark {name}: there is no file {local}", fix="put it there, or leave --data-dir out")
     source = str(local) if local else benchmark.hub
     keys = ("problem", "answer") if local else (benchmark.problem, benchmark.answer)
-    for number, (location, row) in enumerate(read_rows(source, benchmark.subset, benchmark.split, benchmark.revision)):
-        where = f"{source} {location}"
-        text, gold = (column(row, key, where, f"benchmark {name}") for key in keys)
-        gold = ", ".join(gold) if isinstance(gold, list) else str(gold)
+    origin = Source(source, benchmark.subset, benchmark.split, benchmark.revision, key=f"benchmark {name}")
+    for number, source_row in enumerate(read_rows(origin)):
+        row, where, label = source_row.content, f"{source} {source_row.location}", f"benchmark {name}"
+        text, answer = (column(row, key, where, label) for key in keys)
+        # The parts of an answer in several parts are graded together, unlike the accepted answers of training data.
+        parts = answer if isinstance(answer, list) and answer else [answer]
+        gold = ", ".join(as_text(part, where, label) for part in parts)
         if not local and benchmark.answer_format == "gsm8k_hash":
             gold = (last_hash(gold) or "").replace(",", "")
         yield Problem(
             id=str(row.get("id") or f"{name}-{number:04d}"),
-            text=str(text),
+            text=as_text(text, where, label),
             gold=gold.strip(),
             subject=_label(row, "subject"),
             level=_label(row, "level"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rlx.rewards.accepted import best_verdicts
 from rlx.rl.components import TrainComponents
 from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
@@ -28,9 +29,9 @@ def accuracy(components: TrainComponents) -> dict[str, float]:
         sampling = replace(components.sampling, temperature=temperature)
         indices, groups = sample_groups(components.sampler, components.held_out, components.engine, sampling, seeds)
         responses = [response for (response,) in groups]
-        golds = [components.held_out[index].answer for index in indices]
+        golds = [components.held_out[index].golds for index in indices]
         texts = [components.decode(response.tokens) for response in responses]
-        scores = [verdict.score for verdict in components.reward(list(zip(texts, golds, strict=True)))]
+        scores = [verdict.score for verdict in best_verdicts(components.reward, texts, golds)]
         lengths = [(len(response.tokens), not response.finished) for response in responses]
         results = components.engine.gather(list(zip(scores, lengths, strict=True)))
         metrics[f"eval/{name}_accuracy"] = sum(score for score, _ in results) / len(results)

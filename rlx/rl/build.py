@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,8 +42,10 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)
     for name, prompt_set in (("training", data), ("held-out", held_out)):
+        for notice in prompt_set.notices:
+            recorder.note(notice)
         if prompt_set.left_out:
-            recorder.note(f"{name} data: {prompt_set.sentence()}")
+            recorder.note(f"{name} data: {prompt_set.sentence()}", tag=f"rlx.{name}_data")
     for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
         recorder.note(f"warning: {sentence}")
     model = load_trainable(resolved.model_folder, spec.model, accelerator.device)
@@ -91,10 +94,11 @@ def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]
     source = spec.evaluation.source
     if source == "auto" and spec.data.source != EMBEDDED_DATA:
         train_part, held_out = hold_out(data.prompts, spec.evaluation.limit)
-        return PromptSet(train_part, data.left_out), PromptSet(held_out, {})
+        return replace(data, prompts=train_part), PromptSet(held_out, {})
     test = spec.data.model_copy(
         update={
             "source": spec.data.source if source == "auto" else source,
+            "sources": [],
             "split": spec.evaluation.split,
             "limit": spec.evaluation.limit,
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from torch.profiler import record_function
 
-from rlx.data.prompts import prompt_indices
+from rlx.data.prompts import draw_prompts
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
@@ -156,7 +156,7 @@ def _sample_and_grade(components: TrainComponents, prompts_drawn: int, first: in
     """This process's graded groups of the next prompts; their indices in the rollout start at ``first``."""
     spec = components.resolved.spec
     count = spec.batch.prompts
-    prompts = [components.prompts[i] for i in prompt_indices(len(components.prompts), spec.seed, prompts_drawn, count)]
+    prompts = draw_prompts(components.prompts, spec.data.weights(), spec.seed, prompts_drawn, count)
     with clock.measure("rollout"):
         seeds = rollout_seeds(spec.seed, prompts_drawn, count, spec.rollout.samples_per_prompt)
         prompt_ids, groups = sample_groups(components.sampler, prompts, components.engine, components.sampling, seeds)

@@ -56,9 +56,9 @@ class ProfiledRecorder:
         if self._profiler is not None:
             self._profiler.step()
 
-    def note(self, text: str) -> None:
-        """Print a notice."""
-        self._inner.note(text)
+    def note(self, text: str, tag: str = "") -> None:
+        """Print a notice; with ``tag`` the MLflow run gets it as that tag."""
+        self._inner.note(text, tag)
 
     def close(self, status: str) -> None:
         """Stop profiling, also in a run that ends early."""

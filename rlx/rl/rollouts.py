@@ -14,6 +14,7 @@ from rlx.engine.step import Engine
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence
 from rlx.numerics.shaping import overlong_penalty
+from rlx.rewards.accepted import best_verdicts
 from rlx.rewards.verdict import Decode, Reward, Verdict
 from rlx.rollout.sampler import Response, Sampler, Sampling, sample_seed
 from rlx.specs.train import Spec
@@ -133,8 +134,8 @@ def grade(
     own_prompts = [prompts[index] for index in indices]
     responses = [response for group in groups for response in group]
     texts = [decode(response.tokens) for response in responses]
-    golds = [prompt.answer for prompt, group in zip(own_prompts, groups, strict=True) for _ in group]
-    verdicts = reward(list(zip(texts, golds, strict=True)))
+    golds = [prompt.golds for prompt, group in zip(own_prompts, groups, strict=True) for _ in group]
+    verdicts = best_verdicts(reward, texts, golds)
     scores_b = torch.tensor([verdict.score for verdict in verdicts], dtype=torch.float64)
     lengths_b = torch.tensor([len(response.tokens) for response in responses])
     penalty_b = overlong_penalty(lengths_b, spec.rollout.max_new_tokens, spec.reward.overlong_buffer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
@@ -13,6 +13,10 @@ from rlx.specs.evaluate import EvalSpec
 from rlx.specs.identity import model_hash, stem
 from rlx.specs.resolve_evaluate import ModelLocator
 from rlx.specs.resolve_train import EMBEDDED_MODEL
+from rlx.specs.train import Resolved
+from rlx.specs.unlearn import ResolvedUnlearn
+
+R = TypeVar("R", bound=Resolved | ResolvedUnlearn)
 
 
 def locator(runs: Path) -> ModelLocator:
@@ -23,6 +27,19 @@ def locator(runs: Path) -> ModelLocator:
         return location, _is_embedded(location)
 
     return locate
+
+
+def with_existing_id(resolved: R, runs: Path) -> R:
+    """The experiment under its earlier id if only that run exists: ids once covered the bytes of data files.
+
+    Args:
+        resolved: the experiment.
+        runs: folder of all runs.
+    """
+    earlier = resolved.earlier_run_id
+    if earlier and RunDir(runs / earlier).resolved.is_file() and not RunDir(runs / resolved.run_id).resolved.is_file():
+        return resolved.model_copy(update={"run_id": earlier})
+    return resolved
 
 
 def _location(spec: EvalSpec, runs: Path) -> dict[str, Any]:

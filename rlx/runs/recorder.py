@@ -28,8 +28,8 @@ class Recorder(Protocol):
         """Drop the records written after ``offset``: they will be written again."""
         ...
 
-    def note(self, text: str) -> None:
-        """Print a notice for the user."""
+    def note(self, text: str, tag: str = "") -> None:
+        """Print a notice for the user; with ``tag`` the MLflow run gets it as that tag."""
         ...
 
 
@@ -44,7 +44,7 @@ class NullRecorder:
     def rewind(self, offset: int) -> None:
         """Do nothing."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, tag: str = "") -> None:
         """Do nothing."""
 
     def close(self, status: str) -> None:
@@ -85,6 +85,7 @@ class RunRecorder:
         self._folder, self._description, self._view, self._progress = folder, description, view, progress
         self._log = JsonlLog(folder.metrics, progress.warn)
         self._mlflow: MlflowSink | None = None
+        self._tags: dict[str, str] = {}
 
     @property
     def offset(self) -> int:
@@ -110,7 +111,7 @@ class RunRecorder:
                 id_file=self._folder.mlflow,
                 warn=self._progress.warn,
             )
-            tags = {"rlx.run_id": self._folder.run_id, **self._description.tags}
+            tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
             files = [self._folder.spec, self._folder.resolved]
             self._mlflow.start(self._description.spec.model_dump(mode="json"), tags, files)
             for record in remaining:
@@ -124,9 +125,11 @@ class RunRecorder:
         self._view.remember(record)
         self._progress.show(int(record["step"]), self._view.facts(record), self._view.curve)
 
-    def note(self, text: str) -> None:
-        """Print a notice for the user."""
+    def note(self, text: str, tag: str = "") -> None:
+        """Print a notice for the user, and keep a tagged one for the start of the MLflow run."""
         self._progress.note(text)
+        if tag:
+            self._tags[tag] = text
 
     def close(self, status: str) -> None:
         """Flush all outputs, with a limit on the time that MLflow may take."""

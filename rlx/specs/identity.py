@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlx.files.row_hash import source_hash
+from rlx.files.sources import Source
 from rlx.specs.model_source import adapter_base
 from rlx.specs.train import Section, Spec
 from rlx.specs.unlearn import UnlearnSpec
@@ -42,6 +44,31 @@ def stem(text: str) -> str:
     """Return the last part of a path or hub id, with only characters that are safe in a folder name."""
     last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl").removesuffix(".parquet").replace(".py:", "-")
     return "".join(letter if letter.isalnum() or letter in "._-@" else "-" for letter in last).lower()
+
+
+def data_fingerprints(sources: Mapping[str, Sequence[Source]]) -> dict[str, str]:
+    """Return the hashes of the rows of those sources that are local; the same rows have one hash in every format.
+
+    Args:
+        sources: name of the fingerprint to its sources, in order.
+
+    Raises:
+        UserError: when a source exists and cannot be read.
+    """
+    fingerprints = {}
+    for name, parts in sources.items():
+        hashes = [source_hash(part) for part in parts]
+        if len(hashes) == 1 and hashes[0] is not None:
+            fingerprints[name] = hashes[0]
+        elif any(hashes):
+            pairs = zip(parts, hashes, strict=True)
+            fingerprints[name] = hash_lines([row_hash or f"hub {part.name}" for part, row_hash in pairs])
+    return fingerprints
+
+
+def earlier_fingerprints(sources: Mapping[str, Sequence[Source]]) -> dict[str, str]:
+    """Return the fingerprints that versions before the hash of rows gave to these sources: the hash of one file."""
+    return file_fingerprints({name: parts[0].name for name, parts in sources.items() if len(parts) == 1})
 
 
 def file_fingerprints(sources: Mapping[str, str]) -> dict[str, str]:

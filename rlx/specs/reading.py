@@ -19,6 +19,34 @@ MAX_VALUE_LENGTH = 80
 """Characters of a wrong value that an error message shows."""
 
 
+class _DuplicateKey(yaml.constructor.ConstructorError):
+    """A key that a mapping has twice."""
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which keeps the last of repeated keys, with an error for them."""
+
+    def construct_yaml_map(self, node: yaml.MappingNode) -> Any:
+        """Construct a mapping; its keys are compared before ``<<`` merges an anchor's keys, which they may replace."""
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                problem = f"has the key '{key_node.value}' at line {lines[key]} and again at line {line}"
+                raise _DuplicateKey(None, None, problem, key_node.start_mark)
+            lines[key] = line
+        yield from super().construct_yaml_map(node)
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _UniqueKeyLoader.construct_yaml_map)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_UniqueKeyLoader)
+
+
 def read_spec(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
@@ -26,7 +54,7 @@ def read_spec(path: Path) -> dict[str, Any]:
         UserError: if the file is missing, empty, not YAML or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no spec file {path}", fix="give the path of a YAML file, or none at all") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -35,6 +63,8 @@ def read_spec(path: Path) -> dict[str, Any]:
         position = getattr(error, "problem_mark", None)
         line = f" at line {position.line + 1}" if position else ""
         problem = getattr(error, "problem", None) or "unreadable"
+        if isinstance(error, _DuplicateKey):
+            raise UserError(f"spec file {path} {problem}", fix="remove one of them") from None
         raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="correct that line") from None
     if not isinstance(content, dict):
         kind = "empty" if content is None else f"a {type(content).__name__}"
@@ -73,7 +103,9 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
         if not equals or not all(key.strip().split(".")):
             raise UserError(f"--set '{override}' has no key or no '='", fix="write it as --set section.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = _load(text)
+        except _DuplicateKey as error:
+            raise UserError(f"--set {key}: '{text}' {error.problem}", fix="remove one of them") from None
         except yaml.YAMLError:
             raise UserError(f"--set {key}: '{text}' is not a YAML value", fix="put quotes around it") from None
         assign(result, key.strip(), value)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError
+from rlx.files.sources import Source
 from rlx.registry import Component, get
 from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import EngineChoice, choose_engine
-from rlx.specs.identity import code_fingerprints, file_fingerprints, model_fingerprints, run_id
+from rlx.specs.identity import code_fingerprints, data_fingerprints, earlier_fingerprints, model_fingerprints, run_id
 from rlx.specs.reading import assign, validate
 from rlx.specs.train import Resolved, Spec
 
 EMBEDDED_MODEL = Path(__file__).parents[1] / "assets" / "arithmetic"
 EMBEDDED_DATA = "arithmetic"
+MIXTURE = "mixture"
+"""``data.source`` of a run with ``data.sources``."""
 EMBEDDED_RECIPE: Mapping[str, Any] = {"optim.lr": 1e-4, "rollout.max_new_tokens": 24, "data.max_prompt_tokens": 16}
 """Defaults for the embedded model, which differ from the general ones (those suit a 1B model)."""
 NOT_IDENTIFYING: Mapping[str, Any] = {"run_name": True, "tracker": True, "sharding": True, "cluster": True}
@@ -36,6 +39,10 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     user_spec = validate(content, Spec)
     method = policy_method(user_spec)
     embedded = user_spec.model.path == "embedded" and user_spec.data.source in ("auto", EMBEDDED_DATA)
+    if user_spec.data.sources and user_spec.data.source not in ("auto", MIXTURE):
+        raise UserError(
+            f"data.source is '{user_spec.data.source}', and data.sources is given too", fix="remove one of them"
+        )
     merged = merge_recipes([EMBEDDED_RECIPE if embedded else {}, method.recipe], user_spec)
     algorithm = user_spec.algorithm
     assign(merged, "algorithm.params", method_params(algorithm.name, algorithm.params, method, "algorithm"))
@@ -53,14 +60,20 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     _check_sampling(spec)
     _check_batch(spec)
     _check_embedded_data(spec)
-    fingerprints = _fingerprints(spec)
+    _check_sources(spec)
+    sources = _sources(spec)
+    fingerprints = _fingerprints(spec) | data_fingerprints(sources)
+    name_parts = (spec.algorithm.name, spec.model.path, spec.data.source)
+    identity = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints)
+    earlier = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
     return Resolved(
-        run_id=run_id(spec, (spec.algorithm.name, spec.model.path, spec.data.source), NOT_IDENTIFYING, fingerprints),
+        run_id=identity,
         spec=spec,
         model_folder=model_folder(spec),
         fingerprints=fingerprints,
         total_updates=spec.steps * spec.batch.updates_per_rollout,
         sequences_per_update=spec.batch.prompts // spec.batch.updates_per_rollout * spec.rollout.samples_per_prompt,
+        earlier_run_id="" if earlier == identity else earlier,
         engine_reason=choice.reason,
     )
 
@@ -75,11 +88,30 @@ def model_folder(spec: Spec) -> str:
     return str(EMBEDDED_MODEL) if spec.model.path == "embedded" else spec.model.path
 
 
+def _sources(spec: Spec) -> dict[str, list[Source]]:
+    """Return the sources of the training data and of the evaluation's own data."""
+    parts = [Source(part.source, part.subset, part.split) for part in spec.data.parts()]
+    evaluation = spec.evaluation
+    sources = {"data": [part for part in parts if part.name != EMBEDDED_DATA]}
+    if evaluation.source not in ("auto", EMBEDDED_DATA):
+        sources["evaluation"] = [Source(evaluation.source, spec.data.subset, evaluation.split, key="evaluation.source")]
+    return sources
+
+
+def _check_sources(spec: Spec) -> None:
+    """Refuse weights for some of the sources only."""
+    without = [part.source for part in spec.data.sources if part.weight is None]
+    if without and len(without) < len(spec.data.sources):
+        raise UserError(f"data.sources: '{without[0]}' has no weight, but others have", fix="give all or none a weight")
+
+
 def _default_source(user_spec: Spec) -> str:
+    if user_spec.data.sources:
+        return MIXTURE
     if user_spec.model.path != "embedded":
         raise UserError(
             f"data.source is not given, and model.path is '{user_spec.model.path}'",
-            fix="add --data with a .jsonl file, a .parquet file or a hub data set",
+            fix="add --data with a file, a folder saved by datasets or a hub data set",
         )
     return EMBEDDED_DATA
 
@@ -147,9 +179,8 @@ def _check_embedded_data(spec: Spec) -> None:
 
 
 def _fingerprints(spec: Spec) -> dict[str, str]:
-    """Return the content hashes of the local files that the run reads."""
+    """Return the content hashes of the model and of the user's code that the run reads."""
     return {
-        **file_fingerprints({"data": spec.data.source, "evaluation": spec.evaluation.source}),
         **code_fingerprints({"algorithm": spec.algorithm.name, "reward": spec.reward.name}),
         **model_fingerprints("model", model_folder(spec)),
     }

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError, did_you_mean
+from rlx.files.formats import FORMATS
+from rlx.files.sources import Source, local_files
 from rlx.registry import Component
 from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import choose_engine
 from rlx.specs.identity import (
     code_fingerprints,
-    file_fingerprints,
+    data_fingerprints,
+    earlier_fingerprints,
     file_hash,
     hash_lines,
     model_fingerprints,
@@ -78,13 +81,18 @@ def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
     model_folder = _model_folder(spec.model.path, "target")
     retain_model = spec.evaluation.retain_model
     retain_folder = None if retain_model is None else _model_folder(retain_model, "retain")
-    fingerprints = _fingerprints(spec, model_folder, retain_folder)
+    sources = _sources(spec)
+    fingerprints = _fingerprints(spec, model_folder, retain_folder) | data_fingerprints(sources)
+    name_parts = (spec.method.name, spec.model.path, spec.forget.source)
+    identity = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints)
+    earlier = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
     return ResolvedUnlearn(
-        run_id=run_id(spec, (spec.method.name, spec.model.path, spec.forget.source), NOT_IDENTIFYING, fingerprints),
+        run_id=identity,
         spec=spec,
         model_folder=model_folder,
         retain_folder=retain_folder,
         fingerprints=fingerprints,
+        earlier_run_id="" if earlier == identity else earlier,
         engine_reason=choice.reason,
     )
 
@@ -113,7 +121,7 @@ def _default_source(user_spec: UnlearnSpec) -> str:
     if user_spec.model.path != "embedded":
         raise UserError(
             f"forget.source is not given, and model.path is '{user_spec.model.path}'",
-            fix="add --forget and --retain, each with a .jsonl file, or --tofu forget05",
+            fix="add --forget and --retain, each with a file, or --tofu forget05",
         )
     return EMBEDDED_DATA
 
@@ -130,13 +138,23 @@ def _check_sources(spec: UnlearnSpec) -> None:
             raise UserError(
                 f"forget.source is '{source}', which only the embedded model knows, but model.path is "
                 f"'{spec.model.path}'",
-                fix="add --forget with a .jsonl file of requests, or --tofu forget05",
+                fix="add --forget with a file of requests, or --tofu forget05",
             )
     else:
         for key, path in (("forget.source", source), ("forget.retain", retain)):
-            if not Path(path).is_file():
+            if path == "auto" or local_files(Source(path, key=key)) is None:
                 problem = "is not given" if path == "auto" else f"is '{path}', and there is no such file"
-                raise UserError(f"{key} {problem}", fix="give a .jsonl file with one JSON object per line")
+                raise UserError(f"{key} {problem}", fix=f"give a file with one request a row ({FORMATS})")
+
+
+def _sources(spec: UnlearnSpec) -> dict[str, list[Source]]:
+    """Return the sources of the user's own requests; none for TOFU and the embedded data."""
+    if is_tofu(spec.forget.source) or spec.forget.source == EMBEDDED_DATA:
+        return {}
+    return {
+        "forget": [Source(spec.forget.source, key="forget.source")],
+        "retain": [Source(spec.forget.retain, key="forget.retain")],
+    }
 
 
 def _check_batch(spec: UnlearnSpec) -> None:
@@ -150,8 +168,8 @@ def _check_batch(spec: UnlearnSpec) -> None:
 
 
 def _fingerprints(spec: UnlearnSpec, model_folder: str, retain_folder: str | None) -> dict[str, str]:
-    """Return the content hashes of the local files that the run reads."""
-    fingerprints = file_fingerprints({"forget": spec.forget.source, "retain": spec.forget.retain})
+    """Return the content hashes of the models, of the user's code and of TOFU's files."""
+    fingerprints = {}
     if is_tofu(spec.forget.source) and Path(spec.forget.tofu).is_dir():
         files = sorted(Path(spec.forget.tofu).glob("*.jsonl"))
         fingerprints["tofu"] = hash_lines([file_hash(file) for file in files], separator="")

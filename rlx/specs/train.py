@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from rlx import __version__
-
-ADDED_LATER: dict[str, Any] = {"added_later": True}
-"""Schema flag of a key that older versions did not have. The run's id ignores the key while it has its default, so that
-finished runs keep their id."""
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, rejects unknown keys, takes field descriptions from docstrings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from rlx.specs.data import Data as Data
+from rlx.specs.section import ADDED_LATER as ADDED_LATER
+from rlx.specs.section import Section as Section
 
 
 class Lora(Section):
@@ -61,35 +54,6 @@ class Model(Section):
     """Dtype of the saved model's weights: that of the loaded model, or float32."""
     router_aux_coef: float = Field(default=0.0, ge=0, json_schema_extra=ADDED_LATER)
     """Mixture of experts: weight of the router's load-balancing loss in each update."""
-
-
-class Data(Section):
-    """The training prompts and their gold answers."""
-
-    source: str = "auto"
-    """``arithmetic`` (embedded), a .jsonl or .parquet file, or a hub data set; ``auto`` is the embedded task."""
-    subset: str | None = None
-    """Configuration name of a hub data set, such as ``main``."""
-    split: str = "train"
-    """Split of a hub data set."""
-    prompt: str = "prompt"
-    """Column of the question, by dotted path (``extra.question``)."""
-    answer: str = "answer"
-    """Column of the gold answer, by dotted path."""
-    answer_format: Literal["raw", "last_boxed", "gsm8k_hash"] = "raw"
-    """Where the gold answer is in its column: all of it, in the last ``\\boxed{}``, or after the last ``####``."""
-    system: str | None = None
-    """System prompt."""
-    suffix: str = ""
-    """Text appended to each question."""
-    chat: Literal["auto", "never"] = "auto"
-    """``auto`` applies the tokenizer's chat template if it has one; ``never`` uses plain text."""
-    chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
-    """Additional arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
-    max_prompt_tokens: int = Field(default=1024, ge=1)
-    """Maximum length of a prompt (tokens); longer prompts are dropped and counted."""
-    limit: int | None = Field(default=None, ge=1)
-    """Number of rows to use, from the first one; null uses all."""
 
 
 class Rollout(Section):
@@ -291,9 +255,11 @@ class Resolved(Section):
     model_folder: str
     """Folder or hub id that ``from_pretrained`` loads."""
     fingerprints: dict[str, str]
-    """Content hashes of the local files that the run reads."""
+    """Content hashes of the local files that the run reads; of data files a hash of their rows."""
     total_updates: int
     sequences_per_update: int
+    earlier_run_id: str = ""
+    """Id that versions with hashes of data files, not of their rows, gave to this run, if it differs."""
     engine_reason: str = ""
     """Reason for the choice of ``rollout.engine``."""
     version: str = __version__

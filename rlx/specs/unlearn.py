@@ -14,9 +14,10 @@ class Forget(Section):
     """The forget and retain sets and how they are read."""
 
     source: str = "auto"
-    """``minitofu`` (embedded), ``tofu/forget01|05|10``, or a .jsonl file of requests."""
+    """``minitofu`` (embedded), ``tofu/forget01|05|10``, or requests: a file (.jsonl, .json, .csv, .parquet, each also
+    .gz), a glob, or a folder saved by ``datasets``."""
     retain: str = "auto"
-    """A .jsonl file of questions and answers to retain; ``minitofu`` and TOFU have their own."""
+    """Questions and answers to retain, in the same formats; ``minitofu`` and TOFU have their own."""
     tofu: str = "locuslab/TOFU"
     """Source of TOFU: the hub data set, or a folder with its .jsonl files."""
     spans: Literal["auto", "given", "subject", "surprisal", "all"] = "auto"
@@ -129,6 +130,8 @@ class ResolvedUnlearn(Section):
     """Folder or hub id of the retain model."""
     fingerprints: dict[str, str]
     """Content hashes of the local files that the run reads."""
+    earlier_run_id: str = ""
+    """Id that versions with hashes of data files, not of their rows, gave to this run, if it differs."""
     engine_reason: str = ""
     """Reason for the choice of ``evaluation.engine``."""
     version: str = __version__

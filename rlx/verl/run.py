@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlx.data.prompts import Prompt, prompt_indices
+from rlx.console import warn
+from rlx.data.prompts import Prompt, draw_prompts
 from rlx.engine.load import load_tokenizer
 from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
@@ -105,21 +106,32 @@ def prepare(resolved: Resolved, folder: RunDir) -> tuple[str | None, int]:
     spec = resolved.spec
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)
+    if data.left_out:
+        warn(f"training data: {data.sentence()}")
     folder.verl.root.mkdir(parents=True, exist_ok=True)
-    order = prompt_indices(len(data.prompts), spec.seed, 0, spec.steps * spec.batch.prompts)
-    write_rows([data.prompts[i] for i in order], spec.data, folder.verl.train)
+    drawn_prompts = draw_prompts(data.prompts, spec.data.weights(), spec.seed, 0, spec.steps * spec.batch.prompts)
+    write_rows(drawn_prompts, spec.data, folder.verl.train)
     # verl reads a validation file even if it never validates.
     write_rows(held_out.prompts or data.prompts[:1], spec.data, folder.verl.validation)
     return plain_template(spec.data, tokenizer), len(held_out.prompts)
 
 
 def write_rows(prompts: Sequence[Prompt], data: Data, path: Path) -> None:
-    """Write prompts in verl's schema: messages, the gold answer and the prompt's id."""
-    system = [{"role": "system", "content": data.system}] if data.system else []
+    """Write prompts in verl's schema: messages, the gold answer and the prompt's id.
+
+    Raises:
+        UserError: for a prompt with several accepted answers, which verl's rows have no column for.
+    """
+    several = next((prompt for prompt in prompts if prompt.accepted), None)
+    if several is not None:
+        raise UserError(
+            f"prompt {several.id} has {1 + len(several.accepted)} accepted answers, and backend=verl grades with one",
+            fix="give one answer a row, or set backend=local",
+        )
     rows = [
         {
             "data_source": SOURCE,
-            "prompt": [*system, {"role": "user", "content": prompt.question + data.suffix}],
+            "prompt": _messages(prompt, data),
             "ability": "reasoning",
             "reward_model": {"style": "rule", "ground_truth": prompt.answer},
             "extra_info": {"index": number, "id": prompt.id},
@@ -127,6 +139,14 @@ def write_rows(prompts: Sequence[Prompt], data: Data, path: Path) -> None:
         for number, prompt in enumerate(prompts)
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+
+
+def _messages(prompt: Prompt, data: Data) -> list[dict[str, str]]:
+    """The prompt's messages: system prompt, earlier messages, question with suffix."""
+    system = data.system if prompt.system is None else prompt.system
+    start = [("system", system)] if system else []
+    turns = [*start, *prompt.history, ("user", prompt.question + data.suffix)]
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def plain_template(data: Data, tokenizer: Any) -> str | None:

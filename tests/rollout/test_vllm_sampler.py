@@ -225,7 +225,7 @@ def test_two_processes_that_share_one_copy_take_the_steps_of_one_process(tmp_pat
 class NullRecorder:
     """A recorder that is only told things."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, tag: str = "") -> None:
         """Nobody listens."""
 
 

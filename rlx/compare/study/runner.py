@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rlx.compare.load.folders import method_names
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json, write_atomically
-from rlx.runs.locate import locator
+from rlx.runs.locate import locator, with_existing_id
 from rlx.runs.tracking import read_metrics
 from rlx.specs.evaluate import ResolvedEval
 from rlx.specs.reading import validate
@@ -124,7 +124,7 @@ def plan_runs(study: StudySpec, runs: Path) -> list[PlannedRun]:
     """
     by_id: dict[str, PlannedRun] = {}
     for variant in variants(study):
-        resolved = RESOLVE[study.command](variant.content)
+        resolved = with_existing_id(RESOLVE[study.command](variant.content), runs)
         folder = RunDir(runs / resolved.run_id)
         if resolved.run_id in by_id:
             raise UserError(

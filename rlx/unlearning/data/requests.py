@@ -1,14 +1,14 @@
-"""Forget requests and retain rows from JSONL; every line is used or reported, none is dropped."""
+"""Forget requests and retain rows from files; every row is used or reported, none is dropped."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError
+from rlx.files.sources import Source, read_source
 from rlx.unlearning.data.spans import Span, SpanSource, added_spans, repair, subject_spans
 
 KEYS = (
@@ -87,34 +87,41 @@ class Coverage:
         return report + [f"refused: {text}" for text in self.refused]
 
 
-def read_requests(path: Path) -> list[Request]:
-    """Every line of a JSONL file as a request.
+def read_requests(path: Path, key: str = "forget.source") -> list[Request]:
+    """Every row of a file, a glob or a saved data set as a request.
+
+    Args:
+        path: see ``Source``.
+        key: the spec's key, for error messages.
 
     Raises:
-        UserError: naming the file, the first bad line and what is wrong with it, and how many more there are.
+        UserError: naming the file, the first bad row and what is wrong with it, and how many more there are.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})", fix="give a JSONL file in UTF-8") from None
     requests: list[Request] = []
-    problems: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                requests.append(_request(line, number))
-            except ValueError as error:
-                problems.append(f"line {number}: {error}")
+    problems: list[UserError] = []
+    for index, row in enumerate(read_source(Source(str(path), key=key)), 1):
+        if row.problem:
+            problems.append(row.error(str(path)))
+            continue
+        # Rows of several files have no line number that is unique.
+        number = row.number if row.location in (f"line {row.number}", f"row {row.number}") else index
+        try:
+            requests.append(request_of(dict(row.content), number))
+        except ValueError as error:
+            problems.append(UserError(f"{path} {row.location}: {error}", fix="correct the file"))
     seen: dict[str, int] = {}
     for request in requests:
         if request.id in seen:
-            problems.append(f"line {request.line}: id '{request.id}' is that of line {seen[request.id]}")
+            problem = f"{path} line {request.line}: id '{request.id}' is that of line {seen[request.id]}"
+            problems.append(UserError(problem, fix="correct the file"))
         seen.setdefault(request.id, request.line)
     if problems:
-        more = f" (and {len(problems) - 1} more lines)" if len(problems) > 1 else ""
-        raise UserError(f"{path}, {problems[0]}{more}", fix="correct the file; nothing was read past it")
+        more = f" (and {len(problems) - 1} more rows)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0].what}{more}", fix=f"{problems[0].fix}; no request is left out")
     if not requests:
-        raise UserError(f"{path} holds no request", fix="write one JSON object a line, with question and answer")
+        raise UserError(
+            f"{key} '{path}' has no usable row (it is empty)", fix="write one request a row, with question and answer"
+        )
     return requests
 
 
@@ -153,17 +160,6 @@ def _with_spans(request: Request, how: SpanSource) -> Request:
     return replace(request, spans=added, source="added" if added else "")
 
 
-def _request(line: str, number: int) -> Request:
-    """Parse one line; a ValueError describes what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, not an object")
-    return request_of(row, number)
-
-
 def request_of(row: dict[str, Any], number: int) -> Request:
     """A row as a request; a ValueError describes what is wrong with it.
 
@@ -183,6 +179,8 @@ def request_of(row: dict[str, Any], number: int) -> Request:
         raise ValueError("'answer' without 'question'; give the question, or 'text' instead")
     repair_result = repair(answer, _spans(row))
     author = row.get("author")
+    if isinstance(author, str) and author.isdecimal():
+        author = int(author)  # CSV has text only
     if author is not None and (not isinstance(author, int) or isinstance(author, bool)):
         raise ValueError(f"'author' is {author!r}, not a whole number")
     return Request(
@@ -203,7 +201,7 @@ def request_of(row: dict[str, Any], number: int) -> Request:
 
 
 def _spans(row: dict[str, Any]) -> list[tuple[int, int, str | None]]:
-    given = row.get("spans", row.get("sensitive_spans")) or []
+    given = row.get("spans") or row.get("sensitive_spans") or []
     if not isinstance(given, list):
         raise ValueError(f"'spans' is {given!r}, not a list")
     spans: list[tuple[int, int, str | None]] = []

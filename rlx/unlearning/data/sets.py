@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlx.data.rows import read_rows
 from rlx.errors import UserError
+from rlx.files.sources import Source
 from rlx.specs.unlearn import Forget
 from rlx.unlearning.data.minitofu import generate
 from rlx.unlearning.data.requests import Request, read_requests, request_of
@@ -51,7 +52,7 @@ def load_sets(forget: Forget, limit: int) -> Sets:
         return Sets(data.forget, trained, {**_limited(kept_sets, limit), "holdout": data.holdout})
     if forget.source.startswith("tofu/"):
         return _tofu(forget.source.removeprefix("tofu/"), forget.tofu, limit)
-    retain = read_requests(Path(forget.retain))
+    retain = read_requests(Path(forget.retain), "forget.retain")
     return Sets(read_requests(Path(forget.source)), retain, _limited({"retain": retain}, limit))
 
 
@@ -98,12 +99,7 @@ def _joined(plain: Sequence[Mapping[str, Any]], perturbed: Sequence[Mapping[str,
 def _folder_rows(folder: Path) -> Callable[[str], list[dict[str, Any]]]:
     def rows(name: str) -> list[dict[str, Any]]:
         path = folder / f"{name}.jsonl"
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"forget.tofu: {path} cannot be read ({error})", fix="give a folder with TOFU's files"
-            ) from None
+        return [dict(row.content) for row in read_rows(Source(str(path), key="forget.tofu"))]
 
     return rows
 
