@@ -205,6 +205,11 @@ def _examples(data: Data, left_out: LeftOut, notices: list[str]) -> tuple[int, I
             _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],)) for row in embedded
         )
     rows = list(islice(read_source(Source(data.source, data.subset, data.split)), data.limit))
+    unreadable = LeftOut()
+    for row in rows:
+        if row.problem:
+            unreadable.add(row.reason, row.location, row.error(data.source))
+    unreadable.check(len(rows), data.max_left_out)  # before a column is missed in the few rows that were read
     keys = {key: find_column(rows, name, data.source, f"data.{key}") for key, name in _columns(data).items()}
     for key, name in _columns(data).items():
         if keys[key] != name:

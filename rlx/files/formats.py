@@ -144,16 +144,13 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    """Refuse a header that names a column twice or not at all; an empty file has no header and no rows."""
-    repeated = next((name for name in header if header.count(name) > 1), None)
+    """Refuse a header that names a column twice or no column; an empty file has no header and no rows."""
+    names = [name for name in header if name.strip()]
+    repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
         raise UserError(f"{path} has the column '{repeated}' twice", fix="rename or remove one of them in the header")
-    if any(not name.strip() for name in header):
-        number = [bool(name.strip()) for name in header].index(False) + 1
-        raise UserError(
-            f"{path} has no name for column {number} in its first line",
-            fix="the first line of a CSV file is its header",
-        )
+    if header and not names:
+        raise UserError(f"{path} names no column in its header", fix="name the columns in the first line")
 
 
 def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
@@ -161,7 +158,9 @@ def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
         problem = f"has {len(cells)} cells, and the header has {len(header)} columns"
         fix = "put quotes around text that contains commas"
         return Row(f"line {number}", number, problem=problem, reason="with a wrong number of cells", fix=fix)
-    return Row(f"line {number}", number, {name: cell or None for name, cell in zip(header, cells, strict=True)})
+    # pandas writes its index as a column without a name.
+    content = {name: cell or None for name, cell in zip(header, cells, strict=True) if name.strip()}
+    return Row(f"line {number}", number, content)
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
@@ -38,7 +38,7 @@ def with_existing_id(resolved: R, runs: Path) -> R:
     """
     earlier = resolved.earlier_run_id
     if earlier and RunDir(runs / earlier).resolved.is_file() and not RunDir(runs / resolved.run_id).resolved.is_file():
-        return resolved.model_copy(update={"run_id": earlier})
+        return cast(R, resolved.model_copy(update={"run_id": earlier}))
     return resolved
 
 

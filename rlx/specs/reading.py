@@ -32,7 +32,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            is_merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = "<<" if is_merge else self.construct_object(key_node)
+            line = key_node.start_mark.line + 1
             if key in lines:
                 problem = f"has the key '{key_node.value}' at line {lines[key]} and again at line {line}"
                 raise _DuplicateKey(None, None, problem, key_node.start_mark)

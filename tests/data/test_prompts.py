@@ -220,10 +220,12 @@ def test_golds_are_read_in_their_format_and_chat_columns_give_the_users_words(tm
 
 def test_repeated_and_too_long_prompts_are_left_out_and_counted(tmp_path, tokenizer):
     rows = [{"prompt": p, "answer": "1"} for p in ("what", "what", " what ", "is 1", "is is is is is is is")]
-    loaded = load_prompts(Data(source=write(tmp_path / "a.jsonl", rows), max_prompt_tokens=8), tokenizer)
+    loaded = load_prompts(
+        Data(source=write(tmp_path / "a.jsonl", rows), max_prompt_tokens=8, max_left_out=0.5), tokenizer
+    )
     assert [p.question for p in loaded.prompts] == ["what", "is 1"]
     assert loaded.left_out == {"duplicate question": 2, "longer than 8 tokens": 1}
-    assert loaded.sentence() == "2 prompts; left out: 2 duplicate question, 1 longer than 8 tokens"
+    assert loaded.sentence() == "2 prompts; left out: 2 duplicate question, 1 longer than 8 tokens (line 5)"
 
 
 def test_numbers_as_answers_are_written_out_exactly(tmp_path, tokenizer):
@@ -268,7 +270,11 @@ def test_only_the_first_rows_are_read_under_a_limit(tmp_path, tokenizer):
         ('{"prompt": "a", "answer": 1e400}', {}, "line 1: the column data.answer names holds inf"),
         ('{"prompt": "a", "answer": true}', {}, "line 1: the column data.answer names holds True"),
         ('{"prompt": "\\ud800", "answer": 1}', {}, "line 1: the column data.prompt names holds '\\ud800'"),
-        ('{"prompt": [{"role": "system", "content": "a"}]}', {}, "line 1: the column data.prompt names holds [{'role"),
+        (
+            '{"prompt": [{"role": "system", "content": "a"}], "answer": 1}',
+            {},
+            "line 1: the column data.prompt names holds [{'role",
+        ),
         ('{"prompt": {"a": "b"}}', {"prompt": "prompt.a.c"}, "did you mean 'prompt.a'?"),
         ('{"prompt": "a", "answer": "#### ,"}', {"answer_format": "gsm8k_hash"}, "line 1: the answer has no '####"),
         ('{"promt": "a", "answer": "1"}\n', {}, "data.prompt is 'prompt', and"),
@@ -289,14 +295,18 @@ def test_a_bad_file_is_one_sentence_that_names_the_line(tmp_path, tokenizer, tex
 
 def test_missing_strange_and_unreachable_sources_are_named(tmp_path, tokenizer):
     (tmp_path / "x.csv").write_text("a,b\n")
+    (tmp_path / "x.txt").write_text("a,b\n")
     (tmp_path / "x.parquet").write_text("no parquet")
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
     assert "there is no data file" in sentence(Data(source=str(tmp_path / "no.jsonl")), tokenizer)
     assert "there is no data file" in sentence(Data(source=str(tmp_path / "no.parquet")), tokenizer)
-    assert "neither .jsonl nor .parquet" in sentence(Data(source=str(tmp_path / "x.csv")), tokenizer)
+    assert "has no usable row (it is empty)" in sentence(Data(source=str(tmp_path / "x.csv")), tokenizer)
+    assert "has none of the suffixes" in sentence(Data(source=str(tmp_path / "x.txt")), tokenizer)
     assert "is not parquet" in sentence(Data(source=str(tmp_path / "x.parquet")), tokenizer)
     assert "cannot be read" in sentence(Data(source=str(tmp_path / "x.jsonl")), tokenizer)
-    assert "is a folder; name a .jsonl or .parquet file" in sentence(Data(source=str(tmp_path)), tokenizer)
+    assert "is a folder that datasets.save_to_disk did not write; name a file in it" in sentence(
+        Data(source=str(tmp_path)), tokenizer
+    )
     assert "cannot be read" in sentence(Data(source="a\0.jsonl"), tokenizer)
     unreachable = sentence(Data(source="nobody/nothing", subset="main"), tokenizer)
     assert "data.source 'nobody/nothing' (subset main, split train) does not load" in unreachable
