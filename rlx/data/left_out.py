@@ -56,6 +56,6 @@ class LeftOut:
         unusable = sum(self.counts.values()) - self.counts[DUPLICATE]
         if self.first is None or unusable <= limit * rows:
             return
-        more = f" ({unusable} of {rows} rows cannot be used)" if unusable > 1 else ""
-        remedy = f", or raise data.max_left_out ({limit:g})" if unusable < rows else ""
-        raise UserError(f"{self.first.what}{more}", fix=f"{self.first.fix}{remedy}")
+        remedy = f", or raise data.max_left_out={limit:g}" if unusable < rows else ""
+        count = f" ({unusable} of {rows} rows cannot be used)" if rows > 1 else ""
+        raise UserError(self.first.what, fix=f"{self.first.fix}{remedy}{count}")

@@ -205,18 +205,30 @@ def _examples(data: Data, left_out: LeftOut, notices: list[str]) -> tuple[int, I
             _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],)) for row in embedded
         )
     rows = list(islice(read_source(Source(data.source, data.subset, data.split)), data.limit))
-    unreadable = LeftOut()
-    for row in rows:
-        if row.problem:
-            unreadable.add(row.reason, row.location, row.error(data.source))
-    unreadable.check(len(rows), data.max_left_out)  # before a column is missed in the few rows that were read
-    keys = {key: find_column(rows, name, data.source, f"data.{key}") for key, name in _columns(data).items()}
+    keys = _found_columns(rows, data)
     for key, name in _columns(data).items():
         if keys[key] != name:
             notices.append(f"{data.source} has no column '{name}': data.{key} is read from '{keys[key]}'")
     if data.answer_format == "raw" and any(ends_with_hash(_cell(row, keys["answer"])) for row in rows):
         notices.append(f"{data.source}: an answer that ends with '#### 7' is read as 7 (data.answer_format=gsm8k_hash)")
     return len(rows), _usable(rows, data, keys, left_out)
+
+
+def _found_columns(rows: Sequence[Row], data: Data) -> dict[str, str]:
+    """The column of each key; see ``find_column``.
+
+    Raises:
+        UserError: for a missing column, unless so many rows cannot be read that the others say nothing about columns.
+    """
+    try:
+        return {key: find_column(rows, name, data.source, f"data.{key}") for key, name in _columns(data).items()}
+    except UserError:
+        unreadable = LeftOut()
+        for row in rows:
+            if row.problem:
+                unreadable.add(row.reason, row.location, row.error(data.source))
+        unreadable.check(len(rows), data.max_left_out)
+        raise
 
 
 def _columns(data: Data) -> dict[str, str]:

@@ -59,12 +59,11 @@ def local_files(source: Source) -> list[Path] | None:
         UserError: for a glob without a match, a folder of another kind, and a suffix that is not read.
     """
     path = Path(source.name)
-    try:
-        if path.is_dir():
-            return [_checked_folder(path, source)]
-        exists = path.exists()
-    except ValueError as error:  # a NUL in the path
-        raise UserError(f"data file {path} cannot be read ({error})", fix="correct the path") from None
+    if "\0" in source.name:
+        raise UserError(f"data file {source.name!r} cannot be read (a NUL in the path)", fix="correct the path")
+    if path.is_dir():
+        return [_checked_folder(path, source)]
+    exists = path.exists()
     if not exists and any(letter in source.name for letter in "*?["):
         files = sorted(Path(match) for match in glob.glob(source.name, recursive=True) if Path(match).is_file())
         if not files:

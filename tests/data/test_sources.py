@@ -201,7 +201,9 @@ def test_rows_that_cannot_be_used_are_counted_by_reason_and_the_first_three_name
         "992 prompts; left out: 4 not JSON (line 5, line 17, line 30, ...), 2 without a prompt (line 100, line 103), "
         "1 without an answer (line 101), 1 longer than 20 tokens (line 102)"
     )
-    with pytest.raises(UserError, match=r"line 5 is not JSON .*\(8 of 1000 rows cannot be used\).*data.max_left_out"):
+    with pytest.raises(
+        UserError, match=r"line 5 is not JSON .*data.max_left_out=0.007 \(8 of 1000 rows cannot be used\)"
+    ):
         load_prompts(Data(source=str(file), max_prompt_tokens=20, max_left_out=0.007), tokenizer)
 
 
@@ -280,7 +282,7 @@ def files(folder: Path) -> None:
         "unnamed.csv": ",\n1,2\n",
         "cells.csv": "prompt,answer\n1+1=,2,3\n", "quote.csv": 'prompt,answer\n"1+1=,2\n',
         "rows.txt": good, "no.parquet": "x", "bad.jsonl.gz": "not gzip", "bad.parquet.gz": "not gzip",
-        "hash.jsonl": '{"prompt": "1", "answer": "no"}',
+        "hash.jsonl": '{"prompt": "1", "answer": "no"}',  "open.jsonl": "{",
     }  # fmt: skip
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -351,6 +353,47 @@ def test_a_wrong_input_is_one_sentence_with_place_and_fix(tmp_path, monkeypatch,
     own = [part for override in overrides for part in ("--set", override)]
     quiet = ["--set", "evaluation.every=0", "--set", "tracker.mlflow=false"]
     monkeypatch.setattr(sys, "argv", ["rlx", "train", "--model", str(EMBEDDED_MODEL), *data, *quiet, *own])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code not in (0, None)
+    assert lines[-1].startswith("rlx: ") and problem in lines[-1] and fix in lines[-1], lines
+    assert not any("Traceback" in line for line in lines)
+
+
+WRONG_REQUESTS = [
+    ("--forget", "gone.jsonl", "there is no data file gone.jsonl", "give the path of a file"),
+    ("--forget", "nobody/nothing", "forget.source is 'nobody/nothing', and there is no such file", "one request a row"),
+    ("--forget", "empty.jsonl", "forget.source 'empty.jsonl' has no usable row (it is empty)", "question and answer"),
+    ("--forget", "open.jsonl", "line 1 is not JSON (", "write one JSON object a line"),
+    ("--forget", "list.jsonl", "line 1 is a list, not an object", "repair that line"),
+    ("--forget", "column.jsonl", "line 1: unknown key 'promt'", "choices: id, question"),
+    ("--forget", "twice.csv", "has the column 'prompt' twice", "rename or remove one of them"),
+    ("--forget", "cells.csv", "line 2 has 3 cells, and the header has 2 columns", "put quotes around"),
+    (
+        "--forget",
+        "rows.txt",
+        "forget.source 'rows.txt' has none of the suffixes that rlx reads",
+        "convert or rename it",
+    ),
+    ("--forget", "bad.jsonl.gz", "is not a complete gzip file (", "compress it again"),
+    ("--forget", "no.parquet", "is not parquet (", "check how it was written"),
+    ("--forget", "folder", "forget.source 'folder' is a folder that datasets.save_to_disk did not", "a glob such as"),
+    ("--forget", "*.tsv", "forget.source '*.tsv' matches no file", "correct the glob"),
+    ("--retain", "gone.jsonl", "there is no data file gone.jsonl", "give the path of a file"),
+    ("--retain", "rows.txt", "forget.retain 'rows.txt' has none of the suffixes", "convert or rename it"),
+]
+
+
+@pytest.mark.parametrize(("option", "name", "problem", "fix"), WRONG_REQUESTS)
+def test_a_wrong_request_file_is_the_same_sentence(tmp_path, monkeypatch, capsys, option, name, problem, fix):
+    files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ok.jsonl").write_text('{"question": "Who?", "answer": "Jo."}\n')
+    own = {"--forget": "ok.jsonl", "--retain": "ok.jsonl", option: name}
+    options = [part for pair in own.items() for part in pair]
+    quiet = ["--set", "tracker.mlflow=false"]
+    monkeypatch.setattr(sys, "argv", ["rlx", "unlearn", "--model", str(EMBEDDED_MODEL), *options, *quiet])
     with pytest.raises(SystemExit) as ended:
         main()
     lines = capsys.readouterr().err.strip().splitlines()

@@ -170,3 +170,32 @@ def test_every_key_of_the_spec_says_what_it_is():
     check(schema, "spec")
     for name, section in schema["$defs"].items():
         check(section, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("seed: 1\nsteps: 2\nseed: 3\n", "has the key 'seed' at line 1 and again at line 3; remove one of them"),
+        ("data:\n  source: a\n  'source': b\n", "has the key 'source' at line 2 and again at line 3"),
+        ("axes:\n  x:\n    - {a: 1, b: 2, a: 3}\n", "has the key 'a' at line 3 and again at line 3"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n  <<: *x\n", "has the key '<<' at line 3 and again at line 4"),
+    ],
+)
+def test_a_key_that_a_yaml_mapping_has_twice_is_refused_with_both_lines(tmp_path, text, part):
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_spec(file)
+    assert part in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_a_repeated_key_in_a_set_option_is_refused():
+    with pytest.raises(UserError, match="--set data.chat_kwargs: .* has the key 'a' at line 1 and again at line 1"):
+        apply_overrides({}, ["data.chat_kwargs={a: 1, a: 2}"])
+
+
+def test_anchors_are_merged_and_their_keys_replaced(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text("base: &b {x: 1, y: 2}\nother:\n  <<: *b\n  y: 3\nsame: *b\n")
+    content = read_spec(file)
+    assert content == {"base": {"x": 1, "y": 2}, "other": {"x": 1, "y": 3}, "same": {"x": 1, "y": 2}}
