@@ -53,9 +53,9 @@ def unlearn(
     ] = None,
     model: ModelPath = None,
     forget: Annotated[
-        str | None, typer.Option(help="JSONL file of requests, each with question and answer, or with text.")
+        str | None, typer.Option(help="File of requests, each with question and answer, or with text.")
     ] = None,
-    retain: Annotated[str | None, typer.Option(help="JSONL file of questions and answers to retain.")] = None,
+    retain: Annotated[str | None, typer.Option(help="File of questions and answers to retain.")] = None,
     tofu: Annotated[
         str | None, typer.Option(help="TOFU split to use instead of --forget: forget01, forget05 or forget10.")
     ] = None,
