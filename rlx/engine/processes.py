@@ -78,7 +78,7 @@ def rank() -> int:
 
 
 def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
-    """Start this machine's processes, each running ``python -m module folder``, and wait for them.
+    """Start this machine's processes, each running the module with the folder as argument, and wait for them.
 
     accelerate's launcher calls torch's elastic launcher for several GPUs too, but it cannot start several CPU processes
     without MPI.
@@ -92,7 +92,9 @@ def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", *logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # torch sets the level of each of its loggers
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // layout.processes)))
     single_node = layout.nodes == 1
     settings = LaunchConfig(
@@ -111,7 +113,7 @@ def launch(module: str, folder: Path, layout: ProcessLayout) -> int:
         # Its log files, which stay empty, would otherwise remain in the temporary directory.
         with TemporaryDirectory(prefix="rlx_launch_") as logs:
             config = replace(settings, logs_specs=DefaultLogsSpecs(log_dir=logs))
-            elastic_launch(config, sys.executable)("-m", module, str(folder))
+            elastic_launch(config, sys.executable)("-m", "rlx.engine.worker", module, str(folder))
     except SignalException:
         return STOPPED
     except DistError as error:

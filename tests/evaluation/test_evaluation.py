@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -166,6 +167,24 @@ def test_problems_shared_by_processes_give_the_samples_of_one_and_any_number_goe
     assert len(rows_of(folder)) == 960
     assert {(row["problem_id"], row["sample"]): row["response"] for row in rows_of(folder)} == by_sample
     assert folder.root.name == alone.folder.root.name
+
+
+def test_ctrl_c_while_the_processes_start_prints_one_sentence(tmp_path):
+    line = command(tmp_path, "--processes", "2")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+        deadline = time.monotonic() + 120
+        while not (
+            workers := [p for p in psutil.Process(started.pid).children() if "rlx.engine.worker" in p.cmdline()]
+        ):
+            assert started.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)  # they import torch for longer than that
+        os.killpg(started.pid, signal.SIGINT)
+        _, shown = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert shown.strip() == "stopped; run the same command again to resume"
+    psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in workers if worker.is_running()]
 
 
 def test_processes_that_cannot_share_vllms_copies_are_refused(tmp_path):

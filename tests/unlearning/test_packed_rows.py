@@ -44,7 +44,7 @@ def updates(name, packs, micro):
     sides = rows(engine, component.needs, hook)
     method, head = Method(component, component.hyper()), Head(lm.lm_head.weight.detach().clone())
     step = UnlearnStep(method, sides, frozenset(component.needs), head, hook=hook, micro_total=2 * micro)
-    plan = plan_of(sides, 60, any("alternate" in need for need in component.needs), micro)
+    plan = plan_of(sides, any("alternate" in need for need in component.needs), micro)
     outcomes = [update_once(engine, step, plan) for _ in range(2)]
     return outcomes, {name: p.detach() for name, p in lm.named_parameters()}
 
