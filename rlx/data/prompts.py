@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -37,6 +37,12 @@ class Prompt:
     """The gold answer, extracted according to ``data.answer_format``."""
     tokens: tuple[int, ...]
     """The whole rendered prompt."""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """All columns of the row, which a reward may ask for."""
+    conversation: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
+    """The messages of the prompt's column, if it holds a conversation."""
+    location: str = field(default="", compare=False)
+    """Source and line, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     prompts: list[Prompt] = []
     seen: set[str] = set()
     ids: set[str] = set()
-    for location, question, answer, name in islice(_questions(data), data.limit):
+    for location, question, answer, row in islice(_questions(data), data.limit):
         if question.strip() in seen:
             left_out["duplicate question"] += 1
             continue
@@ -85,9 +91,12 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
         if len(tokens) > data.max_prompt_tokens:
             left_out[f"longer than {data.max_prompt_tokens} tokens"] += 1
             continue
+        name = str(row["id"]) if isinstance(row.get("id"), (str, int)) else ""
         label = location if not name or name in ids else name
         ids.add(label)
-        prompts.append(Prompt(label, question, answer, tokens))
+        source = data.source
+        messages = () if source == "arithmetic" else _conversation(column(row, data.prompt, location, "data.prompt"))
+        prompts.append(Prompt(label, question, answer, tokens, row, messages, f"{source} {location}"))
     prompt_set = PromptSet(prompts, dict(left_out))
     if not prompts:
         why = prompt_set.sentence() if left_out else "it is empty"
@@ -136,18 +145,17 @@ def _epoch(size: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
 
 
-def _questions(data: Data) -> Iterator[tuple[str, str, str, str]]:
-    """Location, question, gold and id of every row."""
+def _questions(data: Data) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Location, question, gold and all columns of every row."""
     if data.source == "arithmetic":
         for row in arithmetic.rows(_embedded_split(data.split)):
-            yield row["id"], row["prompt"], row["answer"], row["id"]
+            yield row["id"], row["prompt"], row["answer"], row
         return
     for location, content in read_rows(data.source, data.subset, data.split):
         where = f"{data.source} {location}"
         question = _text(column(content, data.prompt, where, "data.prompt"), where, "data.prompt")
         answer = _text(column(content, data.answer, where, "data.answer"), where, "data.answer")
-        name = content.get("id")
-        yield location, question, _gold(answer, data, where), str(name) if isinstance(name, (str, int)) else ""
+        yield location, question, _gold(answer, data, where), content
 
 
 def _embedded_split(split: str) -> Literal["train", "test"]:
@@ -158,12 +166,19 @@ def _embedded_split(split: str) -> Literal["train", "test"]:
 
 def _text(value: Any, where: str, key: str) -> str:
     """A column's value as text: a number written out, or the last user message of a list of chat messages."""
-    if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
-        value = next((m["content"] for m in reversed(value) if m.get("role") == "user"), value)
+    if messages := _conversation(value):
+        value = next((m["content"] for m in reversed(messages) if m.get("role") == "user"), value)
     text = value if isinstance(value, str) else _number(value)
     if not text.strip() or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"{where}: the column {key} names holds {value!r:.80}", fix="it must hold text or a number")
     return text
+
+
+def _conversation(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """The messages in a column's value; empty if it is no list of messages."""
+    if isinstance(value, list) and all(isinstance(message, Mapping) and "content" in message for message in value):
+        return tuple(value)
+    return ()
 
 
 def _number(value: Any) -> str:
