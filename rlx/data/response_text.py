@@ -36,9 +36,9 @@ class ResponseText:
         Args:
             tokens: the response's token ids.
         """
-        return self.whole(tokens) if self.keep_special else self.final(tokens)
+        return self.full(tokens) if self.keep_special else self.final(tokens)
 
-    def whole(self, tokens: Sequence[int]) -> str:
+    def full(self, tokens: Sequence[int]) -> str:
         """The text of the whole response, thoughts included, with special tokens only if they are kept."""
         return str(self.tokenizer.decode(self._without_stop(tokens), skip_special_tokens=not self.keep_special))
 
@@ -50,9 +50,9 @@ class ResponseText:
         Args:
             tokens: the response's token ids.
         """
-        kept = self._without_stop(tokens)
-        start = max(self._after_end_token(kept), self._after_final_channel(kept))
-        return str(self.tokenizer.decode(kept[start:], skip_special_tokens=True))
+        body = self._without_stop(tokens)
+        start = max(self._after_end_token(body), self._after_final_channel(body))
+        return str(self.tokenizer.decode(body[start:], skip_special_tokens=True))
 
     def _without_stop(self, tokens: Sequence[int]) -> list[int]:
         return list(tokens[:-1] if tokens and tokens[-1] in self.stops else tokens)

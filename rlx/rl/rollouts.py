@@ -164,7 +164,7 @@ def grade(prompts: list[Prompt], indices: list[int], groups: list[list[Response]
         prompts=own_prompts,
         prompt_indices=indices,
         responses=responses,
-        texts=[grader.text.whole(response.tokens) for response in responses],
+        texts=[grader.text.full(response.tokens) for response in responses],
         verdicts=verdicts,
         rewards_b=scores_b + penalty_b,
         samples=spec.rollout.samples_per_prompt,
