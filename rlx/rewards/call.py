@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -44,7 +44,12 @@ def call_reward(function: RewardFunction, samples: Sequence[RewardInput], second
     return [_guarded(function, [sample], seconds, lambda value: [outcome(value)])[0] for sample in samples]
 
 
-def _guarded(function: RewardFunction, samples: Sequence[RewardInput], seconds: float, convert: Any) -> list[Outcome]:
+def _guarded(
+    function: RewardFunction,
+    samples: Sequence[RewardInput],
+    seconds: float,
+    convert: Callable[[Any], list[Outcome]],
+) -> list[Outcome]:
     """The converted value of one call, or its failure for every sample."""
     positional, named = function.arguments(samples)
     try:
@@ -52,8 +57,7 @@ def _guarded(function: RewardFunction, samples: Sequence[RewardInput], seconds: 
             value = function.call(*positional, **named)
             if isinstance(value, Awaitable):
                 value = asyncio.run(_awaited(value))
-            outcomes: list[Outcome] = convert(value)
-            return outcomes
+            return convert(value)
     except TimeLimit:
         failure = timed_out(seconds)
     except (Exception, SystemExit) as error:

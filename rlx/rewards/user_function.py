@@ -78,10 +78,10 @@ class RewardFunction:
         """
         if self.form == "grader":
             return
-        known = SINGLE if self.form == "single" else BATCH
+        by_name = SINGLE if self.form == "single" else BATCH
         for name in self.names:
-            if name in self.required and name not in known and name not in columns:
-                choices = [*known, *(column for column in columns if column not in known)]
+            if name in self.required and name not in by_name and name not in columns:
+                choices = [*by_name, *(column for column in columns if column not in by_name)]
                 raise UserError(
                     f"{key} '{self.reference}': parameter '{name}' ({self.file} line {self.line}) is no column of the "
                     "data",
@@ -93,13 +93,13 @@ class RewardFunction:
         if self.form == "grader":
             (sample,) = samples
             return [sample.completion if self.own_file else sample.final, sample.answer], {}
-        known = SINGLE if self.form == "single" else BATCH
+        by_name = SINGLE if self.form == "single" else BATCH
         columns = list(dict.fromkeys(column for sample in samples for column in sample.row))
         given = {*self.names, *columns, *IMPLICIT[self.form]} if self.takes_all else set(self.names)
         arguments: dict[str, Any] = {}
         for name in sorted(given):
-            if name in known:
-                values = [known[name](sample) for sample in samples]
+            if name in by_name:
+                values = [by_name[name](sample) for sample in samples]
             elif name in columns or name in self.required:
                 values = [sample.row.get(name) for sample in samples]
             else:

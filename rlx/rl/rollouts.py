@@ -193,13 +193,13 @@ def select_with_signal(graded: Graded, spec: Spec, engine: Engine) -> tuple[Grad
 def group_advantages(graded: Graded, spec: Spec, engine: Engine) -> Tensor:
     """Advantages of this process's samples [b] (float32), computed from the rewards of all processes."""
     advantage = ADVANTAGES[spec.advantage.name]
-    each = spec.advantage.combine == "normalise_each"
+    separate = spec.advantage.combine == "normalise_each"
     lengths_b = torch.tensor([len(response.tokens) for response in graded.responses], dtype=torch.float64)
-    values_kb = torch.stack([lengths_b, *_scores(graded)] if each else [graded.rewards_b])
+    values_kb = torch.stack([lengths_b, *_scores(graded)] if separate else [graded.rewards_b])
     groups_qkg = values_kb.reshape(len(values_kb), -1, graded.samples).transpose(0, 1)
     rows = sorted(engine.gather(list(zip(graded.prompt_indices, groups_qkg.tolist(), strict=True))))
     groups_kqg = torch.tensor([row for _, row in rows], dtype=torch.float64).transpose(0, 1)
-    if each:
+    if separate:
         weights = [reward.weight for reward in spec.weighted_rewards]
         adv_qg = normalise_each(groups_kqg[1:], weights, groups_kqg[0], advantage)
     else:

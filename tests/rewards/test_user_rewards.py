@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -268,6 +270,31 @@ def test_workers_give_the_same_scores_survive_a_crash_and_leave_no_process(tmp_p
     assert os.getpid() not in pids
     rewards.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+KILLED = """
+import sys, time
+from rlx.rewards.reward_input import RewardInput
+from rlx.rewards.reward_set import load_rewards
+if __name__ == "__main__":
+    (verdict,) = load_rewards([(sys.argv[1], 1.0)], workers=1).grade([RewardInput("a", "a", "b", "")])["f"]
+    print(int(verdict.score), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    reference = file(tmp_path, "import os\ndef f(completion): return os.getpid()")
+    (tmp_path / "parent.py").write_text(KILLED)
+    command = [sys.executable, str(tmp_path / "parent.py"), reference]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        worker = Path("/proc") / parent.stdout.readline().strip()
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and worker.exists() and "\nState:\tZ" not in (worker / "status").read_text():
+        time.sleep(0.1)
+    assert time.monotonic() < deadline
 
 
 def test_a_batched_function_is_one_call_in_a_worker(tmp_path):

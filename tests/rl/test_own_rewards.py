@@ -68,7 +68,8 @@ def test_a_reward_that_fails_in_the_third_step_ends_in_one_sentence_and_keeps_tw
 
 def test_a_reward_that_fails_in_an_evaluation_keeps_the_step_before_it(tmp_path):
     (tmp_path / "my.py").write_text(
-        "calls = 0\ndef f(completion):\n    global calls\n    calls += 1\n    return len(completion) if calls <= 30 else None\n"
+        "calls = 0\ndef f(completion):\n    global calls\n    calls += 1\n"
+        "    return len(completion) if calls <= 30 else None\n"
     )
     settings = ["--set", "evaluation.every=1", "--set", "evaluation.limit=5"]
     done = run(tmp_path, "--steps", "3", "--reward", "my.py:f", *settings)
@@ -115,6 +116,15 @@ def test_several_rewards_are_summed_logged_and_kept_for_each_sample(tmp_path, co
     for row in pq.read_table(run_folder / "samples.parquet").to_pylist():
         assert row["score"] == row["reward/arithmetic"] + 0.25 * row["reward/mark"]
         assert row["reward/mark"] == row["response"].count("#")
+
+
+def test_a_stop_passes_through_a_function_that_catches_every_exception(tmp_path):
+    (tmp_path / "my.py").write_text(
+        "import os, signal, time\ndef f(completion):\n    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n    except Exception:\n        pass\n    return 0\n"
+    )
+    done = run(tmp_path, "--steps", "2", "--reward", "my.py:f")
+    assert done.returncode == 130, done.stderr
 
 
 def test_a_parameter_without_a_column_is_refused_before_training(tmp_path):
