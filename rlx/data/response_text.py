@@ -13,46 +13,55 @@ CHANNEL, MESSAGE, FINAL = "<|channel|>", "<|message|>", "final"
 """gpt-oss writes ``<|channel|>final<|message|>`` before the answer, and other names of channels before thoughts."""
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseTexts:
+    """The texts of one response.
+
+    Example:
+        with ``</think>`` as a special token: ``ResponseTexts(full="1 or 2?2", completion="2", final="2")``
+    """
+
+    full: str
+    """The whole response, thoughts included, with special tokens only if they are kept."""
+    completion: str
+    """What a reward function gets: ``full`` if special tokens are kept, else ``final``."""
+    final: str
+    """The text without special tokens, from the last special token on that ends a thought; all text without one."""
+
+
 @dataclass(frozen=True)
 class ResponseText:
     """Decodes responses for rewards.
 
+    Without special tokens, the text before the end of thinking is left out of the completion if a special token is that
+    end, since nothing else would separate the thoughts from the answer. Ends of thinking that are ordinary text remain
+    in it; graders find them by ``after_thinking``.
+
     Example:
-        ``ResponseText(tokenizer, stops=(2,), keep_special=False).completion((7, 13, 2)) == "7*"``
+        ``ResponseText(tokenizer, stops=(2,), keep_special=False).read((7, 13, 2)).completion == "7*"``
     """
 
     tokenizer: Any
     stops: tuple[int, ...]
-    """Token ids that end a response; they are never part of the text."""
+    """Token ids that end a response; the last token is never part of a text if it is one of them."""
     keep_special: bool = False
-    """Whether the text contains the other special tokens."""
+    """Whether completions contain the other special tokens."""
 
-    def completion(self, tokens: Sequence[int]) -> str:
-        """The text of a response as a reward function gets it.
-
-        Without special tokens, the text before the end of thinking is left out if a special token marks that end,
-        since nothing else would separate the thoughts from the answer.
-
-        Args:
-            tokens: the response's token ids.
-        """
-        return self.full(tokens) if self.keep_special else self.final(tokens)
-
-    def full(self, tokens: Sequence[int]) -> str:
-        """The text of the whole response, thoughts included, with special tokens only if they are kept."""
-        return str(self.tokenizer.decode(self._without_stop(tokens), skip_special_tokens=not self.keep_special))
-
-    def final(self, tokens: Sequence[int]) -> str:
-        """The text without special tokens, from the last special token on that ends a thought; all text without one.
-
-        Ends of thinking that are ordinary text remain in it; graders find them by ``after_thinking``.
+    def read(self, tokens: Sequence[int]) -> ResponseTexts:
+        """The texts of a response.
 
         Args:
             tokens: the response's token ids.
         """
         body = self._without_stop(tokens)
         start = max(self._after_end_token(body), self._after_final_channel(body))
-        return str(self.tokenizer.decode(body[start:], skip_special_tokens=True))
+        final = self._decode(body[start:], keep=False)
+        unchanged = start == 0 and not self.keep_special
+        full = final if unchanged else self._decode(body, self.keep_special)
+        return ResponseTexts(full, full if self.keep_special else final, final)
+
+    def _decode(self, tokens: list[int], keep: bool) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=not keep))
 
     def _without_stop(self, tokens: Sequence[int]) -> list[int]:
         return list(tokens[:-1] if tokens and tokens[-1] in self.stops else tokens)

@@ -31,7 +31,8 @@ def accuracy(components: TrainComponents) -> dict[str, float]:
         sampling = replace(components.sampling, temperature=temperature)
         indices, groups = sample_groups(components.sampler, components.held_out, components.engine, sampling, seeds)
         responses = [response for (response,) in groups]
-        samples = reward_inputs([components.held_out[index] for index in indices], groups, components.grader.text)
+        texts = [components.grader.text.read(response.tokens) for response in responses]
+        samples = reward_inputs([components.held_out[index] for index in indices], groups, texts)
         verdicts = first_verdicts(samples, components.grader.rewards, components.engine)
         scores = [verdict.score for verdict in verdicts]
         lengths = [(len(response.tokens), not response.finished) for response in responses]

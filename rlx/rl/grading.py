@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rlx.data.prompts import Prompt
-from rlx.data.response_text import ResponseText
+from rlx.data.response_text import ResponseTexts
 from rlx.engine.step import Engine
 from rlx.rewards.reward_input import RewardInput
 from rlx.rewards.reward_set import RewardError, RewardSet
@@ -14,27 +14,27 @@ from rlx.rollout.sampler import Response
 
 
 def reward_inputs(
-    prompts: Sequence[Prompt], groups: Sequence[Sequence[Response]], text: ResponseText
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[Response]], texts: Sequence[ResponseTexts]
 ) -> list[RewardInput]:
     """What the rewards see of every response, in the order of the prompts.
 
     Args:
         prompts: one prompt a group.
         groups: the responses to each prompt.
-        text: decodes responses.
+        texts: of every response.
     """
+    responses = [(prompt, response) for prompt, group in zip(prompts, groups, strict=True) for response in group]
     return [
         RewardInput(
-            completion=text.completion(response.tokens),
-            final=text.final(response.tokens),
+            completion=text.completion,
+            final=text.final,
             answer=prompt.answer,
             prompt=list(prompt.conversation) or prompt.question,
             completion_ids=response.tokens,
             row=prompt.row,
             location=prompt.location or prompt.id,
         )
-        for prompt, group in zip(prompts, groups, strict=True)
-        for response in group
+        for (prompt, response), text in zip(responses, texts, strict=True)
     ]
 
 

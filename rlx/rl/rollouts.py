@@ -155,7 +155,8 @@ def grade(prompts: list[Prompt], indices: list[int], groups: list[list[Response]
     spec = grader.spec
     own_prompts = [prompts[index] for index in indices]
     responses = [response for group in groups for response in group]
-    by_reward = verdicts_by_reward(reward_inputs(own_prompts, groups, grader.text), grader.rewards, grader.engine)
+    texts = [grader.text.read(response.tokens) for response in responses]
+    by_reward = verdicts_by_reward(reward_inputs(own_prompts, groups, texts), grader.rewards, grader.engine)
     verdicts = weighted_verdicts(by_reward, grader.rewards.weights)
     scores_b = torch.tensor([verdict.score for verdict in verdicts], dtype=torch.float64)
     lengths_b = torch.tensor([len(response.tokens) for response in responses])
@@ -164,7 +165,7 @@ def grade(prompts: list[Prompt], indices: list[int], groups: list[list[Response]
         prompts=own_prompts,
         prompt_indices=indices,
         responses=responses,
-        texts=[grader.text.full(response.tokens) for response in responses],
+        texts=[text.full for text in texts],
         verdicts=verdicts,
         rewards_b=scores_b + penalty_b,
         samples=spec.rollout.samples_per_prompt,

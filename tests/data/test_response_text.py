@@ -28,7 +28,8 @@ def tokenizer_with(*special: str, ordinary: tuple[str, ...] = ()) -> PreTrainedT
 def texts(tokenizer: PreTrainedTokenizerFast, response: str, keep: bool) -> tuple[str, str]:
     reader = ResponseText(tokenizer, stops=(tokenizer.eos_token_id,), keep_special=keep)
     tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
-    return reader.completion(tokens), reader.final(tokens)
+    found = reader.read(tokens)
+    return found.completion, found.final
 
 
 THINK = ("<think>", "</think>")
@@ -81,7 +82,7 @@ def test_a_box_in_a_thought_between_special_tokens_is_not_graded(tmp_path):
         group = [Response(tokens, (0.0,) * len(tokens), finished=True)]
         for keep in (False, True):
             reader = ResponseText(tokenizer, (tokenizer.eos_token_id,), keep)
-            inputs = reward_inputs([Prompt("a", "0+1", "1", (1,))], [group], reader)
+            inputs = reward_inputs([Prompt("a", "0+1", "1", (1,))], [group], [reader.read(tokens)])
             verdicts = load_rewards([("boxed", 1.0), (f"{file}:ids", 1.0)]).grade(inputs)
             assert verdicts["boxed"][0].score == score
             assert verdicts["ids"][0].score == 200 * keep + len(tokens)
