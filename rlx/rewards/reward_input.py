@@ -29,6 +29,13 @@ class RewardInput:
     """All columns of the row."""
     location: str = ""
     """Where the prompt is in the data, for messages."""
+    accepted: tuple[str, ...] = ()
+    """Other answers that are right too; a grader's verdict is the best one over all answers."""
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All accepted answers."""
+        return (self.answer, *self.accepted)
 
     @property
     def messages(self) -> str | list[dict[str, str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -82,14 +83,21 @@ class RewardSet:
     def _verdicts(self, reward: NamedReward, samples: Sequence[RewardInput]) -> list[Verdict]:
         if not samples:
             return []
+        one_gold = list(samples)
+        if reward.function.form == "grader":
+            one_gold = [replace(sample, answer=gold) for sample in samples for gold in sample.golds]
         if self.workers is None:
-            outcomes = call_reward(reward.function, samples, self.seconds)
+            outcomes = call_reward(reward.function, one_gold, self.seconds)
         else:
-            outcomes = self.workers.call(reward.function, samples)
-        return [
+            outcomes = self.workers.call(reward.function, one_gold)
+        verdicts = [
             self._verdict(reward, result, sample)
-            for result, sample in zip(_with_symbolic(outcomes), samples, strict=True)
+            for result, sample in zip(_with_symbolic(outcomes), one_gold, strict=True)
         ]
+        if len(verdicts) == len(samples):
+            return verdicts
+        remaining = iter(verdicts)
+        return [max(islice(remaining, len(sample.golds)), key=lambda verdict: verdict.score) for sample in samples]
 
     def _verdict(self, reward: NamedReward, result: Verdict | Failure, sample: RewardInput) -> Verdict:
         """The verdict, or with ``on_error: zero`` a score of 0 in place of a failure."""

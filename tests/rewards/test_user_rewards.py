@@ -235,6 +235,16 @@ def test_answers_that_need_mathematics_are_compared_among_other_rewards(tmp_path
     assert (both.score, both.reason) == (2.5, "math_verify")
 
 
+def test_a_grader_takes_the_best_of_several_accepted_answers_and_a_function_is_called_once(tmp_path):
+    samples = [
+        RewardInput(text, text, "1", "", accepted=("2", r"\frac{1}{2}")) for text in (r"\boxed{0.5}", r"\boxed{3}")
+    ]
+    rewards = load_rewards([("rlx", 1.0), (file(tmp_path, "def f(completion, answer): return int(answer)"), 1.0)])
+    verdicts = rewards.grade([*samples, SAMPLES[0]])
+    assert [verdict.score for verdict in verdicts["rlx"]] == [1.0, 0.0, 0.0]
+    assert [verdict.score for verdict in verdicts["f"]] == [1.0, 1.0, 2.0]
+
+
 def test_rewards_of_one_name_are_numbered(tmp_path):
     reference = file(tmp_path, "def f(completion): return 1")
     assert list(load_rewards([(reference, 1.0), (reference, 2.0)]).weights.items()) == [("f", 1.0), ("f_2", 2.0)]
