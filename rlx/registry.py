@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -69,6 +70,8 @@ class Component:
     """A function from the method's parameters to inputs that they need in addition to ``needs``."""
     after_update: Callable[..., Any] | None = None
     """``(hp, means) -> hp``: the parameters after an update, from the mean of each of its terms (a dual variable)."""
+    plain: bool = False
+    """Whether the function is a reward without ``@register``; such a function gets its arguments by name."""
 
     def needed(self, hp: Hyper) -> frozenset[str]:
         """Everything the engine must compute for the method with these parameters."""
@@ -195,9 +198,30 @@ def _from_file(kind: str, name: str, key: str) -> Component:
     previous = before.get((kind, function))
     _components.clear()
     _components.update(before)
+    if kind == "reward" and (component is None or component is previous):
+        return _plain_reward(module, name, function, key)
     if component is None or component is previous:
         raise UserError(
             f"{key} '{name}': {path} registers no {kind} called '{function}'",
             fix=f'decorate it with @register("{kind}")',
         )
     return component
+
+
+def _plain_reward(module: ModuleType, name: str, function: str, key: str) -> Component:
+    """A function of the user's file without ``@register``, as a reward.
+
+    Raises:
+        UserError: when the file has no such function, with the functions that it has.
+    """
+    fn = vars(module).get(function)
+    if not callable(fn) or inspect.isclass(fn):
+        choices = [
+            other
+            for other, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and not other.startswith("_")
+        ]
+        raise UserError(
+            f"{key} '{name}': {module.__file__} has no function '{function}'", fix=did_you_mean(function, choices)
+        )
+    return Component(kind="reward", name=function, fn=fn, hyper=Hyper, plain=True)

@@ -54,6 +54,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Prompts: a file, a glob, a saved folder or a hub data set (docs/data.md).")
     ] = None,
+    reward: Annotated[str | None, typer.Option(help="Reward: a name such as boxed, or file.py:function.")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of rollouts.")] = None,
     seed: Seed = None,
     run_name: RunName = None,
@@ -97,6 +98,7 @@ def train(
         "algorithm.name": algo,
         "model.path": model,
         "data.source": data,
+        "reward.name": reward,
         "steps": steps,
         "seed": seed,
         "run_name": run_name,

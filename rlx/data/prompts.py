@@ -44,10 +44,12 @@ class Prompt:
     source: int = 0
     """Index in ``data.sources``."""
 
-    @property
-    def golds(self) -> tuple[str, ...]:
-        """All accepted answers."""
-        return (self.answer, *self.accepted)
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """All columns of the row, which a reward may ask for."""
+    conversation: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
+    """The messages of the prompt's column, if it holds a conversation."""
+    location: str = field(default="", compare=False)
+    """Source and line, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,10 @@ class _Example:
     id: str
     question: Question
     answers: tuple[str, ...]
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """All columns."""
+    conversation: tuple[Mapping[str, Any], ...] = ()
+    """The messages of the prompt's column, if it holds a conversation."""
 
 
 def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
@@ -124,7 +130,19 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
             ids.add(label)
             answer, *accepted = example.answers
             prompts.append(
-                Prompt(label, question.text, answer, tokens, tuple(accepted), question.system, question.history, index)
+                Prompt(
+                    id=label,
+                    question=question.text,
+                    answer=answer,
+                    tokens=tokens,
+                    accepted=tuple(accepted),
+                    system=question.system,
+                    history=question.history,
+                    source=index,
+                    row=example.row,
+                    conversation=example.conversation,
+                    location=f"{part.source} {example.location}",
+                )
             )
     prompt_set = PromptSet(prompts, dict(left_out.counts), left_out.named, tuple(notices))
     if prompts or not all(reason.startswith("longer than") for reason in left_out.counts):
@@ -202,7 +220,7 @@ def _examples(data: Data, left_out: LeftOut, notices: list[str]) -> tuple[int, I
     if data.source == "arithmetic":
         embedded = arithmetic.rows(_embedded_split(data.split))[: data.limit]
         return len(embedded), (
-            _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],)) for row in embedded
+            _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],), row) for row in embedded
         )
     rows = list(islice(read_source(Source(data.source, data.subset, data.split)), data.limit))
     keys = _found_columns(rows, data)
@@ -247,7 +265,8 @@ def _usable(rows: Sequence[Row], data: Data, keys: Mapping[str, str], left_out: 
             if row.problem:
                 raise row.error(data.source)
             reason = "without a prompt"
-            question = as_question(column(row.content, keys["prompt"], where, "data.prompt"), where, "data.prompt")
+            cell = column(row.content, keys["prompt"], where, "data.prompt")
+            question = as_question(cell, where, "data.prompt")
             reason = "without an answer"
             answer = column(row.content, keys["answer"], where, "data.answer")
             answers = as_answers(answer, where, "data.answer", data.answer_format)
@@ -259,7 +278,9 @@ def _usable(rows: Sequence[Row], data: Data, keys: Mapping[str, str], left_out: 
             left_out.add(reason, row.location, error)
             continue
         name = row.content.get("id")
-        yield _Example(row.location, str(name) if isinstance(name, (str, int)) else "", question, answers)
+        label = str(name) if isinstance(name, (str, int)) else ""
+        messages = tuple(cell) if isinstance(cell, list) else ()
+        yield _Example(row.location, label, question, answers, row.content, messages)
 
 
 def _embedded_split(split: str) -> Literal["train", "test"]:

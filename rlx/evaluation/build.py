@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +24,8 @@ from rlx.engine.step import make_accelerator
 from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
 from rlx.registry import get
-from rlx.rewards.grade import VERSION, grade
+from rlx.rewards.grade import VERSION
+from rlx.rewards.reward_set import pairs_reward
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
@@ -170,7 +170,7 @@ def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: 
             top_p=protocol.top_p,
             top_k=protocol.top_k,
         ),
-        reward=partial(grade, get("reward", grader, key="grader").fn),
+        reward=pairs_reward(grader, key="grader"),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
         folder=folder,
         stop=Stop(),

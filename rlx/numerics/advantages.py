@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 EPSILON = 1e-6
 """Added to standard deviations, in reward units (verl's value; TRL adds 1e-4)."""
+
+WHITEN_EPSILON = 1e-8
+"""Added to the variance by ``normalise_each`` (verl's value)."""
 
 
 def grpo(rewards_qg: Tensor) -> Tensor:
@@ -51,6 +55,29 @@ def reinforce_pp(rewards_qg: Tensor) -> Tensor:
     # The batch's mean is 0 already: groups are of one size.
     centred_qg = dr_grpo(rewards_qg)
     return centred_qg / (centred_qg.std() + EPSILON)
+
+
+def normalise_each(
+    rewards_kqg: Tensor, weights: Sequence[float], lengths_qg: Tensor, advantage: Callable[[Tensor], Tensor]
+) -> Tensor:
+    r"""Each reward's advantages, added with weights and whitened over the batch's tokens (GDPO, arXiv 2601.05242).
+
+    S = \sum_k w_k A(r_k);  A = (S - m) / sqrt(v + 1e-8), with m and v (n-1) the mean and variance of S over all
+    response tokens, as verl 0.9.1 computes them (``verl/trainer/ppo/core_algos.py``, ``compute_gdpo_outcome_advantage``
+    and ``masked_whiten``). A sample counts as often as it has tokens, so that m is not 0, and a group with equal
+    rewards may have advantages other than 0. The paper's equation 6 counts every sample once.
+
+    Args:
+        rewards_kqg: k rewards of each sample [k, q, g], g >= 2.
+        weights: weight of each reward.
+        lengths_qg: length of each response (tokens) [q, g].
+        advantage: ``grpo``, or ``dr_grpo`` (verl: ``norm_adv_by_std_in_grpo=False``).
+    """
+    sum_qg = torch.stack([w * advantage(r_qg) for w, r_qg in zip(weights, rewards_kqg, strict=True)]).sum(dim=0)
+    tokens = lengths_qg.sum()
+    centred_qg = sum_qg - (lengths_qg * sum_qg).sum() / tokens
+    variance = (lengths_qg * centred_qg.square()).sum() / (tokens - 1)
+    return centred_qg * (variance + WHITEN_EPSILON).rsqrt()
 
 
 ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {

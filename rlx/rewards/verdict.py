@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Verdict:
     """A short code that can be counted over a run, such as ``no_answer``."""
     extracted: str | None
     """The part of the response that was compared with the gold; None if there was none."""
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Further numbers that the reward returned, which are logged."""
 
 
 @dataclass(frozen=True, slots=True)

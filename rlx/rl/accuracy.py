@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rlx.rewards.accepted import best_verdicts
 from rlx.rl.components import TrainComponents
+from rlx.rl.grading import first_verdicts, reward_inputs
 from rlx.rl.rollouts import sample_groups
 from rlx.rollout.sampler import sample_seed
 
 
 def accuracy(components: TrainComponents) -> dict[str, float]:
     """Fraction of held-out prompts that are answered correctly, sampled at the evaluation's temperature and greedily.
+
+    Correct is what the first reward says: the value is that reward's mean score.
 
     The seeds are the same in every evaluation, so that differences between evaluations are paired.
 
@@ -29,9 +31,10 @@ def accuracy(components: TrainComponents) -> dict[str, float]:
         sampling = replace(components.sampling, temperature=temperature)
         indices, groups = sample_groups(components.sampler, components.held_out, components.engine, sampling, seeds)
         responses = [response for (response,) in groups]
-        golds = [components.held_out[index].golds for index in indices]
-        texts = [components.decode(response.tokens) for response in responses]
-        scores = [verdict.score for verdict in best_verdicts(components.reward, texts, golds)]
+        texts = [components.grader.text.read(response.tokens) for response in responses]
+        samples = reward_inputs([components.held_out[index] for index in indices], groups, texts)
+        verdicts = first_verdicts(samples, components.grader.rewards, components.engine)
+        scores = [verdict.score for verdict in verdicts]
         lengths = [(len(response.tokens), not response.finished) for response in responses]
         results = components.engine.gather(list(zip(scores, lengths, strict=True)))
         metrics[f"eval/{name}_accuracy"] = sum(score for score, _ in results) / len(results)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.chat import check_prompts, stop_ids
-from rlx.data.prompts import PromptSet, hold_out, load_prompts
+from rlx.data.prompts import Prompt, PromptSet, hold_out, load_prompts
+from rlx.data.response_text import ResponseText
 from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.load import load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
 from rlx.engine.model import ReadableModel
 from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
-from rlx.registry import Method, get
-from rlx.rewards.grade import grade
-from rlx.rewards.verdict import Reward
+from rlx.registry import Method
+from rlx.rewards.reward_set import load_rewards
 from rlx.rl.components import TrainComponents
+from rlx.rl.rollouts import Grader
 from rlx.rollout.build import make_sampler
 from rlx.rollout.sampler import Sampling
 from rlx.runs.folder import RunDir
 from rlx.runs.recorder import Recorder
 from rlx.runs.stop import Stop
 from rlx.specs.resolve_train import EMBEDDED_DATA, policy_method
-from rlx.specs.train import Resolved
+from rlx.specs.train import Resolved, Spec
 
 
 def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainComponents:
@@ -65,6 +66,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     if notice := choose_row_layout(engine):
         recorder.note(notice)
     component = policy_method(spec)
+    text = ResponseText(tokenizer, stops, keep_special=spec.reward.special_tokens == "keep")
     sampler, sync_check = make_sampler(resolved, engine, recorder, longest_prompt)
     return TrainComponents(
         resolved=resolved,
@@ -74,8 +76,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
         sync_check=sync_check,
         tokenizer=tokenizer,
         method=Method(component, component.hyper(**spec.algorithm.params)),
-        reward=reward_function(spec.reward.name),
-        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        grader=make_grader(spec, data.prompts, text, engine),
         sampling=Sampling(spec.rollout.temperature, spec.rollout.max_new_tokens, stops),
         prompts=data.prompts,
         held_out=held_out.prompts,
@@ -106,6 +107,14 @@ def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]
     return data, load_prompts(test, tokenizer)
 
 
-def reward_function(name: str) -> Reward:
-    """The registered reward as a function of (response, gold) pairs."""
-    return partial(grade, get("reward", name, key="reward.name").fn)
+def make_grader(spec: Spec, prompts: Sequence[Prompt], text: ResponseText, engine: Engine) -> Grader:
+    """The rewards of the run.
+
+    Raises:
+        UserError: when a reward asks for a column that no row has.
+    """
+    references = [(reward.name, reward.weight) for reward in spec.weighted_rewards]
+    settings = spec.reward
+    rewards = load_rewards(references, settings.timeout, settings.on_error, settings.workers)
+    rewards.check_columns(dict.fromkeys(column for prompt in prompts for column in prompt.row))
+    return Grader(spec, rewards, text, engine)

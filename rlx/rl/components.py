@@ -9,7 +9,7 @@ from rlx.data.prompts import Prompt
 from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
 from rlx.registry import Method
-from rlx.rewards.verdict import Decode, Reward
+from rlx.rl.rollouts import Grader
 from rlx.rollout.sampler import Sampler, Sampling
 from rlx.rollout.sync_check import SyncSchedule
 from rlx.runs.folder import RunDir
@@ -30,8 +30,7 @@ class TrainComponents:
     """When the sampler's copy of the weights is compared with the trainer's; None if it has no copy."""
     tokenizer: Any
     method: Method
-    reward: Reward
-    decode: Decode
+    grader: Grader
     sampling: Sampling
     prompts: list[Prompt]
     held_out: list[Prompt]

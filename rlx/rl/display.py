@@ -111,9 +111,12 @@ def _embedded(resolved: Resolved) -> bool:
 
 def _accuracy(record: Mapping[str, float], key: str) -> str:
     problems = int(record["eval/problems"])
+    if not 0 <= record[key] <= 1:  # the mean of a reward that is no fraction of right answers
+        return f"{record[key]:.3f}"
     low, high = wilson(record[key] * problems, problems)
     return f"{record[key]:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _gain(summary: Mapping[str, Mapping[str, float]], key: str) -> str:
-    return f"{summary['after'][key] - summary['before'][key]:+.1%}"
+    before, after = summary["before"][key], summary["after"][key]
+    return f"{after - before:+.1%}" if 0 <= min(before, after) <= max(before, after) <= 1 else f"{after - before:+.3f}"

@@ -12,7 +12,7 @@ from torch.profiler import record_function
 from rlx.data.prompts import draw_prompts
 from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
 from rlx.errors import UserError
-from rlx.numerics.advantages import ADVANTAGES
+from rlx.rewards.reward_set import RewardError
 from rlx.rl.accuracy import accuracy
 from rlx.rl.components import TrainComponents
 from rlx.rl.metrics import Rollout, step_metrics
@@ -55,19 +55,25 @@ def train(components: TrainComponents) -> bool:
                 sync_metrics = _check_sampler(components, rollout, step, start_step, clock)
         except Interrupted:
             break
-        except UserError:
-            _save_finished_steps(components, train_state)
+        except UserError as error:
+            _save_finished_steps(components, train_state, error)
             raise
+        _report_failures(components, train_state)
         refuse_non_finite(rollout.sampled.responses, step)
         with clock.measure("update"):
-            adv_b = group_advantages(rollout.graded, ADVANTAGES[spec.advantage.name], engine)
+            adv_b = group_advantages(rollout.graded, spec, engine)
             updates = update_policy(rollout.graded, adv_b, components)
         record = {"step": step, **step_metrics(rollout, updates, engine), **sync_metrics}
         train_state.pending_samples += sample_rows(rollout.graded, adv_b, step, spec.tracker.sample_prompts)
         train_state.position = replace(
             train_state.position, step=step, updates=engine.updates, skipped=engine.skipped, drawn=rollout.drawn
         )
-        record |= _evaluate_if_due(components, step, train_state)
+        try:
+            record |= _evaluate_if_due(components, step, train_state)
+        except RewardError as error:
+            components.recorder.write(record | clock.record(tokens=record["train/tokens"]))
+            _save_finished_steps(components, train_state, error)
+            raise
         record |= clock.record(tokens=record["train/tokens"])
         components.recorder.write(record)
         if step % spec.checkpoint.every == 0 or step in (train_state.position.best_step, spec.steps):
@@ -84,6 +90,8 @@ class _TrainState:
     position: Position
     saved_step: int
     pending_samples: list[Row] = field(default_factory=list)
+    failed_rewards: set[str] = field(default_factory=set)
+    """Rewards whose failures were reported."""
 
 
 @dataclass(slots=True)
@@ -130,11 +138,11 @@ def _rollout(components: TrainComponents, prompts_drawn: int, clock: Clock) -> R
     sampled = _sample_and_grade(components, prompts_drawn, 0, clock)
     if not spec.rollout.dynamic_sampling:
         return Rollout(sampled, sampled, prompts_drawn + target, tries=1)
-    selected, signals = select_with_signal(sampled, target, components.engine)
+    selected, signals = select_with_signal(sampled, spec, components.engine)
     tries = 1
     while signals < target and tries < spec.rollout.dynamic_tries:
         sampled = sampled.joined(_sample_and_grade(components, prompts_drawn + tries * target, tries * target, clock))
-        selected, signals = select_with_signal(sampled, target, components.engine)
+        selected, signals = select_with_signal(sampled, spec, components.engine)
         tries += 1
     return Rollout(selected, sampled, prompts_drawn + tries * target, tries)
 
@@ -161,7 +169,7 @@ def _sample_and_grade(components: TrainComponents, prompts_drawn: int, first: in
         seeds = rollout_seeds(spec.seed, prompts_drawn, count, spec.rollout.samples_per_prompt)
         prompt_ids, groups = sample_groups(components.sampler, prompts, components.engine, components.sampling, seeds)
     with clock.measure("reward"):
-        graded = grade(prompts, prompt_ids, groups, components.reward, components.decode, spec)
+        graded = grade(prompts, prompt_ids, groups, components.grader)
         if spec.algorithm.kl_in == "reward" and spec.algorithm.kl_coef > 0:
             graded = subtract_kl(graded, components)
     return graded.select(range(len(prompt_ids)), [first + index for index in prompt_ids])
@@ -183,9 +191,18 @@ def _evaluate_if_due(components: TrainComponents, step: int, train_state: _Train
     return result | {"time/eval": round(time.perf_counter() - start, 4)}
 
 
-def _save_finished_steps(components: TrainComponents, train_state: _TrainState) -> None:
-    """Write a checkpoint before a failed rollout ends the run, in a single process: others may not have failed."""
-    if components.engine.world == 1 and train_state.saved_step < train_state.position.step:
+def _report_failures(components: TrainComponents, train_state: _TrainState) -> None:
+    """Print a sentence about each reward whose calls failed for the first time and were given the score 0."""
+    for label, sentence in components.grader.rewards.replaced.items():
+        if label not in train_state.failed_rewards:
+            components.recorder.note(f"warning: {sentence}")
+            train_state.failed_rewards.add(label)
+
+
+def _save_finished_steps(components: TrainComponents, train_state: _TrainState, error: UserError) -> None:
+    """Write a checkpoint before an error ends the run, unless other processes may not have this error."""
+    on_all = components.engine.world == 1 or isinstance(error, RewardError)
+    if on_all and train_state.saved_step < train_state.position.step:
         _checkpoint(components, train_state)
 
 

@@ -1,6 +1,7 @@
 """The metrics of one step, by name.
 
-``train/*`` are means over all samples of the rollout, including those that dynamic sampling left out; ``policy/*`` are
+``train/*`` are means over all samples of the rollout, including those that dynamic sampling left out; ``reward/*`` are
+the same for each reward alone, where ``train/reward`` is their weighted sum; ``policy/*`` are
 means over the scored tokens (of groups with unequal rewards) of all updates; ``optim/*`` and ``moe/*`` are means over
 the updates; ``perf/*`` and ``memory/*`` are speed and memory (``Usage.report``).
 """
@@ -72,7 +73,23 @@ def _rollout_metrics(rollout: Rollout, engine: Engine) -> dict[str, float]:
         "train/truncated": sum(truncated for _, truncated in lengths) / len(lengths),
         "train/no_answer": sum(reason in ("no_answer", "no_box", "empty") for reason in reasons) / len(reasons),
         "train/timeout": sum(reason == "timeout" for reason in reasons) / len(reasons),
-    }
+    } | _reward_metrics(graded, engine)
+
+
+def _reward_metrics(graded: Graded, engine: Engine) -> dict[str, float]:
+    """Mean, spread, and shares of timeouts and errors of each reward over all samples, and means of its metrics."""
+    metrics: dict[str, float] = {}
+    for label, own in graded.by_reward.items():
+        verdicts = engine.gather(own)
+        scores = torch.tensor([verdict.score for verdict in verdicts], dtype=torch.float64)
+        metrics[f"reward/{label}"] = float(scores.mean())
+        metrics[f"reward/{label}_std"] = float(scores.std())
+        for reason in ("timeout", "error"):
+            metrics[f"reward/{label}_{reason}"] = sum(v.reason == reason for v in verdicts) / len(verdicts)
+        for name in sorted({name for verdict in verdicts for name in verdict.metrics}):
+            values = [verdict.metrics[name] for verdict in verdicts if name in verdict.metrics]
+            metrics[f"reward/{label}/{name}"] = sum(values) / len(values)
+    return metrics
 
 
 def _policy_metrics(updates: Sequence[Update]) -> dict[str, float]:

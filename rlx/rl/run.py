@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from rlx.engine.export import save_trained
@@ -100,7 +101,7 @@ def work(resolved: Resolved, folder: RunDir) -> int:
     status = "FAILED"
     try:
         components = build(resolved, folder, recorder)
-        with components.stop.handling():
+        with components.stop.handling(), closing(components.grader.rewards):
             complete = train(components)
             status = "FINISHED" if complete else "KILLED"
             if complete:

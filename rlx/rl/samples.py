@@ -25,6 +25,7 @@ def sample_rows(graded: Graded, adv_b: Tensor, step: int, prompts: int) -> list[
             "advantage": float(adv_b[b]),
             "tokens": len(graded.responses[b].tokens),
             "finished": graded.responses[b].finished,
+            **{f"reward/{label}": verdicts[b].score for label, verdicts in graded.by_reward.items()},
         }
         for b in range(min(prompts * graded.samples, len(graded.texts)))
     ]

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """Raised inside ``Stop.interruptible`` when a stop is requested."""
+class Interrupted(BaseException):
+    """Raised inside ``Stop.interruptible`` when a stop is requested.
+
+    Not an ``Exception``: a reward function of the user's that catches every exception must not catch this one.
+    """
 
 
 class Stop:

@@ -166,6 +166,8 @@ def _user_error(error: ValidationError, model: type[BaseModel], prefix: str) -> 
 def _field_names(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """Return the field names of the section at ``path``."""
     for part in path:
+        if part.isdigit():  # index of a list's item
+            continue
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None
         types = [annotation, *getattr(annotation, "__args__", ())]

@@ -8,20 +8,24 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.files.sources import Source
-from rlx.registry import Component, get
+from rlx.registry import Component
 from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import EngineChoice, choose_engine
 from rlx.specs.identity import code_fingerprints, data_fingerprints, earlier_fingerprints, model_fingerprints, run_id
 from rlx.specs.reading import assign, validate
+from rlx.specs.resolve_rewards import EMBEDDED_DATA as EMBEDDED_DATA
+from rlx.specs.resolve_rewards import check_rewards, fill_rewards, reward_references
 from rlx.specs.train import Resolved, Spec
 
 EMBEDDED_MODEL = Path(__file__).parents[1] / "assets" / "arithmetic"
-EMBEDDED_DATA = "arithmetic"
 MIXTURE = "mixture"
 """``data.source`` of a run with ``data.sources``."""
 EMBEDDED_RECIPE: Mapping[str, Any] = {"optim.lr": 1e-4, "rollout.max_new_tokens": 24, "data.max_prompt_tokens": 16}
 """Defaults for the embedded model, which differ from the general ones (those suit a 1B model)."""
-NOT_IDENTIFYING: Mapping[str, Any] = {"run_name": True, "tracker": True, "sharding": True, "cluster": True}
+NOT_IDENTIFYING: Mapping[str, Any] = {
+    **dict.fromkeys(("run_name", "tracker", "sharding", "cluster"), True),
+    "reward": {"workers": True},
+}
 """Keys of the spec that do not affect the run's result and so are not part of its id."""
 
 
@@ -52,10 +56,8 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     if user_spec.backend == "verl":
         choice = EngineChoice("vllm", "verl samples with nothing else here")
     assign(merged, "rollout.engine", choice.engine)
-    if user_spec.reward.name == "auto":
-        assign(merged, "reward.name", EMBEDDED_DATA if merged["data"]["source"] == EMBEDDED_DATA else "boxed")
-    spec = validate(merged, Spec)
-    get("reward", spec.reward.name, key="reward.name")
+    spec = validate(fill_rewards(merged, user_spec, merged["data"]["source"]), Spec)
+    check_rewards(spec)
     _check_required_keys(spec, method)
     _check_sampling(spec)
     _check_batch(spec)
@@ -181,6 +183,6 @@ def _check_embedded_data(spec: Spec) -> None:
 def _fingerprints(spec: Spec) -> dict[str, str]:
     """Return the content hashes of the model and of the user's code that the run reads."""
     return {
-        **code_fingerprints({"algorithm": spec.algorithm.name, "reward": spec.reward.name}),
+        **code_fingerprints({"algorithm": spec.algorithm.name, **reward_references(spec)}),
         **model_fingerprints("model", model_folder(spec)),
     }

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from rlx import __version__
 from rlx.specs.data import Data as Data
+from rlx.specs.reward import Advantage, Reward, WeightedReward
 from rlx.specs.section import ADDED_LATER as ADDED_LATER
 from rlx.specs.section import Section as Section
 
@@ -85,17 +86,6 @@ class Rollout(Section):
     """Maximum number of batches sampled for one rollout; after that the rollout uses the groups that it has."""
 
 
-class Reward(Section):
-    """The reward of a response."""
-
-    name: str = "auto"
-    """A registered reward or ``path/to/file.py:function``; ``auto`` is the default of the data."""
-    overlong_buffer: float = Field(default=0.0, ge=0, lt=1)
-    """Last fraction of max_new_tokens, over which a length penalty rises linearly from 0 to 1 (DAPO: .2); 0 is off."""
-    mask_truncated: bool = False
-    """Exclude responses truncated at max_new_tokens from the loss and its denominators."""
-
-
 class Algorithm(Section):
     """The policy loss."""
 
@@ -115,15 +105,6 @@ class Algorithm(Section):
     """Add the KL to the loss, or subtract its sum over a response from the response's reward."""
     importance_cap: float | None = Field(default=None, gt=0)
     """Weight tokens by min(pi_trainer / pi_sampler, cap) (truncated importance sampling; 2 is usual); null is off."""
-
-
-class Advantage(Section):
-    """How rewards become advantages."""
-
-    name: Literal["grpo", "dr_grpo", "rloo", "reinforce_pp"] = "grpo"
-    """``grpo``: reward minus the group's mean, divided by the group's standard deviation; ``dr_grpo``: reward minus the
-    group's mean; ``rloo``: reward minus the mean of the group's other responses; ``reinforce_pp``: reward minus the
-    group's mean, whitened over the batch."""
 
 
 class Optim(Section):
@@ -231,6 +212,8 @@ class Spec(Section):
     data: Data = Data()
     rollout: Rollout = Rollout()
     reward: Reward = Reward()
+    rewards: list[WeightedReward] = Field(default_factory=list, json_schema_extra=ADDED_LATER)
+    """Several rewards with weights, in place of ``reward.name``; the first one measures the held-out accuracy."""
     algorithm: Algorithm = Algorithm()
     advantage: Advantage = Advantage()
     optim: Optim = Optim()
@@ -240,6 +223,11 @@ class Spec(Section):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     tracker: Tracker = Tracker()
+
+    @property
+    def weighted_rewards(self) -> list[WeightedReward]:
+        """``rewards``, or ``reward.name`` with weight 1."""
+        return self.rewards or [WeightedReward(name=self.reward.name)]
 
 
 class Resolved(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from rlx.errors import UserError
-from rlx.registry import Component
+from rlx.registry import Component, get
 from rlx.specs.train import Spec
 
 ADVANTAGES = {"grpo": ("grpo", True), "dr_grpo": ("grpo", False), "rloo": ("rloo", False)}
@@ -25,6 +25,13 @@ def check_translatable(spec: Spec, component: Component) -> None:
     refusals = [
         (spec.advantage.name not in ADVANTAGES, f"advantage.name={spec.advantage.name}",
          "verl whitens over tokens, which weighs a sample by its length", "choices: " + ", ".join(ADVANTAGES)),
+        (bool(spec.rewards), f"rewards (a list of {len(spec.rewards)})", "verl gets one reward function from rlx",
+         "give reward.name"),
+        (not spec.rewards and get("reward", spec.reward.name, key="reward.name").plain,
+         f"reward.name={spec.reward.name}", "verl's processes call registered graders only",
+         'decorate it with @register("reward") and return a Verdict'),
+        (spec.reward.special_tokens == "keep", "reward.special_tokens=keep", "verl decodes without special tokens",
+         "set it to strip"),
         (spec.reward.mask_truncated, "reward.mask_truncated=true", "verl has no such mask",
          "set reward.overlong_buffer instead"),
         (optim.schedule == "linear", "optim.schedule=linear", "verl decays by cosine or not at all",

@@ -25,8 +25,6 @@ from rlx.errors import UserError
 from rlx.evaluation.problems import load_problems
 from rlx.files.row_hash import source_hash
 from rlx.files.sources import Source, read_source
-from rlx.rewards.accepted import best_verdicts
-from rlx.rewards.verdict import Verdict
 from rlx.runs.folder import RunDir
 from rlx.runs.locate import with_existing_id
 from rlx.specs.identity import file_hash, run_id
@@ -153,16 +151,10 @@ def test_the_last_line_of_gsm8k_is_the_answer_and_that_is_said_once(tmp_path, to
     assert len(loaded.notices) == 1 and "#### 7" in loaded.notices[0]
 
 
-def test_a_list_of_accepted_answers_is_kept_and_the_best_verdict_counts(tmp_path, tokenizer):
+def test_a_list_of_accepted_answers_is_kept(tmp_path, tokenizer):
     rows = [{"prompt": "1+1=", "answer": ["2", 2.0, "10"]}]
     (prompt,) = load_prompts(Data(source=write(tmp_path, "a.jsonl", rows)), tokenizer).prompts
-    assert prompt.golds == ("2", "10")
-
-    def equal(pairs):
-        return [Verdict(float(text == gold), "equal" if text == gold else "other", text) for text, gold in pairs]
-
-    verdicts = best_verdicts(equal, ["10", "3", "2"], [prompt.golds, prompt.golds, ("5",)])
-    assert [verdict.score for verdict in verdicts] == [1.0, 0.0, 0.0]
+    assert (prompt.answer, prompt.accepted) == ("2", ("10",))
 
 
 def test_a_conversation_is_rendered_up_to_its_last_user_message_with_its_own_system_prompt(tmp_path, tokenizer):

@@ -38,7 +38,10 @@ def report(spec: str) -> str:
         loaded = load_prompts(resolve(content).spec.data, tokenizer)
     except UserError as error:
         return f"rlx: {error}\n"
-    rows = [f"{tokenizer.decode(prompt.tokens)} -> {' or '.join(prompt.golds)}" for prompt in loaded.prompts]
+    rows = [
+        f"{tokenizer.decode(prompt.tokens)} -> {' or '.join((prompt.answer, *prompt.accepted))}"
+        for prompt in loaded.prompts
+    ]
     return "\n".join([*loaded.notices, loaded.sentence(), *rows]) + "\n"
 
 

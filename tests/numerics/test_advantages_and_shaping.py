@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlx.numerics.advantages import ADVANTAGES
+from rlx.numerics.advantages import ADVANTAGES, normalise_each
 from rlx.numerics.kl import KL_FORMS
 from rlx.numerics.shaping import overlong_penalty, truncated_importance_weight
 from rlx.specs.train import Advantage, Algorithm
@@ -100,3 +100,25 @@ def test_the_weight_against_the_sampler_is_the_capped_ratio_without_gradient():
     assert weight[0, :3].tolist() == pytest.approx([1.0, 1.5, 2.0])
     assert 0 < weight[0, 3] < 1e-8
     assert not weight.requires_grad
+
+
+GDPO = {
+    "grpo": [-0.115225, -0.565937, 2.138339, -0.115225, 1.218152, -1.135618, 1.218152, 0.041267],
+    "dr_grpo": [-0.126258, -0.588492, 2.18491, -0.126258, 1.202664, -1.108505, 1.202664, 0.047079],
+}
+"""verl 0.9.1, ``compute_gdpo_outcome_advantage`` on these rewards, with ``norm_adv_by_std_in_grpo`` true and false."""
+
+
+@pytest.mark.parametrize("name", GDPO)
+def test_rewards_normalised_one_by_one_and_summed_equal_verls_gdpo(name):
+    right = [[0, 0, 1, 0], [1, 0, 1, 0.5]]
+    form = [[1, 0, 1, 1], [0, 0, 0, 0]]
+    rewards_kqg = torch.tensor([right, form], dtype=torch.float64)
+    lengths_qg = torch.tensor([[3, 5, 2, 4], [1, 6, 4, 2]], dtype=torch.float64)
+    adv_qg = normalise_each(rewards_kqg, [1.0, 0.2], lengths_qg, ADVANTAGES[name])
+    assert adv_qg.flatten().tolist() == pytest.approx(GDPO[name], abs=1e-5)
+
+
+def test_equal_rewards_give_no_advantage_when_each_is_normalised():
+    adv_qg = normalise_each(torch.ones(2, 3, 4).double(), [1.0, 2.0], torch.ones(3, 4).double(), ADVANTAGES["grpo"])
+    assert not adv_qg.any()
