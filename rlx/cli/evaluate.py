@@ -20,6 +20,12 @@ def evaluate(
         str, typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.")
     ] = "embedded",
     bench: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own questions: a .jsonl or .parquet file; --set data.prompt and data.answer name columns."
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Samples per problem.")] = None,
     preset: Annotated[str | None, typer.Option(help="Sampling settings: r1, sober, dapo or greedy.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a response (tokens).")] = None,
@@ -33,6 +39,9 @@ def evaluate(
     ] = 1,
     grader: Annotated[
         str | None, typer.Option(help="A grader's name or file.py:function; default: the benchmark's own.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt template with {problem} in it; default: the benchmark's own.")
     ] = None,
     seed: Seed = None,
     overrides: Overrides = None,
@@ -68,6 +77,7 @@ def evaluate(
     options = {
         "model": model,
         "benchmarks": benchmarks,
+        "data.source": data,
         "n": n,
         "preset": preset,
         "max_new_tokens": max_new_tokens,
@@ -75,10 +85,15 @@ def evaluate(
         "checkpoint": checkpoint,
         "data_dir": data_dir,
         "grader": grader,
+        "prompt": prompt,
         "seed": seed,
     }
     content = apply_options_and_overrides({}, options, overrides or [])
     if check:
+        if content.get("data"):
+            raise UserError(
+                "--check-benchmarks does not read --data", fix="use --data FILE --preview, which grades gold answers"
+            )
         from rlx.evaluation.check import check_benchmarks
         from rlx.registry import names
 
