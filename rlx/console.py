@@ -33,7 +33,12 @@ def print_out(renderable: RenderableType) -> None:
     # A pipe has no width; lines of text are never wrapped, so that paths can be copied.
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = RichConsole(highlight=False, width=None if has_width else PIPE_WIDTH)
-    console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
+    console.print(renderable, soft_wrap=isinstance(renderable, str | Text), markup=False)
+
+
+def print_error(text: str) -> None:
+    """Print a result that shows a mistake to stdout, in red on a terminal."""
+    print_out(Text(f"problem: {text}", style="bold red"))
 
 
 def warn(text: str) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import Overrides, RunsDir, Seed
+from rlx.cli.options import Overrides, Preview, RunsDir, Seed
+from rlx.cli.preview import skip_unused_imports
 from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
 
@@ -48,6 +49,7 @@ def evaluate(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
     ] = False,
+    preview: Preview = False,
     check: Annotated[
         bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
     ] = False,
@@ -99,12 +101,18 @@ def evaluate(
 
         raise typer.Exit(check_benchmarks(benchmarks or names("benchmark"), data_dir, bool(content.get("unpinned"))))
 
+    if preview:
+        skip_unused_imports()
     from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
     from rlx.runs.locate import locator
     from rlx.specs.resolve_evaluate import resolve_eval
 
     resolved = resolve_eval(content, locator(runs_dir))
+    if preview:
+        from rlx.evaluation.preview import preview_eval
+
+        raise typer.Exit(preview_eval(resolved, processes))
     outcomes = run_eval(resolved, regrade, processes)
     if outcomes is None:
         print("stopped; run the same command again to resume", file=sys.stderr)

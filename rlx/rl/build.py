@@ -55,8 +55,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_frozen(resolved.model_folder, spec.model, accelerator.device))
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
-    sequences = -(-resolved.sequences_per_update // accelerator.num_processes)
-    update_tokens = sequences * (longest_prompt + spec.rollout.max_new_tokens)
+    update_tokens = most_update_tokens(resolved, longest_prompt, accelerator.num_processes)
     budget, total = spec.batch.max_tokens, resolved.total_updates
     engine = Engine(model, spec.model, spec.optim, total, budget, spec.sharding, update_tokens)
     if notice := choose_row_layout(engine):
@@ -100,6 +99,12 @@ def load_data(resolved: Resolved, tokenizer: Any) -> tuple[PromptSet, PromptSet]
         }
     )
     return data, load_prompts(test, tokenizer)
+
+
+def most_update_tokens(resolved: Resolved, longest_prompt: int, world: int) -> int:
+    """Most tokens of an update on one of ``world`` processes: every response and its prompt have the full length."""
+    sequences = -(-resolved.sequences_per_update // world)
+    return sequences * (longest_prompt + resolved.spec.rollout.max_new_tokens)
 
 
 def reward_function(name: str) -> Reward:
