@@ -91,7 +91,7 @@ class Progress:
         now = time.perf_counter()
         self._first = self._first or (step, now)
         pace = (step - self._first[0]) / max(now - self._first[1], 1e-9)
-        timing = f"{pace:.2f} {self.unit}s/s, {_clock((self.total - step) / pace)} left" if pace else "starting"
+        timing = f"{pace:.2f} {self.unit}s/s, {clock((self.total - step) / pace)} left" if pace else "starting"
         if self._rich.is_terminal:
             self._update(step, facts, trend, timing)
         elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
@@ -139,7 +139,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BARS[min(len(BARS) - 1, max(0, int(value * len(BARS))))] for value in means)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as 12s, 3m 05s or 2h 07m."""
     total = round(seconds)
     if total < 60:

@@ -73,7 +73,7 @@ class Problem:
 
 def fingerprint(problem: str) -> str:
     """12 hex digits that depend on a problem's letters and digits only: mirrors differ in case and typesetting."""
-    plain = "".join(letter for letter in problem.casefold() if letter.isalnum())
+    plain = "".join(filter(str.isalnum, problem.casefold()))
     return hashlib.sha256(plain.encode()).hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ BINS, BAR = 10, 40
 
 
 def print_prompts(prompts: Sequence[Sequence[int]], labels: Sequence[str], tokenizer: Any) -> None:
-    """Print the first prompt, the middle one and the longest one as the model gets them.
+    """Print three prompts as the model gets them: the first one, the middle one and the longest one, if they differ.
 
     Every line of a prompt follows a bar, so that spaces and line ends can be seen; special tokens are coloured on a
     terminal.
@@ -27,8 +27,9 @@ def print_prompts(prompts: Sequence[Sequence[int]], labels: Sequence[str], token
         labels: name of each prompt.
         tokenizer: a transformers tokenizer.
     """
+    last = len(prompts) - 1
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for index in list(dict.fromkeys((0, len(prompts) // 2, longest)))[:SHOWN]:
+    for index in list(dict.fromkeys((0, len(prompts) // 2, longest, last, min(1, last))))[:SHOWN]:
         print_out(f"\nprompt {labels[index]} ({len(prompts[index])} tokens)")
         print_out(visible(prompts[index], tokenizer))
 
@@ -42,14 +43,12 @@ def visible(tokens: Sequence[int], tokenizer: Any) -> Text:
     return shown
 
 
-def print_lengths(lengths: Sequence[int], unit: str, longer: int = 0, limit: int | None = None) -> None:
+def print_lengths(lengths: Sequence[int], unit: str) -> None:
     """Print a histogram of lengths in tokens.
 
     Args:
-        lengths: of what was read.
+        lengths: at least one.
         unit: what has these lengths, in the plural.
-        longer: number of rows that were left out because they are longer than the limit.
-        limit: longest length allowed (tokens); None without a limit.
     """
     ordered = sorted(lengths)
     middle = ordered[len(ordered) // 2]
@@ -58,9 +57,6 @@ def print_lengths(lengths: Sequence[int], unit: str, longer: int = 0, limit: int
     )
     for line in histogram(lengths):
         print_out(line)
-    if limit is not None:
-        share = longer / (longer + len(lengths))
-        print_out(f"longer than {limit} tokens and left out: {longer} ({share:.1%})")
 
 
 def histogram(lengths: Sequence[int]) -> list[str]:

@@ -36,7 +36,7 @@ class MemoryPlan:
     """The estimated memory of one process that trains the model.
 
     Example:
-        ``MemoryPlan(parameters=8e9, trained=8e9, weights=4 << 30, update=18 << 30, recompute=False, free=75 << 30, ...)``
+        ``MemoryPlan(parameters=8, trained=8, weights=32, update=900, recompute=False, free=75 << 30, device="cuda")``
     """
 
     parameters: int

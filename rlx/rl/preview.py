@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlx.benchmarks.benchmark import overlap_warnings
-from rlx.console import print_out, warn
+from rlx.console import clock, print_out, warn
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.preview import print_gold_checks, print_lengths, print_problems, print_prompts
 from rlx.data.prompts import PromptSet
@@ -11,6 +11,7 @@ from rlx.engine.load import describe_model, load_tokenizer
 from rlx.engine.skeleton import load_skeleton, plan_memory, update_seconds
 from rlx.rewards.gold_check import check_gold
 from rlx.rl.build import load_data, most_update_tokens, reward_function
+from rlx.specs.resolve_train import EMBEDDED_DATA
 from rlx.specs.train import Resolved
 
 
@@ -42,11 +43,22 @@ def preview_train(resolved: Resolved, world: int) -> int:
     check_prompts([prompt.tokens for prompt in [*prompts, *held_out.prompts]], stops, description.vocabulary, tokenizer)
     print_out(f"a response ends with {' or '.join(tokenizer.decode([stop]) for stop in stops)}")
     print_prompts([prompt.tokens for prompt in prompts], [prompt.id for prompt in prompts], tokenizer)
-    longer = data.left_out.get(f"longer than {spec.data.max_prompt_tokens} tokens", 0)
-    print_lengths([len(prompt.tokens) for prompt in prompts], "prompts", longer, spec.data.max_prompt_tokens)
+    print_lengths([len(prompt.tokens) for prompt in prompts], "prompts")
+    _print_left_out(resolved, data, held_out)
     golds = [prompt.answer for prompt in prompts]
     problems = print_gold_checks([check_gold(spec.reward.name, reward_function(spec.reward.name), golds)])
     return print_problems(problems + _print_size(resolved, data, held_out, world, description.context))
+
+
+def _print_left_out(resolved: Resolved, data: PromptSet, held_out: PromptSet) -> None:
+    """Print which share of the rows is left out because the prompt is too long."""
+    spec = resolved.spec
+    longer = data.left_out.get(f"longer than {spec.data.max_prompt_tokens} tokens", 0)
+    rows = len(data.prompts) + sum(data.left_out.values())
+    if spec.evaluation.source == "auto" and spec.data.source != EMBEDDED_DATA:
+        rows += len(held_out.prompts)  # they are held out from the same rows
+    limit = spec.data.max_prompt_tokens
+    print_out(f"longer than data.max_prompt_tokens={limit}: {longer} of {rows} rows ({longer / rows:.1%})")
 
 
 def _print_size(resolved: Resolved, data: PromptSet, held_out: PromptSet, world: int, context: int | None) -> list[str]:
@@ -84,8 +96,10 @@ def _print_size(resolved: Resolved, data: PromptSet, held_out: PromptSet, world:
         )
     mean = sum(lengths) // len(lengths)
     seconds = update_seconds(skeleton, spec.model, mean, [limit] * spec.rollout.samples_per_prompt)
+    per_step = seconds * spec.batch.prompts / world
+    shown = clock(per_step) if per_step >= 10 else f"{per_step:.2g}s"
     print_out(
-        f"time: the updates of a step take at least {seconds * spec.batch.prompts / world:.2g} s if every response has "
+        f"time: the updates of a step take at least {shown} if every response has "
         f"{limit} tokens (operations over the measured rate of a matrix product); sampling and grading are not "
         "estimated, and rlx train --profile --steps 3 measures them"
     )

@@ -54,10 +54,11 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
     forget = examples(tokenizer, template, requests, spec.forget.max_tokens)
     retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
     sequences = [(*e.encoded.sequence.prompt, *e.encoded.sequence.response) for e in forget]
-    print_out("\na sequence is a prompt with its answer; the loss is over the tokens of the answer")
+    print_out(f"\nno sequence is longer than forget.max_tokens={spec.forget.max_tokens}, which would end the run")
+    print_out("a sequence is a prompt with its answer; the loss is over the tokens of the answer")
     print_prompts(sequences, [request.id for request in requests], tokenizer)
-    print_lengths([len(sequence) for sequence in sequences], "forget sequences", 0, spec.forget.max_tokens)
-    print_lengths([len(e.encoded.sequence) for e in retain], "retain sequences", 0, spec.forget.max_tokens)
+    print_lengths([len(sequence) for sequence in sequences], "forget sequences")
+    print_lengths([len(e.encoded.sequence) for e in retain], "retain sequences")
     longest = max(len(e.encoded.sequence) for e in [*forget, *retain])
     return print_problems(problems + _print_size(resolved, len(forget), longest, world))
 
