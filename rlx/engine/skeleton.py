@@ -69,12 +69,15 @@ class MemoryPlan:
         )
 
 
-def load_skeleton(path: str, model: Model) -> LM:
+def load_skeleton(path: str, model: Model) -> LM | None:
     """The model that training starts from, with new adapters if the spec has them, on torch's meta device.
 
     Args:
         path: a folder or hub id of a model or adapter.
         model: the spec's model section.
+
+    Returns:
+        None if transformers cannot build this architecture without weights.
 
     Raises:
         UserError: when its configuration cannot be read or is of no causal language model.
@@ -84,10 +87,13 @@ def load_skeleton(path: str, model: Model) -> LM:
     try:
         config = AutoConfig.from_pretrained(base, revision=model.revision if base == path else None, **code)
         kind = causal_class(config, model)
-        with torch.device("meta"):
-            lm = kind.from_config(config, **code) if kind is AutoModelForCausalLM else kind._from_config(config)
     except LOADING_ERRORS as error:
         raise not_loaded("configuration", path, error) from None
+    try:
+        with torch.device("meta"):
+            lm = kind.from_config(config, **code) if kind is AutoModelForCausalLM else kind._from_config(config)
+    except (*LOADING_ERRORS, TypeError, AssertionError):  # weights in files may fit where a new model cannot be built
+        return None
     lm.float()
     freeze_other_modalities(lm)
     with torch.device("meta"):
@@ -95,7 +101,7 @@ def load_skeleton(path: str, model: Model) -> LM:
 
 
 def plan_memory(
-    trained: LM, spec: Model, sharding: Sharding, tokens: int, world: int, reference: bool = False
+    trained: LM | None, spec: Model, sharding: Sharding, tokens: int, world: int, reference: bool = False
 ) -> MemoryPlan | None:
     """The estimate of ``rlx.engine.memory`` for a model whose weights are not loaded yet.
 
@@ -108,8 +114,10 @@ def plan_memory(
         reference: whether a frozen copy of the model is loaded too.
 
     Returns:
-        None if the configuration does not name the number of layers.
+        None without a skeleton, or if the configuration does not name the number of layers.
     """
+    if trained is None:
+        return None
     lm, device = causal_lm(trained), make_accelerator(spec).device
     sizes = model_sizes(lm, trained)
     if sizes is None:

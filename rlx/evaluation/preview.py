@@ -30,12 +30,14 @@ def preview_eval(resolved: ResolvedEval, processes: int) -> int:
     print_out(f"preview of {resolved.spec.model} ({resolved.checkpoint}): no weights are loaded and nothing is written")
     problems = [sentence for problem_set in sets for sentence in _print_set(problem_set, candidate)]
     skeleton = load_skeleton(resolved.model_folder, candidate.model)
-    parameters = sum(parameter.numel() for parameter in skeleton.parameters())
-    value_bytes = 2 if candidate.dtype == "bfloat16" else 4
-    print_out(
-        f"\nmemory: the weights of {parameters:,} parameters take {parameters * value_bytes / GIB:.2f} GiB in "
-        f"{candidate.dtype} in each of {processes} processes; the cache of keys and values comes on top"
-    )
+    if skeleton is not None:
+        parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+        value_bytes = 2 if candidate.dtype == "bfloat16" else 4
+        where = "" if processes == 1 else f" in each of {processes} processes"
+        print_out(
+            f"\nmemory: the weights of {parameters:,} parameters take {parameters * value_bytes / GIB:.2f} GiB in "
+            f"{candidate.dtype}{where}; the cache of keys and values is not included"
+        )
     print_out("time: not estimated, because it depends on the lengths of the responses")
     return print_problems(problems)
 

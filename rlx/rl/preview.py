@@ -94,6 +94,9 @@ def _print_size(resolved: Resolved, data: PromptSet, held_out: PromptSet, world:
             f"an update is estimated not to fit into the free memory ({plan.sentence()}): lower batch.max_tokens, use "
             "model.lora or more processes"
         )
+    if skeleton is None:
+        print_out("time: not estimated")
+        return problems
     mean = sum(lengths) // len(lengths)
     seconds = update_seconds(skeleton, spec.model, mean, [limit] * spec.rollout.samples_per_prompt)
     per_step = seconds * spec.batch.prompts / world

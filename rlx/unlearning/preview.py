@@ -8,6 +8,7 @@ from rlx.console import print_out
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.preview import print_lengths, print_problems, print_prompts
 from rlx.engine.load import describe_model, load_tokenizer
+from rlx.engine.lora import causal_lm
 from rlx.engine.skeleton import load_skeleton, plan_memory
 from rlx.registry import Method
 from rlx.specs.resolve_unlearn import unlearn_method
@@ -93,8 +94,8 @@ def _print_size(resolved: ResolvedUnlearn, forget: int, longest: int, world: int
     )
     print_out(f"tokens of an update: at most {(2 * spec.batch.forget + retained) * longest:,}, with one alternate each")
     skeleton = load_skeleton(resolved.model_folder, spec.model)
-    if not spec.method.train_lm_head and spec.model.lora is None:
-        freeze_head(skeleton)
+    if skeleton is not None and not spec.method.train_lm_head:
+        freeze_head(causal_lm(skeleton))
     tokens = min(spec.batch.max_tokens, most_update_tokens(spec))
     plan = plan_memory(skeleton, spec.model, spec.sharding, tokens, world)
     print_out(f"memory of an update of {tokens:,} tokens: {plan.sentence() if plan else 'not estimated'}")
