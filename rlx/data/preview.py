@@ -16,7 +16,9 @@ BINS, BAR = 10, 40
 """Number of rows of a histogram, and length of its longest bar (characters)."""
 
 
-def print_prompts(prompts: Sequence[Sequence[int]], labels: Sequence[str], tokenizer: Any) -> None:
+def print_prompts(
+    prompts: Sequence[Sequence[int]], labels: Sequence[str], tokenizer: Any, golds: Sequence[str] = ()
+) -> None:
     """Print three prompts as the model gets them: the first one, the middle one and the longest one, if they differ.
 
     Every line of a prompt follows a bar, so that spaces and line ends can be seen; special tokens are coloured on a
@@ -26,12 +28,15 @@ def print_prompts(prompts: Sequence[Sequence[int]], labels: Sequence[str], token
         prompts: token ids of all prompts.
         labels: name of each prompt.
         tokenizer: a transformers tokenizer.
+        golds: gold answer of each prompt; empty for sequences that contain their answer.
     """
     last = len(prompts) - 1
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     for index in list(dict.fromkeys((0, len(prompts) // 2, longest, last, min(1, last))))[:SHOWN]:
         print_out(f"\nprompt {labels[index]} ({len(prompts[index])} tokens)")
         print_out(visible(prompts[index], tokenizer))
+        if golds:
+            print_out(f"gold answer: {golds[index]}")
 
 
 def visible(tokens: Sequence[int], tokenizer: Any) -> Text:

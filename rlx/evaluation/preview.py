@@ -52,9 +52,9 @@ def _print_set(problem_set: ProblemSet, candidate: Candidate) -> list[str]:
     )
     print_out(f"a response ends with {' or '.join(protocol.stop)}")
     ids = [problem.id for problem in problem_set.problems]
-    print_prompts(measured.prompts, ids, candidate.tokenizer)
-    print_lengths([len(prompt) for prompt in measured.prompts], "prompts")
     golds = [problem.gold for problem in problem_set.problems]
+    print_prompts(measured.prompts, ids, candidate.tokenizer, golds)
+    print_lengths([len(prompt) for prompt in measured.prompts], "prompts")
     problems = print_gold_checks([check_gold(protocol.grader, measured.reward, golds)])
     responses = protocol.problems * protocol.n
     print_out(

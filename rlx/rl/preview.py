@@ -42,10 +42,10 @@ def preview_train(resolved: Resolved, world: int) -> int:
     stops = stop_ids(description.generation_config, spec.data, tokenizer)
     check_prompts([prompt.tokens for prompt in [*prompts, *held_out.prompts]], stops, description.vocabulary, tokenizer)
     print_out(f"a response ends with {' or '.join(tokenizer.decode([stop]) for stop in stops)}")
-    print_prompts([prompt.tokens for prompt in prompts], [prompt.id for prompt in prompts], tokenizer)
+    golds = [prompt.answer for prompt in prompts]
+    print_prompts([prompt.tokens for prompt in prompts], [prompt.id for prompt in prompts], tokenizer, golds)
     print_lengths([len(prompt.tokens) for prompt in prompts], "prompts")
     _print_left_out(resolved, data, held_out)
-    golds = [prompt.answer for prompt in prompts]
     problems = print_gold_checks([check_gold(spec.reward.name, reward_function(spec.reward.name), golds)])
     return print_problems(problems + _print_size(resolved, data, held_out, world, description.context))
 

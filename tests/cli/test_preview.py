@@ -91,6 +91,7 @@ def test_a_preview_of_training_shows_data_prompts_lengths_rewards_and_size_and_w
     assert len(re.findall(r"^prompt q\d+ \(\d+ tokens\)$", shown, re.MULTILINE)) == 3
     first = r"  \| <\|im_start\|>system\n  \| Be brief.<\|im_end\|>\n  \| <\|im_start\|>user\n  \| What is \d+ \+ \d+\?"
     assert re.search(first, shown) and "<|im_end|>\n  | <|im_start|>assistant\n  | \n" in shown
+    assert len(re.findall(r"^gold answer: \d+$", shown, re.MULTILINE)) == 3
     assert re.search(r"boxed +1 +0 +1 +0 +0 +0 +0", shown)
     assert "400 updates of 64 responses" in shown and "time: the updates of a step take at least" in shown
     assert re.search(
