@@ -33,7 +33,12 @@ def print_out(renderable: RenderableType) -> None:
     # A pipe has no width; lines of text are never wrapped, so that paths can be copied.
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = RichConsole(highlight=False, width=None if has_width else PIPE_WIDTH)
-    console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
+    console.print(renderable, soft_wrap=isinstance(renderable, str | Text), markup=False)
+
+
+def print_error(text: str) -> None:
+    """Print a result that shows a mistake to stdout, in red on a terminal."""
+    print_out(Text(f"problem: {text}", style="bold red"))
 
 
 def warn(text: str) -> None:
@@ -86,7 +91,7 @@ class Progress:
         now = time.perf_counter()
         self._first = self._first or (step, now)
         pace = (step - self._first[0]) / max(now - self._first[1], 1e-9)
-        timing = f"{pace:.2f} {self.unit}s/s, {_clock((self.total - step) / pace)} left" if pace else "starting"
+        timing = f"{pace:.2f} {self.unit}s/s, {clock((self.total - step) / pace)} left" if pace else "starting"
         if self._rich.is_terminal:
             self._update(step, facts, trend, timing)
         elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
@@ -134,7 +139,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BARS[min(len(BARS) - 1, max(0, int(value * len(BARS))))] for value in means)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as 12s, 3m 05s or 2h 07m."""
     total = round(seconds)
     if total < 60:

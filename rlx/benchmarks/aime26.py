@@ -16,5 +16,6 @@ def aime26() -> Benchmark:
         hub="MathArena/aime_2026",
         rows=30,
         sha256="8c77194a1270ffd232bb6a952391ba75513f8986c8423821bbd331a62cfe55b5",
+        sequence="94f8fc6fe3796ebe9a7db6fd1bee98485f9e9145c09e415e7c048063fadf6229",
         split="train",
     )

@@ -16,5 +16,6 @@ def amc23() -> Benchmark:
         hub="math-ai/amc23",
         rows=40,
         sha256="c44c641491ce424043ffcb31c7cab12c55f5381f673d48aed2533914a1745dc1",
+        sequence="d78a4bf57ce305fe79e98f801eeb7bf49e401c491f466b0ad1fb549fe0438f3b",
         problem="question",
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,9 @@ class Benchmark:
     rows: int
     sha256: str
     """``set_hash`` of the reviewed rows; rows with another hash are refused."""
+    sequence: str = ""
+    """``sequence_hash`` of the reviewed rows with their reviewed ids; other ids or another order give another
+    protocol."""
     subset: str | None = None
     split: str = "test"
     revision: str | None = None
@@ -70,7 +73,7 @@ class Problem:
 
 def fingerprint(problem: str) -> str:
     """12 hex digits that depend on a problem's letters and digits only: mirrors differ in case and typesetting."""
-    plain = "".join(letter for letter in problem.casefold() if letter.isalnum())
+    plain = "".join(filter(str.isalnum, problem.casefold()))
     return hashlib.sha256(plain.encode()).hexdigest()[:12]
 
 
@@ -78,6 +81,31 @@ def set_hash(problems: Iterable[Problem]) -> str:
     """SHA-256 of a set's problems and golds, independent of order, ids and typesetting."""
     lines = sorted(f"{fingerprint(problem.text)} {cleaned(problem.gold)}" for problem in problems)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sequence_hash(problems: Iterable[Problem]) -> str:
+    """SHA-256 of ids, texts and golds in their order: what samples, their seeds and a limit depend on."""
+    content = json.dumps([(problem.id, problem.text, problem.gold) for problem in problems])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def distinct_ids(problems: Sequence[Problem]) -> tuple[list[Problem], int]:
+    """Problems with ids that differ, and the number of ids that were changed.
+
+    The second problem with the id ``x`` gets ``x#2``, the third ``x#3``; an id that another problem has is skipped.
+    Samples are stored and seeded by id, so two problems with one id would share both.
+    """
+    given = {problem.id for problem in problems}
+    used: set[str] = set()
+    result = []
+    for problem in problems:
+        name, number = problem.id, 1
+        while name in used or (number > 1 and name in given):
+            number += 1
+            name = f"{problem.id}#{number}"
+        used.add(name)
+        result.append(replace(problem, id=name))
+    return result, sum(new.id != old.id for new, old in zip(result, problems, strict=True))
 
 
 @cache

@@ -16,6 +16,7 @@ def olympiadbench() -> Benchmark:
         hub="Hothan/OlympiadBench",
         rows=674,
         sha256="407d084a46655654e3e662f6b26df3319bc9a1fdee2697b3e0c5be9c219c2c90",
+        sequence="0fe7239e945f51c0ad406c47db31c4403ae9917da06bc9095a2c0965acfe9ad9",
         subset="OE_TO_maths_en_COMP",
         split="train",
         problem="question",

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import Overrides, RunsDir, Seed
+from rlx.cli.options import Overrides, Preview, RunsDir, Seed
+from rlx.cli.preview import skip_unused_imports
 from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
 
@@ -20,6 +21,12 @@ def evaluate(
         str, typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.")
     ] = "embedded",
     bench: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own questions: a .jsonl or .parquet file; --set data.prompt and data.answer name columns."
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Samples per problem.")] = None,
     preset: Annotated[str | None, typer.Option(help="Sampling settings: r1, sober, dapo or greedy.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a response (tokens).")] = None,
@@ -34,11 +41,15 @@ def evaluate(
     grader: Annotated[
         str | None, typer.Option(help="A grader's name or file.py:function; default: the benchmark's own.")
     ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt template with {problem} in it; default: the benchmark's own.")
+    ] = None,
     seed: Seed = None,
     overrides: Overrides = None,
     regrade: Annotated[
         bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
     ] = False,
+    preview: Preview = False,
     check: Annotated[
         bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
     ] = False,
@@ -68,6 +79,7 @@ def evaluate(
     options = {
         "model": model,
         "benchmarks": benchmarks,
+        "data.source": data,
         "n": n,
         "preset": preset,
         "max_new_tokens": max_new_tokens,
@@ -75,21 +87,32 @@ def evaluate(
         "checkpoint": checkpoint,
         "data_dir": data_dir,
         "grader": grader,
+        "prompt": prompt,
         "seed": seed,
     }
     content = apply_options_and_overrides({}, options, overrides or [])
     if check:
+        if content.get("data"):
+            raise UserError(
+                "--check-benchmarks does not read --data", fix="use --data FILE --preview, which grades gold answers"
+            )
         from rlx.evaluation.check import check_benchmarks
         from rlx.registry import names
 
         raise typer.Exit(check_benchmarks(benchmarks or names("benchmark"), data_dir, bool(content.get("unpinned"))))
 
+    if preview:
+        skip_unused_imports()
     from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
     from rlx.runs.locate import locator
     from rlx.specs.resolve_evaluate import resolve_eval
 
     resolved = resolve_eval(content, locator(runs_dir))
+    if preview:
+        from rlx.evaluation.preview import preview_eval
+
+        raise typer.Exit(preview_eval(resolved, processes))
     outcomes = run_eval(resolved, regrade, processes)
     if outcomes is None:
         print("stopped; run the same command again to resume", file=sys.stderr)

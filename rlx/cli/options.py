@@ -35,6 +35,12 @@ Master = Annotated[
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the run's earlier results and start again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview", help="Print the data, prompts, rewards and size without loading weights, and stop; writes nothing."
+    ),
+]
 JsonSchema = Annotated[bool, typer.Option("--json-schema", help="Print the JSON schema of the spec and stop.")]
 
 Jobs = Annotated[

@@ -19,11 +19,13 @@ from rlx.cli.options import (
     Nodes,
     Overrides,
     Plan,
+    Preview,
     Processes,
     RunName,
     RunsDir,
     Seed,
 )
+from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.run_spec import (
     StudyOptions,
     apply_options_and_overrides,
@@ -74,6 +76,7 @@ def train(
     ] = False,
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    preview: Preview = False,
     json_schema: JsonSchema = False,
     jobs: Jobs = 1,
     launcher: Launcher = "local",
@@ -108,6 +111,7 @@ def train(
     }
     content = read_user_spec(spec)
     if is_study(content):
+        reject_preview_of_study(preview)
         reject_options_of_one_run(spec, options, overrides or [])
         raise typer.Exit(run_study("train", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
     content = apply_options_and_overrides(content, options, overrides or [])
@@ -124,6 +128,11 @@ def train(
         if resolved.spec.backend == "verl":
             _print_verl_command(resolved, folder)
         return
+    if preview:
+        skip_unused_imports()
+        from rlx.rl.preview import preview_train
+
+        raise typer.Exit(preview_train(resolved, processes * nodes))
     if profile:
         _check_profile(resolved)
     reject_fresh_with_launcher(fresh, [folder])

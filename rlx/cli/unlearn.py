@@ -19,11 +19,13 @@ from rlx.cli.options import (
     Nodes,
     Overrides,
     Plan,
+    Preview,
     Processes,
     RunName,
     RunsDir,
     Seed,
 )
+from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.run_spec import (
     StudyOptions,
     apply_options_and_overrides,
@@ -77,6 +79,7 @@ def unlearn(
     backend: Annotated[str, typer.Option(help="local is the only choice.")] = "local",
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    preview: Preview = False,
     json_schema: JsonSchema = False,
     jobs: Jobs = 1,
     launcher: Launcher = "local",
@@ -111,6 +114,7 @@ def unlearn(
     }
     content = read_user_spec(spec)
     if is_study(content):
+        reject_preview_of_study(preview)
         reject_options_of_one_run(spec, {**options, "--against": against}, overrides or [])
         raise typer.Exit(run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
     content = apply_options_and_overrides(content, options, overrides or [])
@@ -122,6 +126,12 @@ def unlearn(
         for resolved, _ in experiments:
             print_resolved(resolved)
         return
+    if preview:
+        skip_unused_imports()
+        from rlx.unlearning.preview import preview_unlearn
+
+        others = [resolved.spec.method.name for resolved, _ in experiments[1:]]
+        raise typer.Exit(preview_unlearn(experiments[0][0], others, processes * nodes))
     reject_fresh_with_launcher(fresh, [RunDir(runs_dir / resolved.run_id) for resolved, _ in experiments])
 
     from rlx.unlearning.run import run_unlearn

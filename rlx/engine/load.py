@@ -77,7 +77,7 @@ def load_model(path: str, model: Model, device: torch.device, merge: bool = True
     if base != path and merge:
         lm = _with_merged_adapter(lm, path, model)
     lm.to(device)
-    _freeze_other_modalities(lm)
+    freeze_other_modalities(lm)
     optimize_for_device(lm, device)
     check_output_layer(lm, path)
     if model.gradient_checkpointing is True:
@@ -152,7 +152,7 @@ def load_tokenizer(path: str, model: Model) -> Any:
                 padding_side="left",
             )
         except LOADING_ERRORS as error:
-            failure = _not_loaded("tokenizer", path, error)
+            failure = not_loaded("tokenizer", path, error)
     raise failure
 
 
@@ -171,7 +171,7 @@ def describe_model(path: str, model: Model) -> ModelDescription:
         except OSError:
             generation = GenerationConfig.from_model_config(config.get_text_config())
     except LOADING_ERRORS as error:
-        raise _not_loaded("configuration", path, error) from None
+        raise not_loaded("configuration", path, error) from None
     text = config.get_text_config()
     return ModelDescription(getattr(text, "max_position_embeddings", None), text.vocab_size, generation)
 
@@ -182,7 +182,8 @@ def _loaded(path: str, model: Model) -> LM:
     try:
         config = AutoConfig.from_pretrained(path, **options)
         source_dtype = config.get_text_config().dtype or config.dtype
-        loader, options = _loader(config, model), options | _dequantized(config, path)
+        loader = _with_fallback(causal_class(config, model).from_pretrained)
+        options = options | _dequantized(config, path)
         with _quiet_transformers():
             lm, report = loader(
                 path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -190,7 +191,7 @@ def _loaded(path: str, model: Model) -> LM:
         if hasattr(config, "quantization_config"):
             lm = _without_quantizer(lm)
     except LOADING_ERRORS as error:
-        raise _not_loaded("model", path, error) from None
+        raise not_loaded("model", path, error) from None
     _check_weights(path, report)
     _repair_generation_config(lm)
     lm.float()
@@ -198,21 +199,21 @@ def _loaded(path: str, model: Model) -> LM:
     return lm
 
 
-def _loader(config: Any, model: Model) -> Callable[..., Any]:
-    """``from_pretrained`` of the class that the model was published as, else of transformers' causal class for it.
+def causal_class(config: Any, model: Model) -> Any:
+    """The class that the model was published as, else transformers' ``AutoModelForCausalLM``.
 
     Raises:
         ValueError: when the architecture is no causal language model of transformers.
     """
     if model.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return _with_fallback(AutoModelForCausalLM.from_pretrained)
+        return AutoModelForCausalLM
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{config.model_type} is an encoder-decoder, and rlx trains decoders")
     for name in config.architectures or []:
         published: Any = getattr(transformers, name, None)
         if published is not None and hasattr(published, "can_generate") and published.can_generate():
-            return _with_fallback(published.from_pretrained)
-    return _with_fallback(AutoModelForCausalLM.from_pretrained)
+            return published
+    return AutoModelForCausalLM
 
 
 def _with_fallback(from_pretrained: Callable[..., Any]) -> Callable[..., Any]:
@@ -289,7 +290,7 @@ def _with_merged_adapter(lm: LM, path: str, model: Model) -> LM:
         with _quiet_transformers():
             merged: LM = PeftModel.from_pretrained(lm, path, revision=model.revision).merge_and_unload()
     except LOADING_ERRORS as error:
-        raise _not_loaded("adapter", path, error) from None
+        raise not_loaded("adapter", path, error) from None
     merged.requires_grad_(True)  # peft has frozen the base
     return merged
 
@@ -311,7 +312,7 @@ def _repair_generation_config(lm: LM) -> None:
         )
 
 
-def _freeze_other_modalities(lm: LM) -> None:
+def freeze_other_modalities(lm: LM) -> None:
     """Freeze the parts of a multimodal model that text does not reach: encoders of images and sound, projectors."""
     if lm.config.get_text_config() is lm.config:
         return
@@ -333,7 +334,8 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _not_loaded(part: str, path: str, error: Exception) -> UserError:
+def not_loaded(part: str, path: str, error: Exception) -> UserError:
+    """The error sentence for a part of a saved model (model, tokenizer, configuration) that does not load."""
     if isinstance(error, UserError):
         return error
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

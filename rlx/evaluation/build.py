@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import transformers
 
-from rlx.benchmarks.benchmark import Benchmark, Problem
+from rlx.benchmarks.benchmark import Benchmark
 from rlx.console import warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.engine.checkpoint import put_weights
@@ -23,15 +24,17 @@ from rlx.engine.processes import launched
 from rlx.engine.step import make_accelerator
 from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
-from rlx.registry import get
+from rlx.evaluation.problems import ProblemSet
 from rlx.rewards.grade import VERSION
 from rlx.rewards.reward_set import pairs_reward
+from rlx.rewards.verdict import Reward
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.stop import Stop
 from rlx.specs.evaluate import Protocol, ResolvedEval
+from rlx.specs.identity import code_fingerprints
 from rlx.specs.reading import validate
 from rlx.specs.train import Data, Model, Resolved
 
@@ -124,20 +127,39 @@ class Candidate:
         return lm
 
 
-def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: Candidate) -> EvalTask:
-    """The task of one benchmark: its problems as prompts of the model, and its protocol."""
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one benchmark's evaluation gives to the model, and how it is measured.
+
+    Example:
+        ``Measurement(protocol, prompts=[(7, 10, 8, 14)], reward=reward)``
+    """
+
+    protocol: Protocol
+    prompts: Sequence[tuple[int, ...]]
+    """Token ids of each problem's rendered prompt."""
+    reward: Reward
+
+
+def measurement(problem_set: ProblemSet, candidate: Candidate) -> Measurement:
+    """The problems as prompts of the model, with the protocol and the grader; reads no weights and writes nothing.
+
+    Raises:
+        UserError: for a prompt that the model cannot get, or that leaves its context no token for a response.
+    """
     resolved, tokenizer = candidate.resolved, candidate.tokenizer
-    spec, benchmark = resolved.spec, get("benchmark", name).fn()
+    spec, benchmark, name = resolved.spec, problem_set.benchmark, problem_set.name
     template = spec.prompt or benchmark.prompt
     grader = benchmark.grader if spec.grader == "auto" else spec.grader
     data = Data(source=name, system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
-    prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problems]
+    prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problem_set.problems]
     check_prompts(prompts, candidate.stops, candidate.vocabulary, tokenizer)
     plain = spec.chat == "never" or not tokenizer.chat_template
     protocol = Protocol(
         benchmark=name,
-        problems=len(problems),
-        data_sha256=data_hash,
+        problems=len(problem_set.problems),
+        data_sha256=problem_set.data_sha256,
+        sequence_sha256=problem_set.sequence_sha256,
         prompt=template,
         system=spec.system,
         chat_kwargs=spec.chat_kwargs,
@@ -150,18 +172,26 @@ def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: 
         stop=tuple(tokenizer.decode([token]) for token in candidate.stops),
         seed=spec.seed,
         grader=grader,
-        grader_version=VERSION,
+        grader_version=", ".join([VERSION, *code_fingerprints({"grader": grader}).values()]),
         engine=resolved.engine,
         engine_version=candidate.engine_version,
         dtype=candidate.dtype,
     )
-    folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{name}-{protocol.digest}")
-    write_file(folder.protocol, protocol.model_dump_json(indent=2))
-    write_file(folder.first_prompt, tokenizer.decode(prompts[0]))
+    return Measurement(protocol, prompts, pairs_reward(grader, key="grader"))
+
+
+def assemble(problem_set: ProblemSet, candidate: Candidate) -> EvalTask:
+    """The task of one benchmark; its protocol and first prompt are written to its folder."""
+    resolved, tokenizer = candidate.resolved, candidate.tokenizer
+    measured = measurement(problem_set, candidate)
+    protocol = measured.protocol
+    folder = RunDir(Path(resolved.folder)).evaluation(resolved.checkpoint, f"{problem_set.name}-{protocol.digest}")
+    write_file(folder.protocol, json.dumps(protocol.record(), indent=2))
+    write_file(folder.first_prompt, tokenizer.decode(measured.prompts[0]))
     return EvalTask(
         protocol=protocol,
-        problems=problems,
-        prompts=prompts,
+        problems=problem_set.problems,
+        prompts=measured.prompts,
         sampler=candidate.sampler,
         sampling=Sampling(
             temperature=protocol.temperature,
@@ -170,12 +200,12 @@ def assemble(name: str, problems: Sequence[Problem], data_hash: str, candidate: 
             top_p=protocol.top_p,
             top_k=protocol.top_k,
         ),
-        reward=pairs_reward(grader, key="grader"),
+        reward=measured.reward,
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
         folder=folder,
         stop=Stop(),
-        batch=spec.batch,
-        alone=not launched() or spec.tensor_parallel == 1,
+        batch=resolved.spec.batch,
+        alone=not launched() or resolved.spec.tensor_parallel == 1,
     )
 
 

@@ -81,6 +81,7 @@ def evaluate(
     share = share or Share()
     first_part = next_part(task.folder) if share.first_part is None else share.first_part
     rows = stored_rows(task.folder, first_part)
+    _check_stored(rows, task)
     sampled = {(row["problem_id"], row["sample"]) for row in rows}
     n = task.protocol.n
     missing = {q: [g for g in range(n) if (problem.id, g) not in sampled] for q, problem in enumerate(task.problems)}
@@ -98,6 +99,23 @@ def evaluate(
         return None
     order = {problem.id: q for q, problem in enumerate(task.problems)}
     return sorted(rows, key=lambda row: (order[str(row["problem_id"])], int(row["sample"] or 0)))
+
+
+def _check_stored(rows: Sequence[Row], task: EvalTask) -> None:
+    """Refuse stored samples of other problems, which versions before the protocol covered ids may have written.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    golds = {problem.id: problem.gold for problem in task.problems}
+    other = [row for row in rows if golds.get(str(row["problem_id"])) != row["gold"]]
+    if other:
+        raise UserError(
+            f"{task.folder.samples} holds samples of other problems, such as '{other[0]['problem_id']}' with the gold "
+            f"{other[0]['gold']!r:.40}",
+            fix="move that folder away: its problems had other ids or another order",
+            exit_code=1,
+        )
 
 
 def _parts(task: EvalTask, missing: Sequence[tuple[int, Sequence[int]]]) -> Iterator[list[Finished]]:

@@ -1,19 +1,60 @@
-"""A benchmark's problems from the hub, a local file or the package, checked against the reviewed set."""
+"""The problems of an evaluation: reviewed benchmarks, and the user's own questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.benchmarks.benchmark import Benchmark, Problem, fingerprint, set_hash
+from rlx.benchmarks.benchmark import Benchmark, Problem, distinct_ids, fingerprint, sequence_hash, set_hash
+from rlx.console import warn
 from rlx.data import arithmetic
 from rlx.data.rows import column, read_rows
 from rlx.data.values import as_text
+from rlx.engine.processes import launched
 from rlx.errors import UserError
+from rlx.evaluation.own_problems import problem_id, read_own_problems
 from rlx.files.sources import Source
 from rlx.registry import get
 from rlx.rewards.extract import last_hash
+from rlx.specs.evaluate import EvalSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """The problems of one benchmark, with ids that differ.
+
+    Example:
+        ``ProblemSet("aime24", benchmark, [Problem(...)], data_sha256="1f...", sequence_sha256="")``
+    """
+
+    name: str
+    benchmark: Benchmark
+    problems: Sequence[Problem]
+    """Those within the spec's limit."""
+    data_sha256: str
+    """``set_hash`` of the complete set."""
+    sequence_sha256: str
+    """``sequence_hash`` of the complete set; empty if it is the reviewed one."""
+
+
+def problem_sets(spec: EvalSpec) -> list[ProblemSet]:
+    """The problems of every benchmark of an evaluation, then the user's own questions.
+
+    Raises:
+        UserError: see ``load_problems`` and ``read_own_problems``.
+    """
+    sets = []
+    for name in spec.benchmarks:
+        problems, data_hash = load_problems(name, spec.data_dir, spec.unpinned)
+        sets.append(_problem_set(name, get("benchmark", name).fn(), problems, data_hash, spec.limit))
+    if spec.data is not None:
+        own = read_own_problems(spec.data)
+        data_hash = set_hash(own)
+        benchmark = Benchmark(hub=spec.data.source, rows=len(own), sha256=data_hash)
+        sets.append(_problem_set(spec.data.benchmark, benchmark, own, data_hash, spec.limit))
+    return sets
 
 
 def load_problems(name: str, data_dir: str | None, unpinned: bool = False) -> tuple[list[Problem], str]:
@@ -25,7 +66,7 @@ def load_problems(name: str, data_dir: str | None, unpinned: bool = False) -> tu
         unpinned: accept another set than the reviewed one.
 
     Raises:
-        UserError: for a missing file or column, or a set that is not the reviewed one.
+        UserError: for a missing file or column, an unreadable gold, no problem, or a set that is not the reviewed one.
     """
     benchmark: Benchmark = get("benchmark", name, key="benchmark").fn()
     problems = [
@@ -42,6 +83,18 @@ def load_problems(name: str, data_dir: str | None, unpinned: bool = False) -> tu
             exit_code=1,
         )
     return problems, data_hash
+
+
+def _problem_set(
+    name: str, benchmark: Benchmark, problems: Sequence[Problem], data_hash: str, limit: int | None
+) -> ProblemSet:
+    """The set with distinct ids; a notice reports ids that were changed."""
+    distinct, changed = distinct_ids(problems)
+    if changed and not launched():  # the processes of --processes leave the notice to the process that starts them
+        first = next(new.id for new, old in zip(distinct, problems, strict=True) if new.id != old.id)
+        warn(f"{name}: {changed} of {len(problems)} problems repeat an id; they get ids of their own, such as {first}")
+    sequence = sequence_hash(distinct)
+    return ProblemSet(name, benchmark, distinct[:limit], data_hash, "" if sequence == benchmark.sequence else sequence)
 
 
 def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Problem]:
@@ -63,7 +116,7 @@ def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Pro
         if not local and benchmark.answer_format == "gsm8k_hash":
             gold = (last_hash(gold) or "").replace(",", "")
         yield Problem(
-            id=str(row.get("id") or f"{name}-{number:04d}"),
+            id=problem_id(row, f"{name}-{number:04d}"),
             text=as_text(text, where, label),
             gold=gold.strip(),
             subject=_label(row, "subject"),
@@ -71,6 +124,6 @@ def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Pro
         )
 
 
-def _label(row: Any, key: str) -> str:
+def _label(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     return "" if value is None else str(value)

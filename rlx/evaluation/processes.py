@@ -13,7 +13,7 @@ from rlx.engine.processes import STOPPED, ProcessLayout, launch, rank, run_worke
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble
 from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part
-from rlx.evaluation.problems import load_problems
+from rlx.evaluation.problems import problem_sets
 from rlx.evaluation.progress import show_progress
 from rlx.runs.folder import RunDir, read_json
 from rlx.specs.evaluate import ResolvedEval
@@ -73,10 +73,10 @@ def work(folder: RunDir) -> int:
     resolved = validate(request["resolved"], ResolvedEval)
     candidate = Candidate(resolved)
     seconds = {}
-    for name, first_part in request["parts"].items():
-        problems, data_hash = load_problems(name, resolved.spec.data_dir, resolved.spec.unpinned)
-        task = assemble(name, problems[: resolved.spec.limit], data_hash, candidate)
-        share = Share(rank(), world_size(), first_part)
+    for problem_set in problem_sets(resolved.spec):
+        name = problem_set.name
+        task = assemble(problem_set, candidate)
+        share = Share(rank(), world_size(), request["parts"][name])
         start = time.perf_counter()
         with show_progress(task, shared=True) if rank() == 0 else nullcontext(_silent) as show, task.stop.handling():
             if evaluate(task, show, share) is None:

@@ -55,7 +55,7 @@ def as_record(resolved: ResolvedEval, outcomes: Sequence[EvalOutcome]) -> dict[s
         "checkpoint": resolved.checkpoint,
         "benchmarks": [
             {
-                "protocol": outcome.protocol.model_dump(mode="json"),
+                "protocol": outcome.protocol.record(),
                 "folder": str(outcome.folder.root),
                 "seconds": round(outcome.seconds, 1),
                 "summary": asdict(outcome.summary),

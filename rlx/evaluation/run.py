@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlx.benchmarks.benchmark import overlap_warnings
+from rlx.benchmarks.benchmark import fingerprint, overlap_warnings
 from rlx.benchmarks.summary import Score, Summary, as_json, from_json, problem_scores, summarised
 from rlx.console import warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble, write_file
 from rlx.evaluation.loop import EvalTask, evaluate, regrade
-from rlx.evaluation.problems import load_problems
+from rlx.evaluation.problems import ProblemSet, problem_sets
 from rlx.evaluation.processes import sample_in_processes
 from rlx.evaluation.progress import show_progress
 from rlx.runs.folder import RunDir, read_json
@@ -58,15 +58,13 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int 
         The outcomes, or None if a stop was requested.
     """
     spec = resolved.spec
-    sets = {name: load_problems(name, spec.data_dir, spec.unpinned) for name in spec.benchmarks}
+    sets = problem_sets(spec)
     candidate = Candidate(resolved)
     run = RunDir(Path(resolved.folder))
-    _warn_of_overlap(resolved, candidate)
+    _warn_of_overlap(resolved, candidate, sets)
     if resolved.run_spec is None:
         write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
-    tasks = [
-        assemble(name, problems[: spec.limit], data_hash, candidate) for name, (problems, data_hash) in sets.items()
-    ]
+    tasks = [assemble(problem_set, candidate) for problem_set in sets]
     seconds: dict[str, float] | None = {}
     if processes > 1 and not regrade_only:
         seconds = sample_in_processes(resolved, tasks, processes)
@@ -135,8 +133,8 @@ def stored_results(run: RunDir) -> list[tuple[Protocol, Summary, list[Score]]]:
     return results
 
 
-def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
-    """Warn about benchmarks that contain problems of the run's training data."""
+def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate, sets: Sequence[ProblemSet]) -> None:
+    """Warn about benchmarks and questions of the user's own that contain problems of the run's training data."""
     if resolved.run_spec is None:
         return
     content = read_json(Path(resolved.run_spec))
@@ -148,8 +146,15 @@ def _warn_of_overlap(resolved: ResolvedEval, candidate: Candidate) -> None:
     except UserError as error:
         warn(f"the run's training prompts were not compared with the benchmarks: {error.what}")
         return
-    for sentence in overlap_warnings([prompt.question for prompt in prompts], resolved.spec.benchmarks):
-        warn(sentence)
+    questions = [prompt.question for prompt in prompts]
+    if resolved.spec.benchmarks:
+        for sentence in overlap_warnings(questions, resolved.spec.benchmarks):
+            warn(sentence)
+    if resolved.spec.data is not None:
+        trained_on = {fingerprint(question) for question in questions}
+        count = sum(fingerprint(problem.text) in trained_on for problem in sets[-1].problems)
+        if count:
+            warn(f"{count} of the {len(sets[-1].problems)} questions of {sets[-1].name} are training prompts too")
 
 
 def _log(run: RunDir, resolved: ResolvedEval, outcome: EvalOutcome) -> None:
@@ -164,7 +169,7 @@ def _log(run: RunDir, resolved: ResolvedEval, outcome: EvalOutcome) -> None:
     )
     tags = {"rlx.kind": "evaluation", "rlx.run_id": run.run_id, "rlx.checkpoint": resolved.checkpoint}
     files = [outcome.folder.protocol, outcome.folder.result, outcome.folder.first_prompt]
-    sink.start(protocol.model_dump(mode="json"), tags, files)
+    sink.start(protocol.record(), tags, files)
     flat = outcome.summary.flat()
     sink.write({"step": 0, **{f"eval/{protocol.benchmark}/{key}": value for key, value in flat.items()}})
     sink.close("FINISHED", timeout=120.0)

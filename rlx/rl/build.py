@@ -59,8 +59,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     if spec.algorithm.kl_coef > 0 and (spec.model.lora is None or spec.model.lora.continue_adapter):
         reference = ReadableModel(load_frozen(resolved.model_folder, spec.model, accelerator.device))
     longest_prompt = max(len(prompt.tokens) for prompt in [*data.prompts, *held_out.prompts])
-    sequences = -(-resolved.sequences_per_update // accelerator.num_processes)
-    update_tokens = sequences * (longest_prompt + spec.rollout.max_new_tokens)
+    update_tokens = most_update_tokens(resolved, longest_prompt, accelerator.num_processes)
     budget, total = spec.batch.max_tokens, resolved.total_updates
     engine = Engine(model, spec.model, spec.optim, total, budget, spec.sharding, update_tokens)
     if notice := choose_row_layout(engine):
@@ -118,3 +117,9 @@ def make_grader(spec: Spec, prompts: Sequence[Prompt], text: ResponseText, engin
     rewards = load_rewards(references, settings.timeout, settings.on_error, settings.workers)
     rewards.check_columns(dict.fromkeys(column for prompt in prompts for column in prompt.row))
     return Grader(spec, rewards, text, engine)
+
+
+def most_update_tokens(resolved: Resolved, longest_prompt: int, world: int) -> int:
+    """Most tokens of an update on one of ``world`` processes: every response and its prompt have the full length."""
+    sequences = -(-resolved.sequences_per_update // world)
+    return sequences * (longest_prompt + resolved.spec.rollout.max_new_tokens)

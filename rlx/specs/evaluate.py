@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rlx.specs.identity import stem
 from rlx.specs.train import ADDED_LATER, Section
 
 PRESETS = {
@@ -16,6 +17,28 @@ PRESETS = {
     "greedy": {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 32768},
 }
 """r1: DeepSeek-R1's evaluation (2501.12948); sober: 2504.07086; dapo: 2503.14476. n is 32 if the source uses more."""
+
+
+class EvalData(Section):
+    """The user's own questions, evaluated as a benchmark."""
+
+    source: str = ""
+    """A .jsonl or .parquet file, or a hub data set."""
+    subset: str | None = None
+    """Configuration name of a hub data set, such as ``main``."""
+    split: str = "test"
+    """Split of a hub data set."""
+    prompt: str = "prompt"
+    """Column of the question, by dotted path (``extra.question``)."""
+    answer: str = "answer"
+    """Column of the gold answer, by dotted path."""
+    answer_format: Literal["raw", "last_boxed", "gsm8k_hash"] = "raw"
+    """Where the gold answer is in its column: all of it, in the last ``\\boxed{}``, or after the last ``####``."""
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the questions in results, such as ``data_questions`` for ``questions.jsonl``."""
+        return f"data_{stem(self.source)}"
 
 
 class EvalSpec(Section):
@@ -33,6 +56,8 @@ class EvalSpec(Section):
     """Checkpoint of a run: ``final``, ``best`` (by the run's own evaluation), or a step number."""
     benchmarks: list[str] = Field(default_factory=list)
     """Names of benchmarks; by default the embedded one for the embedded model and models trained from it."""
+    data: EvalData | None = None
+    """The user's own questions; they are evaluated in addition to ``benchmarks``, if any are given."""
     data_dir: str | None = None
     """Folder with <benchmark>.jsonl files; null loads the data from the hub."""
     unpinned: bool = False
@@ -81,7 +106,10 @@ class Protocol(Section):
     benchmark: str
     problems: int
     data_sha256: str
-    """Hash of the problems and gold answers, without their typesetting."""
+    """Hash of the problems and gold answers, without their order, ids and typesetting."""
+    sequence_sha256: str = Field(default="", json_schema_extra=ADDED_LATER)
+    """Hash of the ids, texts and golds in their order, on which seeds and the problems within a limit depend; empty for
+    the reviewed rows of a benchmark in the reviewed order and with the reviewed ids."""
     prompt: str
     """Template of the question."""
     system: str | None
@@ -108,8 +136,13 @@ class Protocol(Section):
     @property
     def digest(self) -> str:
         """The first 8 hex digits of the protocol's hash, which name its results."""
-        content = self.model_dump_json(exclude=None if self.chat_kwargs else {"chat_kwargs"})
+        added_later = {"chat_kwargs": not self.chat_kwargs, "sequence_sha256": not self.sequence_sha256}
+        content = self.model_dump_json(exclude={key for key, is_default in added_later.items() if is_default})
         return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+    def record(self) -> dict[str, Any]:
+        """The protocol for protocol.json and MLflow: equal to that of earlier versions if the digest is."""
+        return self.model_dump(mode="json", exclude=None if self.sequence_sha256 else {"sequence_sha256"})
 
     def same_responses(self, other: Protocol) -> bool:
         """Return whether both protocols sample the same responses; their graders may differ."""

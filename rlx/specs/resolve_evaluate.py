@@ -31,9 +31,14 @@ def resolve_eval(content: Mapping[str, Any], locate: ModelLocator) -> ResolvedEv
     user_spec = validate(content, EvalSpec)
     location, embedded = locate(user_spec)
     merged = user_spec.model_dump(mode="json")
-    if not user_spec.benchmarks:
+    if user_spec.data is not None and not user_spec.data.source:
+        raise UserError("data.source is not given, but other keys of data are", fix="add --data FILE")
+    if not user_spec.benchmarks and user_spec.data is None:
         if not embedded:
-            raise UserError("no benchmark is given", fix="add --bench with names such as aime24,math500")
+            raise UserError(
+                "no benchmark is given",
+                fix="add --bench with names such as aime24,math500, or --data with a file of questions",
+            )
         assign(merged, "benchmarks", [EMBEDDED_DATA])
     for name in merged["benchmarks"]:
         get("benchmark", name, key="benchmark")

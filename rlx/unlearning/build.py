@@ -30,7 +30,7 @@ from rlx.runs.recorder import Recorder
 from rlx.runs.stop import Stop
 from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Model
-from rlx.specs.unlearn import ResolvedUnlearn
+from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_per_epoch
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
 from rlx.unlearning.data.sets import load_sets
@@ -62,7 +62,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     spec = resolved.spec
     torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
-    template = _template(resolved, tokenizer)
+    template = template_of(resolved, tokenizer)
     component = unlearn_method(spec)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
@@ -80,9 +80,8 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     reference_head = _detached_head_copy(lm) if needs_head(needs) and spec.method.train_lm_head else None
     mean_row_d = _mean_row(lm)
     total = spec.epochs * updates_per_epoch(len(sets.forget), spec.batch.forget)
-    # Each forget sequence has at most one alternate.
-    update_tokens = (2 * spec.batch.forget + (spec.batch.retain or spec.batch.forget)) * spec.forget.max_tokens
-    engine = Engine(trained, spec.model, spec.optim, total, spec.batch.max_tokens, spec.sharding, update_tokens)
+    budget = spec.batch.max_tokens
+    engine = Engine(trained, spec.model, spec.optim, total, budget, spec.sharding, most_update_tokens(spec))
     if notice := choose_row_layout(engine, share_prompts=False):
         recorder.note(notice)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
@@ -171,7 +170,13 @@ def needs_head(needs: frozenset[str]) -> bool:
     return any(need.endswith("ref_hidden") for need in needs)
 
 
-def _template(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
+def most_update_tokens(spec: UnlearnSpec) -> int:
+    """Most tokens of an update; each forget sequence has at most one alternate."""
+    return (2 * spec.batch.forget + (spec.batch.retain or spec.batch.forget)) * spec.forget.max_tokens
+
+
+def template_of(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
+    """The prompt of a question, and the token after an answer, in the tokenizer's chat template."""
     forget = resolved.spec.forget
     return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
 
