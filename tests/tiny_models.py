@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 VOCABULARY = 32
@@ -134,6 +134,25 @@ NAMED = (
     *("deepseek_v3", "granitemoehybrid", "falcon_h1", "nemotron_h", "llama4", "smollm3", "seed_oss", "mamba2", "gpt2"),
 )
 """Types that must train."""
+
+
+def small_llama(**changes: Any) -> LlamaForCausalLM:
+    """A random Llama of two layers with the weights of seed 0.
+
+    Args:
+        changes: keys of the configuration.
+    """
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 32,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 64,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(sizes | changes)))
 
 
 def causal_types() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
 from typing import Any
@@ -111,6 +112,18 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 for adapter in module.active_adapters:
                     weight = weight + module.get_delta_weight(adapter).detach()
         yield plain_name, weight
+
+
+def copy_with_weights(model: LM, value: Callable[[str, nn.Parameter], Tensor]) -> LM:
+    """A copy of a model with nothing trainable, whose weights are given; the model's own are not copied.
+
+    Args:
+        model: the model, adapters inside or not.
+        value: the copy's weight, from the name and the parameter.
+    """
+    # deepcopy takes an object's copy from the memo if it is there.
+    own = {id(p): nn.Parameter(value(name, p), requires_grad=False) for name, p in model.named_parameters()}
+    return copy.deepcopy(model, own)
 
 
 @contextmanager

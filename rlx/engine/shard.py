@@ -6,9 +6,7 @@ and this way the code path of GPU nodes is the one that the tests run on two CPU
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +16,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlx.engine.full_tensor import full_tensor
-from rlx.engine.lora import LM, causal_lm
+from rlx.engine.lora import LM, causal_lm, copy_with_weights
 from rlx.engine.model import ReadableModel, decoder_layers
 from rlx.specs.train import Sharding
 
@@ -67,9 +65,7 @@ class UnshardedModels:
     """
 
     def __init__(self, model: LM) -> None:
-        # deepcopy takes an object's copy from the memo if it is there: the structure has weights without memory.
-        empty = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
-        self._structure: LM = copy.deepcopy(model, empty)
+        self._structure = copy_with_weights(model, lambda name, weight: weight.detach().to("meta"))
 
     @torch.no_grad()
     def build(self, sharded: LM, cast: Cast | None = None) -> LM:
@@ -80,11 +76,12 @@ class UnshardedModels:
             cast: applied to each weight as soon as it is gathered; None keeps the types.
         """
         weights = dict(sharded.named_parameters())
-        own: dict[int, Any] = {}
-        for name, empty in self._structure.named_parameters():
+
+        def gathered(name: str, empty: nn.Parameter) -> Tensor:
             full = full_tensor(weights[name])
-            own[id(empty)] = nn.Parameter(full.clone() if cast is None else cast(name, full), requires_grad=False)
-        copied: LM = copy.deepcopy(self._structure, own)
+            return full.clone() if cast is None else cast(name, full)
+
+        copied = copy_with_weights(self._structure, gathered)
         buffers = dict(copied.named_buffers())
         for name, buffer in sharded.named_buffers():
             buffers[name].copy_(buffer)

@@ -15,6 +15,7 @@ from rlx.evaluation.build import Candidate, assemble
 from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part
 from rlx.evaluation.problems import problem_sets
 from rlx.evaluation.progress import show_progress
+from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
 from rlx.specs.evaluate import ResolvedEval
 from rlx.specs.reading import validate
@@ -37,7 +38,8 @@ def sample_in_processes(resolved: ResolvedEval, tasks: Sequence[EvalTask], proce
     Raises:
         UserError: when a process fails, after it has printed the reason.
     """
-    _check(resolved, processes)
+    if resolved.engine == "vllm":
+        check_sharers("tensor_parallel", resolved.spec.tensor_parallel, processes)
     with ExitStack() as stack:
         for task in tasks:
             stack.enter_context(RunDir(task.folder.root).locked())
@@ -51,16 +53,6 @@ def sample_in_processes(resolved: ResolvedEval, tasks: Sequence[EvalTask], proce
             raise UserError("a process of the evaluation failed", fix="see above; stored samples are kept", exit_code=1)
         seconds: dict[str, float] = read_json(folder / SECONDS)
     return seconds
-
-
-def _check(resolved: ResolvedEval, processes: int) -> None:
-    sharers = resolved.spec.tensor_parallel
-    if resolved.engine == "vllm" and processes % sharers:
-        raise UserError(
-            f"tensor_parallel is {sharers}, but that many processes share a copy of vLLM's weights, and it does not "
-            f"divide the {processes} of --processes",
-            fix="give a multiple of it to --processes, or lower it",
-        )
 
 
 def work(folder: RunDir) -> int:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from rlx.console import Progress
 from rlx.evaluation.loop import EvalTask
 from rlx.runs.samples import Row
+
+
+@cache
+def _row_count(part: Path) -> int:
+    """Rows of a part file, which does not change once it exists: each is opened once."""
+    return int(pq.read_metadata(part).num_rows)
 
 
 @contextmanager
@@ -29,7 +37,7 @@ def show_progress(task: EvalTask, shared: bool = False) -> Iterator[Callable[[Se
             facts["right"] = f"{sum(float(row['score'] or 0) for row in rows) / len(rows):.1%}"
             facts["response"] = f"{sum(int(row['tokens'] or 0) for row in rows) / len(rows):.0f} tokens"
             facts["truncated"] = f"{sum(not row['finished'] for row in rows) / len(rows):.0%}"
-        stored = sum(pq.read_metadata(part).num_rows for part in task.folder.parts()) if shared else len(rows)
+        stored = sum(map(_row_count, task.folder.parts())) if shared else len(rows)
         view.show(stored, facts)
 
     try:

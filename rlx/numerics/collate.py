@@ -103,28 +103,21 @@ def collate(
         members: see ``TokenBatch``.
         shares: sequences of each row, which have one prompt; one each by default.
     """
-    ends = list(accumulate(shares or [1] * len(sequences)))
-    groups = [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    ids = [[*group[0].prompt, *(token for s in group for token in s.tail)] for group in groups]
+    groups = _groups(sequences, shares)
+    ids = [_input_ids(group) for group in groups]
     longest = max(len(row) for row in ids)
-    responses = [len(sequence.response) for sequence in sequences]
-    mask_bt = torch.arange(max(responses))[None, :] < torch.tensor(responses)[:, None]
     rows, columns = [], []
     for row, group in enumerate(groups):
         predicting = _predicting_columns(group, 0)
         rows += [row] * len(predicting)
         columns += predicting
-    targets = [token for s in sequences for token in s.response]
-    layout = None
-    if max(map(len, groups)) > 1:
-        prompts = [len(group[0].prompt) for group in groups]
-        layout = lay_out(prompts, [[len(s.tail) for s in group] for group in groups], longest)
+    layout = lay_out(*_group_lengths(groups), longest) if max(map(len, groups)) > 1 else None
     return TokenBatch(
         torch.tensor([row + [pad_id] * (longest - len(row)) for row in ids], dtype=torch.long),
-        mask_bt,
+        _response_mask(sequences),
         torch.tensor(rows, dtype=torch.long),
         torch.tensor(columns, dtype=torch.long),
-        torch.tensor(targets, dtype=torch.long),
+        _targets(sequences),
         tuple(members),
         layout,
     )
@@ -141,25 +134,49 @@ def pack(
         members: see ``TokenBatch``.
         shares: number of sequences of each group, which have one prompt; one each by default.
     """
-    ends = list(accumulate(shares or [1] * len(sequences)))
-    groups = [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    groups = _groups(sequences, shares)
     ids: list[int] = []
     columns: list[int] = []
     for group in groups:
         columns += _predicting_columns(group, len(ids))
-        ids += [*group[0].prompt, *(token for s in group for token in s.tail)]
+        ids += _input_ids(group)
     width = -(-len(ids) // BLOCK) * BLOCK
-    responses = torch.tensor([len(sequence.response) for sequence in sequences])
-    prompts = [len(group[0].prompt) for group in groups]
     return TokenBatch(
         torch.tensor([ids + [pad_id] * (width - len(ids))], dtype=torch.long),
-        torch.arange(int(responses.max()))[None, :] < responses[:, None],
+        _response_mask(sequences),
         torch.zeros(len(columns), dtype=torch.long),
         torch.tensor(columns, dtype=torch.long),
-        torch.tensor([token for s in sequences for token in s.response], dtype=torch.long),
+        _targets(sequences),
         tuple(members),
-        lay_out_packed(prompts, [[len(s.tail) for s in group] for group in groups], width),
+        lay_out_packed(*_group_lengths(groups), width),
     )
+
+
+def _groups(sequences: Sequence[TokenSequence], shares: Sequence[int]) -> list[Sequence[TokenSequence]]:
+    """The sequences divided into groups of these sizes, which share a prompt; one each without sizes."""
+    ends = list(accumulate(shares or [1] * len(sequences)))
+    return [sequences[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _group_lengths(groups: Sequence[Sequence[TokenSequence]]) -> tuple[list[int], list[list[int]]]:
+    """Length of each group's prompt, and input tokens of each of its responses."""
+    return [len(group[0].prompt) for group in groups], [[len(s.tail) for s in group] for group in groups]
+
+
+def _input_ids(group: Sequence[TokenSequence]) -> list[int]:
+    """The prompt of a group, then its responses without their last tokens."""
+    return [*group[0].prompt, *(token for s in group for token in s.tail)]
+
+
+def _response_mask(sequences: Sequence[TokenSequence]) -> Tensor:
+    """True at response tokens [b, t]."""
+    lengths = [len(sequence.response) for sequence in sequences]
+    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+
+
+def _targets(sequences: Sequence[TokenSequence]) -> Tensor:
+    """All response tokens, one sequence after the other [n]."""
+    return torch.tensor([token for s in sequences for token in s.response], dtype=torch.long)
 
 
 def _predicting_columns(group: Sequence[TokenSequence], start: int) -> list[int]:

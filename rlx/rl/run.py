@@ -12,6 +12,7 @@ from rlx.rl.build import build
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.rl.loop import train
 from rlx.rl.profiling import ProfiledRecorder, print_profile, profiled, request_profile
+from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.recorder import NullRecorder
 from rlx.specs.reading import validate
@@ -61,13 +62,8 @@ def _check_share(resolved: Resolved, layout: ProcessLayout) -> None:
             "prompts of an optimiser update (batch.prompts / batch.updates_per_rollout)",
             fix=f"choices: {', '.join(divisors)}",
         )
-    sharers = resolved.spec.cluster.tensor_parallel
-    if resolved.spec.rollout.engine == "vllm" and layout.size % sharers:
-        raise UserError(
-            f"cluster.tensor_parallel is {sharers}, but that many processes share a copy of vLLM's weights, and it "
-            f"does not divide the {layout.size} processes",
-            fix="start a multiple of it with --processes, or lower it",
-        )
+    if resolved.spec.rollout.engine == "vllm":
+        check_sharers("cluster.tensor_parallel", resolved.spec.cluster.tensor_parallel, layout.size)
 
 
 def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rlx.engine.device import sampling_dtype
 from rlx.engine.load import base_path, describe_model
 from rlx.engine.step import Engine
+from rlx.errors import UserError
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, limit_to_context
 from rlx.rollout.sync_check import TOLERANCES, SyncSchedule, Tolerance
@@ -63,6 +64,25 @@ def make_answerer(resolved: ResolvedUnlearn, engine: Engine, recorder: Recorder)
     sampler = VLLMSampler(replace(options, memory_share=spec.evaluation.memory_share))
     sampler.sleep()
     return sampler, TOLERANCES[dtype]
+
+
+def check_sharers(key: str, sharers: int, processes: int) -> None:
+    """Refuse a number of processes that cannot be divided into groups that share a copy of vLLM's weights.
+
+    Args:
+        key: the spec key of ``sharers``.
+        sharers: processes that share a copy.
+        processes: number of processes.
+
+    Raises:
+        UserError: when it is not a multiple of ``sharers``.
+    """
+    if processes % sharers:
+        raise UserError(
+            f"{key} is {sharers}, but that many processes share a copy of vLLM's weights, and it does not divide the "
+            f"{processes} processes",
+            fix="start a multiple of it with --processes, or lower it",
+        )
 
 
 def _options(resolved: Resolved | ResolvedUnlearn, engine: Engine, longest: int, dtype: str) -> EngineOptions:

@@ -29,11 +29,10 @@ class Decoder(Protocol):
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Drop all other rows; False, with nothing changed, if this decoder cannot."""
-        ...
+        return False
 
     def free(self, rows: Sequence[int]) -> None:
         """Expect no more logits of these rows, until they are replaced."""
-        ...
 
     def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
         """Start these rows again with new prompts; the next token's logits [len(rows), v].
@@ -41,11 +40,14 @@ class Decoder(Protocol):
         Returns:
             None, with nothing changed, if this decoder cannot.
         """
-        ...
+        return None
 
 
-class OwnCacheDecoder:
-    """The model's own cache, without padding: for states that cannot be cut or shared (linear attention, Mamba)."""
+class OwnCacheDecoder(Decoder):
+    """The model's own cache, without padding: for states that cannot be cut or shared (linear attention, Mamba).
+
+    The rows of such a state can in general neither be dropped nor be replaced.
+    """
 
     needs_equal_lengths = True
 
@@ -65,17 +67,6 @@ class OwnCacheDecoder:
         """See ``Decoder.step``."""
         return self._read(tokens_b[:, None])
 
-    def keep(self, rows: Sequence[int]) -> bool:
-        """Never: the rows of such a state cannot be selected in general."""
-        return False
-
-    def free(self, rows: Sequence[int]) -> None:
-        """Change nothing: the rows are computed along."""
-
-    def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
-        """Never: see ``keep``."""
-        return None
-
     def _read(self, ids_bt: Tensor) -> Tensor:
         output = self.lm(input_ids=ids_bt, use_cache=True, **{self.cache_name: self.cache})
         self.cache = getattr(output, self.cache_name)
@@ -85,7 +76,7 @@ class OwnCacheDecoder:
         return logits_bv
 
 
-class RecomputeDecoder:
+class RecomputeDecoder(Decoder):
     """No cache: every token costs a forward pass over its whole sequence. Correct for every causal model, and slow."""
 
     needs_equal_lengths = True
@@ -105,13 +96,6 @@ class RecomputeDecoder:
         """See ``Decoder.keep``."""
         self.ids_bt = self.ids_bt[torch.tensor(rows, device=self.ids_bt.device)]
         return True
-
-    def free(self, rows: Sequence[int]) -> None:
-        """Change nothing: the rows are computed along."""
-
-    def replace(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor | None:
-        """Never: all rows have the same length."""
-        return None
 
     def _logits(self) -> Tensor:
         logits_bv: Tensor = self.lm(input_ids=self.ids_bt, use_cache=False).logits[:, -1]

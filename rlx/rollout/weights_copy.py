@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from rlx.engine.lora import LM, base_name, merged_weights
+from rlx.engine.lora import LM, base_name, copy_with_weights, merged_weights
 from rlx.engine.shard import Cast
 
 
@@ -38,14 +36,14 @@ def copy_in(dtype: torch.dtype, lm: LM) -> LM:
         lm: the model, with peft's adapters inside or not.
     """
     cast = cast_to(dtype, lm)
-    weights = dict(merged_weights(lm))
-    own: dict[int, nn.Parameter] = {}
-    for name, parameter in lm.named_parameters():
-        merged = weights.get(base_name(name))
-        value = parameter.new_empty(0) if merged is None else cast(base_name(name), merged)  # None: an adapter's
-        own[id(parameter)] = nn.Parameter(value, requires_grad=False)
-    # deepcopy takes an object's copy from the memo if it is there: no weight exists twice in float32.
-    copied = copy.deepcopy(lm, own)
+    # Cast one at a time: the merged weights never exist in float32 all together.
+    weights = {name: cast(name, weight) for name, weight in merged_weights(lm)}
+
+    def merged(name: str, parameter: nn.Parameter) -> Tensor:
+        adapter = base_name(name) not in weights
+        return parameter.new_empty(0) if adapter else weights[base_name(name)]
+
+    copied = copy_with_weights(lm, merged)
     for name, module in [*copied.named_modules()]:
         parent, _, child = name.rpartition(".")
         if hasattr(module, "get_delta_weight") and ".base_layer" not in name:

@@ -7,7 +7,6 @@ import resource
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.engine.attention import SHARED_PROMPTS
 from rlx.engine.batch import Batch, Losses
@@ -23,23 +22,14 @@ from rlx.numerics.output_layer.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
 from rlx.specs.train import Lora, Model, Optim
 from tests.devices import DEVICE
+from tests.tiny_models import small_llama
 
 SEQUENCES = [TokenSequence((3, 4, 5), tuple(range(6, 6 + n))) for n in (1, 2, 3, 5, 8, 13)]
 TOKENS = sum(len(s.response) for s in SEQUENCES)
 
 
 def tiny_lm():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        tie_word_embeddings=True,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config)
+    return small_llama()
 
 
 def engine(max_tokens=10_000, optim=None, lora=None):

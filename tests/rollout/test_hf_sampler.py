@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.numerics.collate import TokenSequence, collate
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs
@@ -14,25 +13,14 @@ from rlx.rollout.distribution import sampling_logprobs
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling, sample_seed
 from tests.devices import DEVICE
+from tests.tiny_models import small_llama
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9], [9, 3], [4, 4, 4, 4]]
 
 
 @pytest.fixture(scope="module")
 def lm():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        tie_word_embeddings=True,
-        max_position_embeddings=64,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = small_llama(eos_token_id=2, pad_token_id=0).eval()
     for parameter in model.parameters():  # sharper than at initialisation, so that greedy choices have no near-ties
         parameter.data *= 4
     return model.to(DEVICE)

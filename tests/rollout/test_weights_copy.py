@@ -5,28 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlx.engine.lora import causal_lm, merged_weights
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampling
 from rlx.rollout.weights_copy import copy_in
+from tests.tiny_models import small_llama
 
 IDS = torch.arange(3, 23)[None]
 
 
 def trained(lora: bool, tied: bool = True):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        tie_word_embeddings=tied,
-        max_position_embeddings=64,
-    )
-    lm = LlamaForCausalLM(config).eval()
+    lm = small_llama(tie_word_embeddings=tied).eval()
     if lora:
         lm = get_peft_model(lm, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).eval()
     return lm
