@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rlx.rewards.by_text import cleaned
 
@@ -69,6 +70,18 @@ class Problem:
     gold: str
     subject: str = ""
     level: str = ""
+    accepted: tuple[str, ...] = ()
+    """Other answers that are right too."""
+    system: str | None = None
+    """The problem's own system prompt; None for that of the evaluation."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Messages of a conversation before the problem, as (role, content)."""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """All columns of the row, which a grader may ask for."""
+    conversation: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
+    """The messages of the prompt's column, if it holds a conversation."""
+    location: str = field(default="", compare=False)
+    """Source and line, for messages."""
 
 
 def fingerprint(problem: str) -> str:
@@ -79,14 +92,26 @@ def fingerprint(problem: str) -> str:
 
 def set_hash(problems: Iterable[Problem]) -> str:
     """SHA-256 of a set's problems and golds, independent of order, ids and typesetting."""
-    lines = sorted(f"{fingerprint(problem.text)} {cleaned(problem.gold)}" for problem in problems)
+    lines = sorted(
+        " ".join([fingerprint(problem.text), *map(cleaned, (problem.gold, *problem.accepted)), *_additions(problem)])
+        for problem in problems
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def sequence_hash(problems: Iterable[Problem]) -> str:
     """SHA-256 of ids, texts and golds in their order: what samples, their seeds and a limit depend on."""
-    content = json.dumps([(problem.id, problem.text, problem.gold) for problem in problems])
+    content = json.dumps(
+        [(problem.id, problem.text, problem.gold, *problem.accepted, *_additions(problem)) for problem in problems]
+    )
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _additions(problem: Problem) -> list[str]:
+    """A problem's system prompt and earlier messages as text; empty if it has none, as those of benchmarks."""
+    if problem.system is None and not problem.history:
+        return []
+    return [json.dumps([problem.system, problem.history])]
 
 
 def distinct_ids(problems: Sequence[Problem]) -> tuple[list[Problem], int]:

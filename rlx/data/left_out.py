@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlx.errors import UserError
@@ -10,6 +11,16 @@ from rlx.errors import UserError
 NAMED = 3
 """Rows of each reason that are named."""
 DUPLICATE = "duplicate question"
+
+
+def in_words(counts: Mapping[str, int], named: Mapping[str, Sequence[str]]) -> str:
+    """``2 duplicate question, 1 longer than 1024 tokens (line 17)``; empty if nothing is left out."""
+
+    def rows(reason: str) -> str:
+        locations = named.get(reason, ())
+        return f" ({', '.join(locations)}{', ...' if counts[reason] > len(locations) else ''})" if locations else ""
+
+    return ", ".join(f"{count} {reason}{rows(reason)}" for reason, count in counts.items())
 
 
 @dataclass(slots=True)

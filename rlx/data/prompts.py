@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from rlx.data import arithmetic
 from rlx.data.chat import encode
-from rlx.data.left_out import LeftOut
+from rlx.data.examples import Example, read_examples
+from rlx.data.left_out import LeftOut, in_words
 from rlx.data.order import mixed_indices, prompt_indices
-from rlx.data.rows import column, find_column, has_column
-from rlx.data.values import Question, as_answers, as_question, as_text, ends_with_hash
-from rlx.errors import UserError, did_you_mean
-from rlx.files.formats import Row
-from rlx.files.sources import Source, read_source
+from rlx.data.values import Question
+from rlx.errors import UserError
 from rlx.specs.data import Data
 
 
@@ -69,30 +65,8 @@ class PromptSet:
 
     def sentence(self) -> str:
         """``7000 prompts; left out: 2 duplicate question, 1 longer than 1024 tokens (line 17)``."""
-        reasons = ", ".join(f"{count} {reason}{self._rows(reason, count)}" for reason, count in self.left_out.items())
+        reasons = in_words(self.left_out, self.named)
         return f"{len(self.prompts)} prompts" + (f"; left out: {reasons}" if reasons else "")
-
-    def _rows(self, reason: str, count: int) -> str:
-        rows = self.named.get(reason, ())
-        return f" ({', '.join(rows)}{', ...' if count > len(rows) else ''})" if rows else ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Example:
-    """A row's question and answers.
-
-    Example:
-        ``_Example("line 17", "47+85", Question("47+85="), ("132",))``
-    """
-
-    location: str
-    id: str
-    question: Question
-    answers: tuple[str, ...]
-    row: Mapping[str, Any] = field(default_factory=dict)
-    """All columns."""
-    conversation: tuple[Mapping[str, Any], ...] = ()
-    """The messages of the prompt's column, if it holds a conversation."""
 
 
 def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
@@ -114,7 +88,7 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     seen: set[Question | str] = set()
     ids: set[str] = set()
     for index, part in enumerate(data.parts()):
-        source_rows, examples = _examples(part, left_out, notices)
+        source_rows, examples = read_examples(part, left_out, notices)
         rows += source_rows
         for example in examples:
             question = example.question
@@ -157,7 +131,7 @@ def _names(data: Data) -> str:
     return ", ".join(part.source for part in data.parts())
 
 
-def _tokens(example: _Example, data: Data, tokenizer: Any, left_out: LeftOut) -> tuple[int, ...] | None:
+def _tokens(example: Example, data: Data, tokenizer: Any, left_out: LeftOut) -> tuple[int, ...] | None:
     """The rendered prompt; None, after counting the row, if it cannot be encoded or is too long."""
     question, where = example.question, f"{data.source} {example.location}"
     own = data if question.system is None else data.model_copy(update={"system": question.system})
@@ -213,77 +187,3 @@ def draw_prompts(
     by_source = [[prompt for prompt in prompts if prompt.source == index] for index in range(len(weights))]
     sizes = [len(group) for group in by_source]
     return [by_source[source][index] for source, index in mixed_indices(sizes, weights, seed, start, number)]
-
-
-def _examples(data: Data, left_out: LeftOut, notices: list[str]) -> tuple[int, Iterator[_Example]]:
-    """Number of rows of one source, and its rows with a question and an answer."""
-    if data.source == "arithmetic":
-        embedded = arithmetic.rows(_embedded_split(data.split))[: data.limit]
-        return len(embedded), (
-            _Example(row["id"], row["id"], Question(row["prompt"]), (row["answer"],), row) for row in embedded
-        )
-    rows = list(islice(read_source(Source(data.source, data.subset, data.split)), data.limit))
-    keys = _found_columns(rows, data)
-    for key, name in _columns(data).items():
-        if keys[key] != name:
-            notices.append(f"{data.source} has no column '{name}': data.{key} is read from '{keys[key]}'")
-    if data.answer_format == "raw" and any(ends_with_hash(_cell(row, keys["answer"])) for row in rows):
-        notices.append(f"{data.source}: an answer that ends with '#### 7' is read as 7 (data.answer_format=gsm8k_hash)")
-    return len(rows), _usable(rows, data, keys, left_out)
-
-
-def _found_columns(rows: Sequence[Row], data: Data) -> dict[str, str]:
-    """The column of each key; see ``find_column``.
-
-    Raises:
-        UserError: for a missing column, unless so many rows cannot be read that the others say nothing about columns.
-    """
-    try:
-        return {key: find_column(rows, name, data.source, f"data.{key}") for key, name in _columns(data).items()}
-    except UserError:
-        unreadable = LeftOut()
-        for row in rows:
-            if row.problem:
-                unreadable.add(row.reason, row.location, row.error(data.source))
-        unreadable.check(len(rows), data.max_left_out)
-        raise
-
-
-def _columns(data: Data) -> dict[str, str]:
-    system = {} if data.system_column is None else {"system_column": data.system_column}
-    return {"prompt": data.prompt, "answer": data.answer, **system}
-
-
-def _cell(row: Row, key: str) -> Any:
-    return column(row.content, key, "", "") if has_column(row.content, key) else None
-
-
-def _usable(rows: Sequence[Row], data: Data, keys: Mapping[str, str], left_out: LeftOut) -> Iterator[_Example]:
-    for row in rows:
-        where, reason = f"{data.source} {row.location}", row.reason
-        try:
-            if row.problem:
-                raise row.error(data.source)
-            reason = "without a prompt"
-            cell = column(row.content, keys["prompt"], where, "data.prompt")
-            question = as_question(cell, where, "data.prompt")
-            reason = "without an answer"
-            answer = column(row.content, keys["answer"], where, "data.answer")
-            answers = as_answers(answer, where, "data.answer", data.answer_format)
-            reason = "with an unreadable system prompt"
-            system = _cell(row, keys["system_column"]) if "system_column" in keys else None
-            if system is not None:
-                question = replace(question, system=as_text(system, where, "data.system_column"))
-        except UserError as error:
-            left_out.add(reason, row.location, error)
-            continue
-        name = row.content.get("id")
-        label = str(name) if isinstance(name, (str, int)) else ""
-        messages = tuple(cell) if isinstance(cell, list) else ()
-        yield _Example(row.location, label, question, answers, row.content, messages)
-
-
-def _embedded_split(split: str) -> Literal["train", "test"]:
-    if split not in ("train", "test"):
-        raise UserError(f"split '{split}' is not one of the embedded task", fix=did_you_mean(split, ["train", "test"]))
-    return cast(Literal["train", "test"], split)

@@ -12,9 +12,10 @@ from typing import Any
 
 import transformers
 
-from rlx.benchmarks.benchmark import Benchmark
+from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.console import warn
 from rlx.data.chat import check_prompts, encode, stop_ids
+from rlx.data.response_text import ResponseText
 from rlx.engine.checkpoint import put_weights
 from rlx.engine.device import sampling_dtype
 from rlx.engine.export import save_model
@@ -26,8 +27,7 @@ from rlx.errors import UserError, reason
 from rlx.evaluation.loop import EvalTask
 from rlx.evaluation.problems import ProblemSet
 from rlx.rewards.grade import VERSION
-from rlx.rewards.reward_set import pairs_reward
-from rlx.rewards.verdict import Reward
+from rlx.rewards.reward_set import Grader, load_grader
 from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
@@ -132,13 +132,13 @@ class Measurement:
     """What one benchmark's evaluation gives to the model, and how it is measured.
 
     Example:
-        ``Measurement(protocol, prompts=[(7, 10, 8, 14)], reward=reward)``
+        ``Measurement(protocol, prompts=[(7, 10, 8, 14)], grader=load_grader(...))``
     """
 
     protocol: Protocol
     prompts: Sequence[tuple[int, ...]]
     """Token ids of each problem's rendered prompt."""
-    reward: Reward
+    grader: Grader
 
 
 def measurement(problem_set: ProblemSet, candidate: Candidate) -> Measurement:
@@ -152,7 +152,7 @@ def measurement(problem_set: ProblemSet, candidate: Candidate) -> Measurement:
     template = spec.prompt or benchmark.prompt
     grader = benchmark.grader if spec.grader == "auto" else spec.grader
     data = Data(source=name, system=spec.system, chat=spec.chat, chat_kwargs=spec.chat_kwargs)
-    prompts = [encode(template.replace("{problem}", problem.text), data, tokenizer) for problem in problem_set.problems]
+    prompts = [_prompt(problem, template, data, tokenizer) for problem in problem_set.problems]
     check_prompts(prompts, candidate.stops, candidate.vocabulary, tokenizer)
     plain = spec.chat == "never" or not tokenizer.chat_template
     protocol = Protocol(
@@ -177,7 +177,14 @@ def measurement(problem_set: ProblemSet, candidate: Candidate) -> Measurement:
         engine_version=candidate.engine_version,
         dtype=candidate.dtype,
     )
-    return Measurement(protocol, prompts, pairs_reward(grader, key="grader"))
+    columns = dict.fromkeys(column for problem in problem_set.problems for column in problem.row)
+    return Measurement(protocol, prompts, load_grader(grader, "grader", columns))
+
+
+def _prompt(problem: Problem, template: str, data: Data, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids of a problem in the template, after its system prompt and its earlier messages."""
+    own = data if problem.system is None else data.model_copy(update={"system": problem.system})
+    return encode(template.replace("{problem}", problem.text), own, tokenizer, problem.history)
 
 
 def assemble(problem_set: ProblemSet, candidate: Candidate) -> EvalTask:
@@ -200,8 +207,8 @@ def assemble(problem_set: ProblemSet, candidate: Candidate) -> EvalTask:
             top_p=protocol.top_p,
             top_k=protocol.top_k,
         ),
-        reward=measured.reward,
-        decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        grader=measured.grader,
+        text=ResponseText(tokenizer, candidate.stops),
         folder=folder,
         stop=Stop(),
         batch=resolved.spec.batch,

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from rlx.benchmarks.benchmark import Problem
+from rlx.data.response_text import ResponseText
 from rlx.errors import UserError, reason
-from rlx.rewards.verdict import Decode, Reward
+from rlx.evaluation.grading import inputs_of_responses, inputs_of_rows
+from rlx.rewards.reward_set import Grader
 from rlx.rollout.sampler import Finished, Sampler, Sampling, sample_seed
 from rlx.runs.folder_parts import EvalDir, part_number
 from rlx.runs.samples import Row, write_samples
@@ -51,8 +53,8 @@ class EvalTask:
     sampler: Callable[[], Sampler]
     """Called before the first sample, so that a finished evaluation loads no weights."""
     sampling: Sampling
-    reward: Reward
-    decode: Decode
+    grader: Grader
+    text: ResponseText
     folder: EvalDir
     stop: Stop
     batch: int
@@ -151,18 +153,18 @@ def _parts(task: EvalTask, missing: Sequence[tuple[int, Sequence[int]]]) -> Iter
         yield finished
 
 
-def regrade(folder: EvalDir, into: EvalDir, reward: Reward) -> list[Row]:
+def regrade(folder: EvalDir, task: EvalTask) -> list[Row]:
     """Grade stored responses again, part by part; nothing is sampled.
 
     Args:
         folder: the responses.
-        into: folder of the new verdicts; may be the same.
-        reward: the grader.
+        task: the problems, the grader, and the folder of the new verdicts, which may be the same.
     """
+    into = task.folder
     all_rows: list[Row] = []
     for number, part in enumerate(folder.parts()):
         rows: list[Row] = pq.read_table(part).to_pylist()
-        verdicts = reward([(str(row["response"]), str(row["gold"])) for row in rows])
+        verdicts = task.grader(inputs_of_rows(rows, task.problems))
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
         _written(rows, into, part_number(part) if into == folder else number)
@@ -199,8 +201,9 @@ def stored_rows(folder: EvalDir, before: int | None = None) -> list[Row]:
 def _graded(task: EvalTask, finished: Sequence[Finished]) -> list[Row]:
     """Rows of (problem, sample, response)."""
     protocol = task.protocol
-    texts = [task.decode(response.tokens) for _, _, response in finished]
-    verdicts = task.reward([(text, task.problems[q].gold) for text, (q, _, _) in zip(texts, finished, strict=True)])
+    tokens = [response.tokens for _, _, response in finished]
+    texts = [task.text.read(ids) for ids in tokens]
+    verdicts = task.grader(inputs_of_responses([task.problems[q] for q, _, _ in finished], texts, tokens))
     rows: list[Row] = []
     for text, verdict, (q, g, response) in zip(texts, verdicts, finished, strict=True):
         problem = task.problems[q]
@@ -213,7 +216,8 @@ def _graded(task: EvalTask, finished: Sequence[Finished]) -> list[Row]:
                 "subject": problem.subject,
                 "level": problem.level,
                 "gold": problem.gold,
-                "response": text,
+                "response": text.full,
+                "final": None if text.final == text.full else text.final,
                 "extracted": verdict.extracted,
                 "score": verdict.score,
                 "reason": verdict.reason,

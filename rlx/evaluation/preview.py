@@ -7,6 +7,7 @@ from rlx.data.preview import print_gold_checks, print_lengths, print_problems, p
 from rlx.engine.memory import GIB
 from rlx.engine.skeleton import load_skeleton
 from rlx.evaluation.build import Candidate, measurement
+from rlx.evaluation.grading import inputs_of_problems
 from rlx.evaluation.problems import ProblemSet, problem_sets
 from rlx.rewards.gold_check import check_gold
 from rlx.specs.evaluate import ResolvedEval
@@ -55,7 +56,9 @@ def _print_set(problem_set: ProblemSet, candidate: Candidate) -> list[str]:
     golds = [problem.gold for problem in problem_set.problems]
     print_prompts(measured.prompts, ids, candidate.tokenizer, golds)
     print_lengths([len(prompt) for prompt in measured.prompts], "prompts")
-    problems = print_gold_checks([check_gold(protocol.grader, measured.reward, golds)])
+    samples = inputs_of_problems(problem_set.problems)
+    check = check_gold(protocol.grader, measured.grader, samples, candidate.tokenizer, is_first=True)
+    problems = print_gold_checks([check])
     responses = protocol.problems * protocol.n
     print_out(
         f"\n{responses} responses of at most {protocol.max_new_tokens} tokens: at most "

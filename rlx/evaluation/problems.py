@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rlx.benchmarks.benchmark import Benchmark, Problem, distinct_ids, fingerprint, sequence_hash, set_hash
 from rlx.console import warn
@@ -14,7 +13,7 @@ from rlx.data.rows import column, read_rows
 from rlx.data.values import as_text
 from rlx.engine.processes import launched
 from rlx.errors import UserError
-from rlx.evaluation.own_problems import problem_id, read_own_problems
+from rlx.evaluation.own_problems import label, problem_id, read_own_problems
 from rlx.files.sources import Source
 from rlx.registry import get
 from rlx.rewards.extract import last_hash
@@ -37,6 +36,8 @@ class ProblemSet:
     """``set_hash`` of the complete set."""
     sequence_sha256: str
     """``sequence_hash`` of the complete set; empty if it is the reviewed one."""
+    notices: tuple[str, ...] = ()
+    """Sentences about rows that were left out, columns that were found and ids that were changed."""
 
 
 def problem_sets(spec: EvalSpec) -> list[ProblemSet]:
@@ -51,9 +52,14 @@ def problem_sets(spec: EvalSpec) -> list[ProblemSet]:
         sets.append(_problem_set(name, get("benchmark", name).fn(), problems, data_hash, spec.limit))
     if spec.data is not None:
         own = read_own_problems(spec.data)
-        data_hash = set_hash(own)
-        benchmark = Benchmark(hub=spec.data.source, rows=len(own), sha256=data_hash)
-        sets.append(_problem_set(spec.data.benchmark, benchmark, own, data_hash, spec.limit))
+        data_hash = set_hash(own.problems)
+        benchmark = Benchmark(hub=spec.data.source, rows=len(own.problems), sha256=data_hash)
+        problem_set = _problem_set(spec.data.benchmark, benchmark, own.problems, data_hash, spec.limit)
+        sets.append(replace(problem_set, notices=(*own.notices, *problem_set.notices)))
+    if not launched():  # the processes of --processes leave the notices to the process that starts them
+        for problem_set in sets:
+            for notice in problem_set.notices:
+                warn(f"{problem_set.name}: {notice}")
     return sets
 
 
@@ -90,11 +96,21 @@ def _problem_set(
 ) -> ProblemSet:
     """The set with distinct ids; a notice reports ids that were changed."""
     distinct, changed = distinct_ids(problems)
-    if changed and not launched():  # the processes of --processes leave the notice to the process that starts them
+    notices = []
+    if changed:
         first = next(new.id for new, old in zip(distinct, problems, strict=True) if new.id != old.id)
-        warn(f"{name}: {changed} of {len(problems)} problems repeat an id; they get ids of their own, such as {first}")
+        notices.append(
+            f"{changed} of {len(problems)} problems repeat an id; they get ids of their own, such as {first}"
+        )
     sequence = sequence_hash(distinct)
-    return ProblemSet(name, benchmark, distinct[:limit], data_hash, "" if sequence == benchmark.sequence else sequence)
+    return ProblemSet(
+        name,
+        benchmark,
+        distinct[:limit],
+        data_hash,
+        "" if sequence == benchmark.sequence else sequence,
+        tuple(notices),
+    )
 
 
 def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Problem]:
@@ -108,22 +124,19 @@ def _rows(name: str, benchmark: Benchmark, data_dir: str | None) -> Iterator[Pro
     keys = ("problem", "answer") if local else (benchmark.problem, benchmark.answer)
     origin = Source(source, benchmark.subset, benchmark.split, benchmark.revision, key=f"benchmark {name}")
     for number, source_row in enumerate(read_rows(origin)):
-        row, where, label = source_row.content, f"{source} {source_row.location}", f"benchmark {name}"
-        text, answer = (column(row, key, where, label) for key in keys)
+        row, where, key_name = source_row.content, f"{source} {source_row.location}", f"benchmark {name}"
+        text, answer = (column(row, key, where, key_name) for key in keys)
         # The parts of an answer in several parts are graded together, unlike the accepted answers of training data.
         parts = answer if isinstance(answer, list) and answer else [answer]
-        gold = ", ".join(as_text(part, where, label) for part in parts)
+        gold = ", ".join(as_text(part, where, key_name) for part in parts)
         if not local and benchmark.answer_format == "gsm8k_hash":
             gold = (last_hash(gold) or "").replace(",", "")
         yield Problem(
             id=problem_id(row, f"{name}-{number:04d}"),
-            text=as_text(text, where, label),
+            text=as_text(text, where, key_name),
             gold=gold.strip(),
-            subject=_label(row, "subject"),
-            level=_label(row, "level"),
+            subject=label(row, "subject"),
+            level=label(row, "level"),
+            row=row,
+            location=where,
         )
-
-
-def _label(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    return "" if value is None else str(value)

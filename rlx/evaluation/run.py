@@ -98,7 +98,7 @@ def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list
     for folder in [task.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
         if folder.parts() and stored.same_responses(task.protocol):
-            return lambda: regrade(folder, task.folder, task.reward)
+            return lambda: regrade(folder, task)
     raise UserError(
         f"benchmark {task.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",
         fix="sample them first, without --regrade",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from rlx.rewards.verdict import Reward
+from rlx.errors import UserError
+from rlx.rewards.reward_input import RewardInput
+from rlx.rewards.reward_set import Grader
 
 GOLD_FORMS: Mapping[str, Callable[[str], str]] = {
     "gold in a box": lambda gold: f"The answer is \\boxed{{{gold}}}",
@@ -38,11 +41,13 @@ class GoldCheck:
     """Gold answers that get more than 0 in none of ``GOLD_FORMS``."""
     error: str = ""
     """Why the reward gave no scores."""
+    is_first: bool = True
+    """Whether accuracy is measured by this reward; the others may pay an answer that is not right."""
 
     def problems(self) -> list[str]:
         """Sentences about what is wrong; empty if nothing is."""
         if self.error:
-            return [f"reward {self.name} fails: {self.error}"]
+            return [self.error]
         sentences = []
         if self.unpaid:
             sentences.append(
@@ -51,27 +56,38 @@ class GoldCheck:
                 "data.answer_format"
             )
         for form in OTHER_FORMS:
-            if self.scores[form] > 0:
+            if self.is_first and self.scores[form] > 0:
                 sentences.append(f"reward {self.name} pays {self.scores[form]:g} to {form}")
         return sentences
 
 
-def check_gold(name: str, reward: Reward, golds: Sequence[str]) -> GoldCheck:
+def check_gold(name: str, grader: Grader, samples: Sequence[RewardInput], tokenizer: Any, is_first: bool) -> GoldCheck:
     """Grade every form of some of the gold answers.
 
     Args:
         name: the reward's name.
-        reward: a function from (response, gold) pairs to verdicts.
-        golds: gold answers, of which ``CHECKED_GOLDS`` are used.
+        grader: the reward.
+        samples: prompts with their gold answers and rows, of which ``CHECKED_GOLDS`` are used.
+        tokenizer: gives the token ids of each form.
+        is_first: whether accuracy is measured by this reward.
     """
-    count = min(CHECKED_GOLDS, len(golds))
-    tried = [golds[i * len(golds) // count] for i in range(count)]
+    count = min(CHECKED_GOLDS, len(samples))
+    tried = [samples[i * len(samples) // count] for i in range(count)]
     forms = {**GOLD_FORMS, **OTHER_FORMS}
     try:
-        verdicts = reward([(write(gold), gold) for write in forms.values() for gold in tried])
-        values = [float(verdict.score) for verdict in verdicts]
-    except Exception as error:  # a reward may be the user's own code
-        return GoldCheck(name, {}, (), f"{type(error).__name__}: {error}")
+        answers = [_answered(sample, write(sample.answer), tokenizer) for write in forms.values() for sample in tried]
+        values = [float(verdict.score) for verdict in grader(answers)]
+    except UserError as error:
+        return GoldCheck(name, {}, (), error.what, is_first)
     by_form = {form: values[i * count : (i + 1) * count] for i, form in enumerate(forms)}
-    unpaid = [gold for i, gold in enumerate(tried) if not any(by_form[form][i] > 0 for form in GOLD_FORMS)]
-    return GoldCheck(name, {form: sum(scores) / count for form, scores in by_form.items()}, tuple(unpaid))
+    unpaid = [sample.answer for i, sample in enumerate(tried) if not any(by_form[form][i] > 0 for form in GOLD_FORMS)]
+    means = {form: sum(scores) / count for form, scores in by_form.items()}
+    return GoldCheck(name, means, tuple(unpaid), is_first=is_first)
+
+
+def _answered(sample: RewardInput, text: str, tokenizer: Any) -> RewardInput:
+    try:
+        tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    except Exception:  # tokenizers raises nothing narrower for a text that a small vocabulary cannot encode
+        tokens = ()
+    return replace(sample, completion=text, final=text, completion_ids=tokens)

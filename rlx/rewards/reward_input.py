@@ -43,11 +43,3 @@ class RewardInput:
         if isinstance(self.prompt, str):
             return self.completion
         return [{"role": "assistant", "content": self.completion}]
-
-
-def inputs_of_pairs(pairs: Sequence[tuple[str, str]]) -> list[RewardInput]:
-    """Inputs that hold nothing but a response and its gold answer."""
-    return [
-        RewardInput(completion=response, final=response, answer=gold, prompt="", location=f"response {number}")
-        for number, (response, gold) in enumerate(pairs, start=1)
-    ]

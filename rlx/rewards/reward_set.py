@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,13 @@ from rlx.errors import UserError
 from rlx.rewards.call import call_reward
 from rlx.rewards.grade import shared_symbolic_pool
 from rlx.rewards.outcome import Failure, Outcome
-from rlx.rewards.reward_input import RewardInput, inputs_of_pairs
+from rlx.rewards.reward_input import RewardInput
 from rlx.rewards.user_function import RewardFunction, load_reward
-from rlx.rewards.verdict import NeedsSymbolicCheck, Reward, Verdict
+from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 from rlx.rewards.workers import RewardWorkers
+
+Grader = Callable[[Sequence[RewardInput]], list[Verdict]]
+"""A function from what can be seen of each response to one verdict each."""
 
 
 class RewardError(UserError):
@@ -103,7 +106,7 @@ class RewardSet:
         """The verdict, or with ``on_error: zero`` a score of 0 in place of a failure."""
         if isinstance(result, Verdict):
             return result
-        error = _error(reward.function, result, sample)
+        error = _error(reward, result, sample)
         if self.on_error == "stop":
             raise error
         self.replaced.setdefault(reward.label, f"{error.what}; such samples get the score 0 (reward.on_error=zero)")
@@ -136,20 +139,21 @@ def load_rewards(
     return RewardSet(rewards, seconds, on_error, pool)
 
 
-def pairs_reward(reference: str, key: str) -> Reward:
-    """The reward as a function of (response, gold) pairs, for callers that have no rows.
+def load_grader(reference: str, key: str, columns: Collection[str], seconds: float = 60.0) -> Grader:
+    """One reward alone, for evaluations and previews.
 
     Args:
         reference: a registered name, or ``path/to/file.py:function``.
         key: the spec key that the reference came from.
+        columns: names of the columns that at least one row of the data has.
+        seconds: time limit of one call.
 
     Raises:
-        UserError: when there is none, or it asks for more than the response and the gold.
+        UserError: when there is none, or it asks for a column that the data does not have.
     """
-    function = load_reward(reference, key)
-    function.check_columns((), key)
-    rewards = RewardSet([NamedReward("", 1.0, function, key)])
-    return lambda pairs: rewards.grade_first(inputs_of_pairs(pairs))
+    rewards = RewardSet([NamedReward("", 1.0, load_reward(reference, key), key)], seconds)
+    rewards.check_columns(columns)
+    return rewards.grade_first
 
 
 def weighted_verdicts(verdicts: dict[str, list[Verdict]], weights: dict[str, float]) -> list[Verdict]:
@@ -192,11 +196,14 @@ def _with_symbolic(outcomes: Sequence[Outcome]) -> list[Verdict | Failure]:
     return [next(compared) if isinstance(result, NeedsSymbolicCheck) else result for result in outcomes]
 
 
-def _error(function: RewardFunction, failure: Failure, sample: RewardInput) -> RewardError:
-    line = failure.line or function.line
+def _error(reward: NamedReward, failure: Failure, sample: RewardInput) -> RewardError:
+    function, line = reward.function, failure.line or reward.function.line
     where = f"{function.file} line {line}" if line else function.file
+    word, fix = "grader", failure.fix
+    if reward.key != word:
+        word, fix = "reward", f"{fix}, or set reward.on_error=zero to give such samples the score 0"
     return RewardError(
-        f"reward '{function.reference}' {failure.problem} on a response to {sample.location} ({where})",
-        fix=f"{failure.fix}, or set reward.on_error=zero to give such samples the score 0",
+        f"{word} '{function.reference}' {failure.problem} on a response to {sample.location} ({where})",
+        fix=fix,
         exit_code=1,
     )

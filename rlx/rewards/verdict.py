@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -38,9 +38,3 @@ class NeedsSymbolicCheck:
     extracted: str | None
     bare: bool = False
     """Whether an answer outside a box counts."""
-
-
-Reward = Callable[[Sequence[tuple[str, str]]], list[Verdict]]
-"""A function from (response, gold answer) pairs to one verdict each."""
-Decode = Callable[[Sequence[int]], str]
-"""A function from token ids to text."""

@@ -115,8 +115,13 @@ def make_grader(spec: Spec, prompts: Sequence[Prompt], text: ResponseText, engin
     references = [(reward.name, reward.weight) for reward in spec.weighted_rewards]
     settings = spec.reward
     rewards = load_rewards(references, settings.timeout, settings.on_error, settings.workers)
-    rewards.check_columns(dict.fromkeys(column for prompt in prompts for column in prompt.row))
+    rewards.check_columns(columns_of(prompts))
     return Grader(spec, rewards, text, engine)
+
+
+def columns_of(prompts: Sequence[Prompt]) -> list[str]:
+    """Names of the columns that at least one prompt's row has."""
+    return list(dict.fromkeys(column for prompt in prompts for column in prompt.row))
 
 
 def most_update_tokens(resolved: Resolved, longest_prompt: int, world: int) -> int:

@@ -25,18 +25,30 @@ def reward_inputs(
     """
     responses = [(prompt, response) for prompt, group in zip(prompts, groups, strict=True) for response in group]
     return [
-        RewardInput(
-            completion=text.completion,
-            final=text.final,
-            answer=prompt.answer,
-            prompt=list(prompt.conversation) or prompt.question,
-            completion_ids=response.tokens,
-            row=prompt.row,
-            location=prompt.location or prompt.id,
-            accepted=prompt.accepted,
-        )
+        reward_input(prompt, text.completion, text.final, response.tokens)
         for (prompt, response), text in zip(responses, texts, strict=True)
     ]
+
+
+def reward_input(prompt: Prompt, completion: str, final: str, tokens: tuple[int, ...]) -> RewardInput:
+    """What a reward sees of one response.
+
+    Args:
+        prompt: its prompt.
+        completion: text of the response.
+        final: text behind the end of thinking.
+        tokens: token ids of the response.
+    """
+    return RewardInput(
+        completion=completion,
+        final=final,
+        answer=prompt.answer,
+        prompt=list(prompt.conversation) or prompt.question,
+        completion_ids=tokens,
+        row=prompt.row,
+        location=prompt.location or prompt.id,
+        accepted=prompt.accepted,
+    )
 
 
 def verdicts_by_reward(samples: Sequence[RewardInput], rewards: RewardSet, engine: Engine) -> dict[str, list[Verdict]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.console import clock, print_out, warn
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.preview import print_gold_checks, print_lengths, print_problems, print_prompts
-from rlx.data.prompts import PromptSet
+from rlx.data.prompts import Prompt, PromptSet
 from rlx.engine.load import describe_model, load_tokenizer
 from rlx.engine.skeleton import load_skeleton, plan_memory, update_seconds
-from rlx.rewards.gold_check import check_gold
-from rlx.rewards.reward_set import pairs_reward
-from rlx.rl.build import load_data, most_update_tokens
+from rlx.rewards.gold_check import GoldCheck, check_gold
+from rlx.rewards.reward_set import load_grader
+from rlx.rl.build import columns_of, load_data, most_update_tokens
+from rlx.rl.grading import reward_input
 from rlx.specs.resolve_train import EMBEDDED_DATA
-from rlx.specs.train import Resolved
+from rlx.specs.train import Resolved, Spec
 
 
 def preview_train(resolved: Resolved, world: int) -> int:
@@ -47,9 +51,19 @@ def preview_train(resolved: Resolved, world: int) -> int:
     print_prompts([prompt.tokens for prompt in prompts], [prompt.id for prompt in prompts], tokenizer, golds)
     print_lengths([len(prompt.tokens) for prompt in prompts], "prompts")
     _print_left_out(resolved, data, held_out)
-    names = [reward.name for reward in spec.weighted_rewards]
-    problems = print_gold_checks([check_gold(name, pairs_reward(name, key="reward.name"), golds) for name in names])
+    problems = print_gold_checks(_gold_checks(spec, prompts, tokenizer))
     return print_problems(problems + _print_size(resolved, data, held_out, world, description.context))
+
+
+def _gold_checks(spec: Spec, prompts: Sequence[Prompt], tokenizer: Any) -> list[GoldCheck]:
+    """What each reward gives to answers of some of the prompts."""
+    samples = [reward_input(prompt, "", "", ()) for prompt in prompts]
+    checks = []
+    for index, reward in enumerate(spec.weighted_rewards):
+        key = f"rewards.{index}.name" if spec.rewards else "reward.name"
+        grader = load_grader(reward.name, key, columns_of(prompts), spec.reward.timeout)
+        checks.append(check_gold(reward.name, grader, samples, tokenizer, is_first=index == 0))
+    return checks
 
 
 def _print_left_out(resolved: Resolved, data: PromptSet, held_out: PromptSet) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rlx.specs.data import AnswerFormat
 from rlx.specs.identity import stem
 from rlx.specs.train import ADDED_LATER, Section
 
@@ -23,17 +24,22 @@ class EvalData(Section):
     """The user's own questions, evaluated as a benchmark."""
 
     source: str = ""
-    """A .jsonl or .parquet file, or a hub data set."""
+    """A file (.jsonl, .json, .csv, .parquet, each also .gz), a glob, a folder saved by ``datasets``, or a hub data
+    set."""
     subset: str | None = None
     """Configuration name of a hub data set, such as ``main``."""
     split: str = "test"
-    """Split of a hub data set."""
+    """Split of a hub data set, or of a saved folder with several."""
     prompt: str = "prompt"
-    """Column of the question, by dotted path (``extra.question``)."""
+    """As ``data.prompt`` of a training spec: column of the question or conversation, by dotted path."""
     answer: str = "answer"
-    """Column of the gold answer, by dotted path."""
-    answer_format: Literal["raw", "last_boxed", "gsm8k_hash"] = "raw"
-    """Where the gold answer is in its column: all of it, in the last ``\\boxed{}``, or after the last ``####``."""
+    """As ``data.answer`` of a training spec: column of the gold answer, or of a list of accepted answers."""
+    answer_format: AnswerFormat = "raw"
+    """As ``data.answer_format`` of a training spec: ``raw``, ``last_boxed`` or ``gsm8k_hash``."""
+    system_column: str | None = None
+    """Column of a row's own system prompt, by dotted path."""
+    max_left_out: float = Field(default=0.05, ge=0, le=1)
+    """Maximum fraction of rows without a usable question or answer; more end the evaluation."""
 
     @property
     def benchmark(self) -> str:

@@ -21,8 +21,6 @@ from rlx.engine.load import load_trainable
 from rlx.engine.memory import Setting, model_sizes, update_bytes, weight_bytes
 from rlx.engine.skeleton import load_skeleton, plan_memory
 from rlx.errors import UserError
-from rlx.rewards.gold_check import check_gold
-from rlx.rewards.verdict import Verdict
 from rlx.specs.train import Lora, Model, Sharding
 from tests.architecture_checks import save_tiny
 
@@ -81,6 +79,7 @@ def test_a_preview_of_training_shows_data_prompts_lengths_rewards_and_size_and_w
     data = write(tmp_path / "mine.jsonl", [*questions(), questions(1)[0]])
     runs = tmp_path / "runs"
     keys = ["--set", "evaluation.limit=4", "--set", "data.max_prompt_tokens=60", "--set", "data.system=Be brief."]
+    keys += ["--set", "data.max_left_out=1"]
     done = preview(*train_arguments(chat_model, data, runs, *keys))
     assert done.exit_code == 0
     shown = done.stdout
@@ -153,9 +152,9 @@ def test_a_preview_of_an_evaluation_shows_the_prompts_and_whether_the_grader_acc
     [
         (None, [], r"there is no data file .*mine.jsonl"),
         ("", [], r"data.source '.*mine.jsonl' has no usable row \(it is empty\)"),
-        ('{"prompt": "1", "answer": ["1"]}\n', [], r"line 1: the column data.answer names holds \['1'\]"),
+        ('{"prompt": "1", "answer": [{}]}\n', [], r"line 1: the column data.answer names holds \{\}"),
         ('{"prompt": "1", "answer": null}\n', [], r"line 1: the column data.answer names holds None"),
-        ('{"question": "1", "answer": "1"}\n', [], r"data.prompt is 'prompt', and .*line 1 has no such column"),
+        ('{"text": "1", "answer": "1"}\n', [], r"data.prompt is 'prompt', and .*line 1 has no such column"),
         ('{"prompt": "1", "answer": "1"}\n', ["--set", "data.max_prompt_tokens=1"], r"longer than 1 tokens"),
         ('{"prompt": "1", "answer": "1"}\n', ["--set", "reward.name=boxes"], r"did you mean 'boxed'"),
     ],
@@ -178,21 +177,44 @@ def test_a_study_has_no_preview(tmp_path):
         preview("train", str(study))
 
 
-def test_a_reward_that_raises_is_a_problem_with_its_reason():
-    def broken(pairs):
-        raise ZeroDivisionError("division by zero")
+def own_reward_preview(code: str, model, folder: Path, *more: str) -> tuple[int, str]:
+    data = folder / "mine.jsonl"
+    rows = [{"prompt": f"{i}+1=", "answer": str(i + 1), "level": i} for i in range(9)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "mine.py").write_text(code)
+    reward = [] if more else ["--reward", f"{folder / 'mine.py'}:f"]
+    done = preview(*train_arguments(model, data, folder / "runs", *reward, *more))
+    return done.exit_code, done.stdout
 
-    assert check_gold("mine", broken, ["1"]).problems() == ["reward mine fails: ZeroDivisionError: division by zero"]
+
+def test_a_reward_of_ones_own_sees_the_columns_and_is_called_with_the_rows(chat_model, tmp_path):
+    code = "def f(completions, level, **kwargs): return [2.0 * (c != '' and n < 9) for c, n in zip(completions, level)]"
+    exit_code, shown = own_reward_preview(code, chat_model, tmp_path)
+    assert exit_code == 1 and "mine.py:f pays 2 to noise" in shown.replace("\n", " "), shown
+    missing = "def f(completion, levels): return 1.0"
+    with pytest.raises(UserError, match="parameter 'levels' .* is no column of the data; did you mean 'level'"):
+        own_reward_preview(missing, chat_model, tmp_path)
 
 
-def test_a_reward_that_pays_an_empty_answer_or_noise_is_a_problem():
-    def generous(pairs):
-        return [Verdict(0.5, "paid", None) for _ in pairs]
+def test_a_reward_that_raises_is_a_problem_with_its_line(chat_model, tmp_path):
+    exit_code, shown = own_reward_preview("def f(completion):\n    return 1 / 0", chat_model, tmp_path)
+    assert exit_code == 1 and re.search(r"problem: reward .*mine.py:f' raised ZeroDivisionError.* line 2\)", shown), (
+        shown
+    )
 
-    assert check_gold("mine", generous, ["1", "2"]).problems() == [
-        "reward mine pays 0.5 to an empty answer",
-        "reward mine pays 0.5 to noise",
-    ]
+
+def test_every_reward_of_several_is_shown_and_only_the_first_must_refuse_noise(chat_model, tmp_path):
+    code = "def f(completion): return 1.0"
+    rewards = f"rewards=[{{name: rlx}}, {{name: '{tmp_path / 'mine.py'}:f', weight: 0.5}}]"
+    exit_code, shown = own_reward_preview(code, chat_model, tmp_path, "--set", rewards)
+    assert exit_code == 0 and re.search(r"rlx +1 ", shown) and re.search(r"mine.py:f +1 .* 1 +1", shown), shown
+    assert "problem" not in shown
+
+
+def test_a_reward_that_pays_an_empty_answer_or_noise_is_a_problem(chat_model, tmp_path):
+    exit_code, shown = own_reward_preview("def f(completion): return 0.5", chat_model, tmp_path)
+    assert exit_code == 1
+    assert "mine.py:f pays 0.5 to an empty answer" in shown and "mine.py:f pays 0.5 to noise" in shown
 
 
 def test_a_histogram_counts_every_length_once():

@@ -14,7 +14,7 @@ import pytest
 
 from rlx.errors import UserError
 from rlx.rewards.reward_input import RewardInput
-from rlx.rewards.reward_set import RewardError, load_rewards, pairs_reward, weighted_verdicts
+from rlx.rewards.reward_set import RewardError, load_grader, load_rewards, weighted_verdicts
 
 SAMPLES = [
     RewardInput("1+1=2", "1+1=2", "2", "1+1=", (5, 6, 2), {"prompt": "1+1=", "level": 3}, "sums.jsonl line 1"),
@@ -250,11 +250,16 @@ def test_rewards_of_one_name_are_numbered(tmp_path):
     assert list(load_rewards([(reference, 1.0), (reference, 2.0)]).weights.items()) == [("f", 1.0), ("f_2", 2.0)]
 
 
-def test_a_plain_function_grades_pairs_for_an_evaluation(tmp_path):
-    reward = pairs_reward(file(tmp_path, "def f(completion, answer): return answer in completion"), key="grader")
-    assert [verdict.score for verdict in reward([("so 7", "7"), ("so 8", "7")])] == [1.0, 0.0]
+def test_a_plain_function_grades_an_evaluation_and_sees_the_columns(tmp_path):
+    reference = file(tmp_path, "def f(completion, answer, level): return (answer in completion) * level")
+    grader = load_grader(reference, "grader", ["level"])
+    samples = [RewardInput(text, text, "7", "", row={"level": 2}, location="line 1") for text in ("so 7", "so 8")]
+    assert [verdict.score for verdict in grader(samples)] == [2.0, 0.0]
     with pytest.raises(UserError, match="grader .*parameter 'level'"):
-        pairs_reward(file(tmp_path, "def f(completion, level): return 1"), key="grader")
+        load_grader(reference, "grader", ["question"])
+    with pytest.raises(RewardError) as error:
+        grader([RewardInput("7", "7", "7", "", row={"level": None}, location="line 1")])
+    assert str(error.value).startswith("grader '") and "reward.on_error" not in str(error.value)
 
 
 def test_workers_give_the_same_scores_survive_a_crash_and_leave_no_process(tmp_path):
