@@ -124,6 +124,7 @@ def summarised(benchmark: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
     scores = problem_scores(rows)
     n = scores[0].n
     correct = [score.correct for score in scores]
+    right = _right_samples(rows)
     count, total = len(scores), len(rows)
     reasons = [str(row["reason"]) for row in rows]
     return Summary(
@@ -132,10 +133,10 @@ def summarised(benchmark: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
         n=n,
         average=_over_problems([c / n for c in correct], n),
         over_samples=MeanInterval(sum(correct) / n / count, *over_samples(correct, n)) if n > 1 else None,
-        pass_at={k: _over_problems([pass_at_k(n, round(c), k) for c in correct], n) for k in range(1, n + 1)},
-        pass_hat={k: sum(pass_hat_k(n, round(c), k) for c in correct) / count for k in range(1, n + 1)},
+        pass_at={k: _over_problems([pass_at_k(n, c, k) for c in right], n) for k in range(1, n + 1)},
+        pass_hat={k: sum(pass_hat_k(n, c, k) for c in right) / count for k in range(1, n + 1)},
         majority={k: sum(score.majority[k] for score in scores) / count for k in powers(n)},
-        best_at_n=sum(best_at_k(n, round(c), n) for c in correct) / count,
+        best_at_n=sum(best_at_k(n, c, n) for c in right) / count,
         tokens=sum(int(row["tokens"]) for row in rows) / total,
         truncated=sum(not row["finished"] for row in rows) / total,
         no_answer=sum(reason in NO_ANSWER for reason in reasons) / total,
@@ -143,6 +144,14 @@ def summarised(benchmark: str, rows: Sequence[Mapping[str, Any]]) -> Summary:
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
         caution=f"only {count} problems: a few of them decide" if count < FEW else "",
     )
+
+
+def _right_samples(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Number of each problem's samples with the score 1; a smaller score is no right answer for pass@k."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["problem_id"]] = counts.get(row["problem_id"], 0) + (float(row["score"]) == 1)
+    return list(counts.values())
 
 
 def averages(summaries: Sequence[Summary]) -> dict[str, MeanInterval]:

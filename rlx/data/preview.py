@@ -90,7 +90,11 @@ def print_gold_checks(checks: Sequence[GoldCheck]) -> list[str]:
         What is wrong, as sentences.
     """
     forms = [*GOLD_FORMS, *OTHER_FORMS]
-    rows = [[check.name.rpartition("/")[2], *(f"{check.scores[form]:g}" for form in forms)] for check in checks if check.scores]
+    rows = [
+        [check.name.rpartition("/")[2], *(f"{check.scores[form]:g}" for form in forms)]
+        for check in checks
+        if check.scores
+    ]
     if rows:
         print_out("")
         print_out(table("mean reward of", ["reward", *forms], rows))

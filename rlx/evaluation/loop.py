@@ -13,7 +13,9 @@ from rlx.benchmarks.benchmark import Problem
 from rlx.data.response_text import ResponseText
 from rlx.errors import UserError, reason
 from rlx.evaluation.grading import inputs_of_responses, inputs_of_rows
+from rlx.rewards.reward_input import RewardInput
 from rlx.rewards.reward_set import Grader
+from rlx.rewards.verdict import Verdict
 from rlx.rollout.sampler import Finished, Sampler, Sampling, sample_seed
 from rlx.runs.folder_parts import EvalDir, part_number
 from rlx.runs.samples import Row, write_samples
@@ -164,12 +166,29 @@ def regrade(folder: EvalDir, task: EvalTask) -> list[Row]:
     all_rows: list[Row] = []
     for number, part in enumerate(folder.parts()):
         rows: list[Row] = pq.read_table(part).to_pylist()
-        verdicts = task.grader(inputs_of_rows(rows, task.problems))
+        verdicts = graded(inputs_of_rows(rows, task.problems), task)
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
         _written(rows, into, part_number(part) if into == folder else number)
         all_rows += rows
     return all_rows
+
+
+def graded(inputs: Sequence[RewardInput], task: EvalTask) -> list[Verdict]:
+    """The grader's verdicts.
+
+    Raises:
+        UserError: for a score outside [0, 1], of which pass@k and the intervals would have no meaning.
+    """
+    verdicts = task.grader(inputs)
+    for sample, verdict in zip(inputs, verdicts, strict=True):
+        if not 0 <= verdict.score <= 1:
+            raise UserError(
+                f"grader '{task.protocol.grader}' gave {verdict.score:g} to a response to {sample.location}",
+                fix="the scores of an evaluation are from 0 (wrong) to 1 (right): divide by the largest one",
+                exit_code=1,
+            )
+    return verdicts
 
 
 def next_part(folder: EvalDir) -> int:
@@ -203,7 +222,7 @@ def _graded(task: EvalTask, finished: Sequence[Finished]) -> list[Row]:
     protocol = task.protocol
     tokens = [response.tokens for _, _, response in finished]
     texts = [task.text.read(ids) for ids in tokens]
-    verdicts = task.grader(inputs_of_responses([task.problems[q] for q, _, _ in finished], texts, tokens))
+    verdicts = graded(inputs_of_responses([task.problems[q] for q, _, _ in finished], texts, tokens), task)
     rows: list[Row] = []
     for text, verdict, (q, g, response) in zip(texts, verdicts, finished, strict=True):
         problem = task.problems[q]
