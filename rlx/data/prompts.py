@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlx.data.chat import encode
+from rlx.data.chat import encode_texts, prompt_text
 from rlx.data.examples import Example, read_examples
 from rlx.data.left_out import LeftOut, in_words
 from rlx.data.order import mixed_indices, prompt_indices
@@ -90,16 +90,8 @@ def load_prompts(data: Data, tokenizer: Any) -> PromptSet:
     for index, part in enumerate(data.parts()):
         source_rows, examples = read_examples(part, left_out, notices)
         rows += source_rows
-        for example in examples:
+        for example, tokens in _with_tokens(_distinct(examples, seen, left_out), part, tokenizer, left_out):
             question = example.question
-            key = question if question.history or question.system else question.text.strip()
-            if key in seen:
-                left_out.add_duplicate()
-                continue
-            seen.add(key)
-            tokens = _tokens(example, part, tokenizer, left_out)
-            if tokens is None:
-                continue
             label = example.location if not example.id or example.id in ids else example.id
             ids.add(label)
             answer, *accepted = example.answers
@@ -131,21 +123,45 @@ def _names(data: Data) -> str:
     return ", ".join(part.source for part in data.parts())
 
 
-def _tokens(example: Example, data: Data, tokenizer: Any, left_out: LeftOut) -> tuple[int, ...] | None:
-    """The rendered prompt; None, after counting the row, if it cannot be encoded or is too long."""
-    question, where = example.question, f"{data.source} {example.location}"
-    own = data if question.system is None else data.model_copy(update={"system": question.system})
-    try:
-        tokens = encode(question.text, own, tokenizer, question.history)
-    except UserError as error:
-        left_out.add("without tokens", example.location, UserError(f"{where}: {error.what}", fix=error.fix))
-        return None
-    if len(tokens) > data.max_prompt_tokens:
-        problem = f"the prompt has {len(tokens)} tokens, more than data.max_prompt_tokens={data.max_prompt_tokens}"
-        reason = f"longer than {data.max_prompt_tokens} tokens"
-        left_out.add(reason, example.location, UserError(f"{where}: {problem}", fix="raise data.max_prompt_tokens"))
-        return None
-    return tokens
+def _distinct(examples: Iterable[Example], seen: set[Question | str], left_out: LeftOut) -> Iterator[Example]:
+    """The examples whose question is not in ``seen``, to which it is added; the others are counted."""
+    for example in examples:
+        question = example.question
+        key = question if question.history or question.system else question.text.strip()
+        if key in seen:
+            left_out.add_duplicate()
+        else:
+            seen.add(key)
+            yield example
+
+
+def _with_tokens(
+    examples: Iterable[Example], data: Data, tokenizer: Any, left_out: LeftOut
+) -> Iterator[tuple[Example, tuple[int, ...]]]:
+    """Examples with their rendered prompts; those that cannot be encoded or are too long are counted."""
+    rendered: list[tuple[Example, str]] = []
+    for example in examples:
+        question = example.question
+        own = data if question.system is None else data.model_copy(update={"system": question.system})
+        try:
+            rendered.append((example, prompt_text(question.text, own, tokenizer, question.history)))
+        except UserError as error:
+            _add_without_tokens(example, data, error, left_out)
+    encoded = encode_texts([text for _, text in rendered], data, tokenizer)
+    for (example, _), tokens in zip(rendered, encoded, strict=True):
+        if isinstance(tokens, UserError):
+            _add_without_tokens(example, data, tokens, left_out)
+        elif len(tokens) > data.max_prompt_tokens:
+            problem = f"the prompt has {len(tokens)} tokens, more than data.max_prompt_tokens={data.max_prompt_tokens}"
+            too_long = UserError(f"{data.source} {example.location}: {problem}", fix="raise data.max_prompt_tokens")
+            left_out.add(f"longer than {data.max_prompt_tokens} tokens", example.location, too_long)
+        else:
+            yield example, tokens
+
+
+def _add_without_tokens(example: Example, data: Data, error: UserError, left_out: LeftOut) -> None:
+    where = f"{data.source} {example.location}"
+    left_out.add("without tokens", example.location, UserError(f"{where}: {error.what}", fix=error.fix))
 
 
 def hold_out(prompts: Sequence[Prompt], number: int) -> tuple[list[Prompt], list[Prompt]]:

@@ -88,7 +88,10 @@ def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> No
             if key in summary["after"]
         ]
         problems = int(summary["after"]["eval/problems"])
-        title = f"accuracy on {problems} held-out problems, with 95 % Wilson intervals"
+        values = [summary[end][key] for end in ("before", "after") for key in KINDS.values() if key in summary[end]]
+        is_accuracy = 0 <= min(values) <= max(values) <= 1
+        held_out = f"on {problems} held-out problems"
+        title = f"accuracy {held_out}, with 95 % Wilson intervals" if is_accuracy else f"first reward's mean {held_out}"
         print_out(table(title, ["", "before", "after", "difference"], rows))
     uri = tracking_uri(folder.root.parent)
     lines = [

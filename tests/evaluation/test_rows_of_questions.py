@@ -60,9 +60,7 @@ def test_a_grader_sees_the_columns_of_a_question_when_samples_are_fresh_and_when
     ):
         rlx_eval(path, tmp_path / "runs", "--grader", f"{grader}:points")
     grader.write_text("def points(completion):\n    return None\n")
-    with pytest.raises(
-        UserError, match=r"grader '.*' returned None .* on a response to .*mine.jsonl line 1 .*line 1\)"
-    ):
+    with pytest.raises(UserError, match=r"grader '.*' returned None on a response to .*mine.jsonl line 1 .*line 1\)"):
         rlx_eval(path, tmp_path / "runs", "--grader", f"{grader}:points")
 
 
