@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from rlx.rewards.outcome import Outcome, outcome, outcomes_of_batch, raised, timed_out
+from rlx.rewards.outcome import Failure, Outcome, outcome, outcomes_of_batch, raised, timed_out
 from rlx.rewards.reward_input import RewardInput
 from rlx.rewards.user_function import RewardFunction
 
@@ -27,7 +27,9 @@ class TimeLimit(BaseException):
     """
 
 
-def call_reward(function: RewardFunction, samples: Sequence[RewardInput], seconds: float) -> list[Outcome]:
+def call_reward(
+    function: RewardFunction, samples: Sequence[RewardInput], seconds: float, stop_at_failure: bool = False
+) -> list[Outcome]:
     """One outcome for each sample.
 
     A batched function is called once. Calls of an async function for one sample run concurrently.
@@ -36,12 +38,19 @@ def call_reward(function: RewardFunction, samples: Sequence[RewardInput], second
         function: the reward.
         samples: what it sees.
         seconds: time limit of one call; outside the main thread, calls that are not async have none.
+        stop_at_failure: call a function of one sample no more after its first failure, which is the outcome of the
+            remaining samples.
     """
     if function.form == "batch":
         return _guarded(function, samples, seconds, lambda value: outcomes_of_batch(value, len(samples)))
     if function.is_async:
         return _concurrently(function, samples, seconds)
-    return [_guarded(function, [sample], seconds, lambda value: [outcome(value)])[0] for sample in samples]
+    outcomes: list[Outcome] = []
+    for sample in samples:
+        outcomes += _guarded(function, [sample], seconds, lambda value: [outcome(value)])
+        if stop_at_failure and isinstance(outcomes[-1], Failure):
+            return outcomes + [outcomes[-1]] * (len(samples) - len(outcomes))
+    return outcomes
 
 
 def _guarded(

@@ -89,10 +89,11 @@ class RewardSet:
         one_gold = list(samples)
         if reward.function.form == "grader":
             one_gold = [replace(sample, answer=gold) for sample in samples for gold in sample.golds]
+        stop = self.on_error == "stop"
         if self.workers is None:
-            outcomes = call_reward(reward.function, one_gold, self.seconds)
+            outcomes = call_reward(reward.function, one_gold, self.seconds, stop)
         else:
-            outcomes = self.workers.call(reward.function, one_gold)
+            outcomes = self.workers.call(reward.function, one_gold, stop)
         verdicts = [
             self._verdict(reward, result, sample)
             for result, sample in zip(_with_symbolic(outcomes), one_gold, strict=True)

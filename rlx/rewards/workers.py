@@ -41,15 +41,28 @@ class RewardWorkers:
     """Time limit of one call."""
     _pool: Any = field(default=None)
 
-    def call(self, function: RewardFunction, samples: Sequence[RewardInput]) -> list[Outcome]:
-        """One outcome for each sample; a batched function is called once, in one worker."""
+    def call(
+        self, function: RewardFunction, samples: Sequence[RewardInput], stop_at_failure: bool = False
+    ) -> list[Outcome]:
+        """One outcome for each sample; a batched function is called once, in one worker.
+
+        Args:
+            function: the reward.
+            samples: what it sees.
+            stop_at_failure: give up the calls after the first failure, which is the outcome of the remaining samples.
+        """
         calls = [list(samples)] if function.form == "batch" else [[sample] for sample in samples]
         pool = self._open()
         limit = self.seconds + GRACE
         futures = [pool.schedule(_call, args=(function.reference, call, self.seconds), timeout=limit) for call in calls]
-        return [
-            result for call, future in zip(calls, futures, strict=True) for result in self._result(future, len(call))
-        ]
+        outcomes: list[Outcome] = []
+        for call, future in zip(calls, futures, strict=True):
+            outcomes += self._result(future, len(call))
+            if stop_at_failure and isinstance(outcomes[-1], Failure):
+                for other in futures:
+                    other.cancel()
+                return outcomes + [outcomes[-1]] * (len(samples) - len(outcomes))
+        return outcomes
 
     def close(self) -> None:
         """Stop the processes."""

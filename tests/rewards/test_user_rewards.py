@@ -193,6 +193,19 @@ def test_a_call_that_takes_too_long_is_interrupted(tmp_path, code):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_a_failure_that_ends_the_run_the_function_is_called_no_more(tmp_path, workers):
+    calls = tmp_path / "calls"
+    code = f"def f(completion):\n    open({str(calls)!r}, 'a').write('x')\n    return None if completion == '3' else 1"
+    rewards = load_rewards([(file(tmp_path, code), 1.0)], workers=workers)
+    samples = [RewardInput(str(i), str(i), "", "", location=f"line {i}") for i in range(400)]
+    with pytest.raises(RewardError, match="returned None on a response to line 3 "):
+        rewards.grade(samples)
+    rewards.close()
+    count = len(calls.read_text())
+    assert count == 4 if workers == 0 else 4 <= count < 400
+
+
 def test_a_timeout_error_of_the_function_itself_is_not_reported_as_the_time_limit(tmp_path):
     for code in ("def f(completion): raise TimeoutError('server')", "async def f(completion): raise TimeoutError"):
         with pytest.raises(RewardError, match="raised TimeoutError"):
