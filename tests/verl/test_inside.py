@@ -174,7 +174,7 @@ def test_the_weights_against_the_sampler_are_verls(mode, low, high, level):
     correction = resolved.spec.algorithm.correction
     ours_bt = mismatch_weight(old_bt * mask_bt, sampler_bt * mask_bt, mask_bt, correction) * mask_bt
     assert (ours_bt - theirs_bt).abs().max() < 1e-12
-    assert len(ours_bt[mask_bt].unique()) > 2
+    assert len(ours_bt[mask_bt].unique()) >= 2
 
 
 def test_the_trust_metrics_through_verl_are_ours_whatever_the_micro_batches():
