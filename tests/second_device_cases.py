@@ -31,6 +31,7 @@ from rlx.unlearning.update import Row, UnlearnStep
 
 Case = Callable[[torch.device], list[Tensor]]
 V, D = 11, 6
+LENGTHS_QG = torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 3, dtype=torch.float64)
 MODES, LEVELS = ("truncate", "mask"), ("token", "sequence")
 SEQUENCES = [TokenSequence((5, 6), (7, 8, 2)), TokenSequence((5, 6), (9, 2)), TokenSequence((4,), (3, 1, 2))]
 N = sum(len(sequence.response) for sequence in SEQUENCES)
@@ -184,7 +185,7 @@ def cases() -> dict[str, Case]:
         for params in [*VARIANTS.get(name, [{}]), *retained]:
             found[f"unlearn {name} {params or ''}".strip()] = lambda d, n=name, p=params: unlearning_loss(n, p, d)
     for name, advantage in ADVANTAGES.items():
-        found[f"advantage {name}"] = lambda d, f=advantage: [f(randoms(0, 3, 4).double().to(d))]
+        found[f"advantage {name}"] = lambda d, f=advantage: [f(randoms(0, 3, 4).double().to(d), LENGTHS_QG.to(d))]
     for label, head in {"linear": {}, "scaled": {"scale": 0.5}, "soft-capped": {"softcap": 3.0}}.items():
         for kept in (True, False):
             found[f"log-probs {label}, {'stored' if kept else 'computed twice'}"] = lambda d, h=head, k=kept: logprobs(
