@@ -103,10 +103,10 @@ def ratio_quantile(histogram: Sequence[float], share: float) -> float:
         histogram: see ``ratio_histogram``.
         share: between 0 and 1.
     """
-    wanted, below = share * sum(histogram), 0.0
+    target, below = share * sum(histogram), 0.0
     for index, tokens in enumerate(histogram):
         below += tokens
-        if tokens and below >= wanted:
+        if tokens and below >= target:
             position = ((index + 0.5) * 2 / BINS - 1) * RANGE
             return math.exp(math.copysign(LINEAR * math.expm1(abs(position)), position))
     return 1.0
