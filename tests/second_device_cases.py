@@ -22,15 +22,17 @@ from rlx.numerics.kl import KL_FORMS
 from rlx.numerics.output_layer import logprobs as output_layer
 from rlx.numerics.output_layer import statistics
 from rlx.numerics.output_layer.logprobs import Head, token_logprobs
-from rlx.numerics.shaping import overlong_penalty, truncated_importance_weight
+from rlx.numerics.shaping import mismatch_weight, overlong_penalty
 from rlx.numerics.terms import Counts, count, total
 from rlx.registry import Method, get, names
 from rlx.rl.objective import MiniBatch, PolicyObjective
-from rlx.specs.train import Algorithm
+from rlx.specs.algorithm import Algorithm, Mismatch
 from rlx.unlearning.update import Row, UnlearnStep
 
 Case = Callable[[torch.device], list[Tensor]]
 V, D = 11, 6
+LENGTHS_QG = torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 3, dtype=torch.float64)
+MODES, LEVELS = ("truncate", "mask"), ("token", "sequence")
 SEQUENCES = [TokenSequence((5, 6), (7, 8, 2)), TokenSequence((5, 6), (9, 2)), TokenSequence((4,), (3, 1, 2))]
 N = sum(len(sequence.response) for sequence in SEQUENCES)
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -81,10 +83,12 @@ def objective(name: str, device: torch.device) -> list[Tensor]:
         SEQUENCES, randoms(2, 3), stored, stored, stored, Counts(N, 3, 4), {"chosen": chosen, **scalar}
     )  # fmt: skip
     scored = (randoms(3, N).to(device).requires_grad_(), randoms(4, N).abs().to(device))
-    losses = PolicyObjective(method, Algorithm(kl_coef=0.1, importance_cap=2.0), mini)(scored, tokens, [0, 1, 2])
+    losses = PolicyObjective(method, Algorithm(kl_coef=0.1, mismatch=Mismatch(mode="mask", low=0.5)), mini)(
+        scored, tokens, [0, 1, 2]
+    )
     loss = total(losses.terms, {"policy": mini.counts, "kl": mini.counts})
     (gradient_n,) = torch.autograd.grad(loss, scored[0])
-    return [loss.detach(), gradient_n, *losses.sums.values(), *losses.peaks.values()]
+    return [loss.detach(), gradient_n, *losses.sums.values(), *losses.peaks.values(), *losses.vectors.values()]
 
 
 def unlearning_loss(name: str, params: dict[str, Any], device: torch.device) -> list[Tensor]:
@@ -151,7 +155,10 @@ def shaping(device: torch.device) -> list[Tensor]:
     a_bt, b_bt = randoms(0, 2, 3).to(device), randoms(1, 2, 3).to(device)
     lengths_b = torch.tensor([3, 9, 12]).to(device)
     values = [form(a_bt, b_bt) for form in KL_FORMS.values()]
-    return [*values, truncated_importance_weight(a_bt, b_bt, 2.0), overlong_penalty(lengths_b, 10, 0.5)]
+    mask_bt = torch.ones_like(a_bt, dtype=torch.bool)
+    corrections = [Mismatch(mode=mode, low=0.5, level=level) for mode in MODES for level in LEVELS]
+    weights = [mismatch_weight(a_bt, b_bt, mask_bt, correction) for correction in corrections]
+    return [*values, *weights, overlong_penalty(lengths_b, 10, 0.5)]
 
 
 def collated(device: torch.device) -> list[Tensor]:
@@ -178,7 +185,7 @@ def cases() -> dict[str, Case]:
         for params in [*VARIANTS.get(name, [{}]), *retained]:
             found[f"unlearn {name} {params or ''}".strip()] = lambda d, n=name, p=params: unlearning_loss(n, p, d)
     for name, advantage in ADVANTAGES.items():
-        found[f"advantage {name}"] = lambda d, f=advantage: [f(randoms(0, 3, 4).double().to(d))]
+        found[f"advantage {name}"] = lambda d, f=advantage: [f(randoms(0, 3, 4).double().to(d), LENGTHS_QG.to(d))]
     for label, head in {"linear": {}, "scaled": {"scale": 0.5}, "soft-capped": {"softcap": 3.0}}.items():
         for kept in (True, False):
             found[f"log-probs {label}, {'stored' if kept else 'computed twice'}"] = lambda d, h=head, k=kept: logprobs(

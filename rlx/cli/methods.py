@@ -105,7 +105,8 @@ def _metadata_lines(component: Component) -> list[str]:
     """Return one line for each fact about a component that its docstring does not contain."""
     links = [f"https://arxiv.org/abs/{number}" for number in ARXIV.findall(component.paper)]
     words = "" if ARXIV.fullmatch(component.paper) else component.paper
-    needs = sorted(component.needs | ({"whole batch"} if component.whole_batch else set()))
+    inputs = component.needed(component.hyper()) if component.kind == "policy" else component.needs
+    needs = sorted(inputs | ({"whole batch"} if component.whole_batch else set()))
     recipe = {key: value for key, value in component.recipe.items() if key not in component.requires}
     lines = [
         ("paper", "  ".join(filter(None, [words, *links])) or "none"),

@@ -32,6 +32,8 @@ class Losses:
     """Scalars that are summed over micro-batches and processes."""
     peaks: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars whose maximum over micro-batches and processes is reported."""
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Vectors that are summed over micro-batches and processes, such as histograms."""
     counts: Mapping[str, Counts] | None = None
     """Denominators of this micro-batch alone, not the update's: some official codes average micro-batches."""
 
@@ -77,5 +79,6 @@ class Update:
     """False if the loss or gradient was not finite and the update was skipped."""
     sums: Mapping[str, float]
     peaks: Mapping[str, float]
+    vectors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     router: Mapping[str, float] = field(default_factory=dict)
     """Load balance of a mixture of experts (``load_metrics``); empty for other models."""

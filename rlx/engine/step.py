@@ -195,7 +195,7 @@ class Engine:
             with explained(self.rank, "the optimiser's step"):
                 self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad()
-        router_counts = merged_counts(self.gather([self.router.take_counts()]))
+        router = load_metrics(merged_counts(self.gather([self.router.take_counts()])))
         self.updates += 1
         self.skipped = 0 if applied else self.skipped + 1
         if self.skipped >= MAX_SKIPPED:
@@ -205,7 +205,7 @@ class Engine:
                 fix="lower optim.lr or optim.max_grad_norm; the last good checkpoint is kept",
                 exit_code=1,
             )
-        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, load_metrics(router_counts))
+        return Update(tally.loss, norm, lr, applied, tally.sums, tally.peaks, tally.vectors, router)
 
     def _backward(self, batch: Batch[Any]) -> DeviceScalars:
         """Accumulate the gradients of the batch; a single process repeats this if memory runs out."""
@@ -248,7 +248,7 @@ class Engine:
             except RuntimeError as error:
                 check_repeatable(error, self.rank if self.world > 1 else None, "an update")
                 return scalars, rows
-            scalars.add(loss, losses.sums, losses.peaks)
+            scalars.add(loss, losses.sums, losses.peaks, losses.vectors)
         return scalars, None
 
     def _router_loss(self, micro_batches: int) -> Tensor | float:

@@ -25,6 +25,8 @@ RATIO_MIN, RATIO_MAX, POINTS = 1 / 8, 4.0, 500
 WEIGHT_MAX = 3.6
 MAX_SHARED = 6
 """Largest number of different curves that share their panels; more get one panel each."""
+BESIDE_TITLE = 4
+"""Largest number of curves whose names fit next to the title; more are named in a line below it."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2")
 SHADES = ("#0f172a", "#2563eb", "#93c5fd")
 GREY = "#6b7280"
@@ -129,7 +131,7 @@ def _shared_panels(curves: Sequence[Curve]) -> Any:
             _frame(axes)
             for index, curve in enumerate(curves):
                 # Wide lines below narrow ones, so that curves that coincide are all visible.
-                width = 1.6 + 1.5 * (len(curves) - 1 - index)
+                width = 1.6 + min(1.5, 4.5 / max(len(curves) - 1, 1)) * (len(curves) - 1 - index)
                 axes.plot(
                     ratios(), curve.weights_psn[column, row], color=COLOURS[index], linewidth=width, label=curve.label
                 )
@@ -141,8 +143,10 @@ def _shared_panels(curves: Sequence[Curve]) -> Any:
     handles = [Line2D([], [], color=COLOURS[index], linewidth=2.5) for index in range(len(curves))]
     labels = [curve.label for curve in curves]
     fig.suptitle("How hard each method pushes a token", x=0.065, ha="left", fontsize=12, weight="bold")
-    fig.legend(handles, labels, loc="upper right", ncol=len(curves), frameon=False, bbox_to_anchor=(0.99, 0.995))
-    fig.tight_layout(rect=(0, 0, 1, 0.99))
+    beside_title = len(curves) <= BESIDE_TITLE
+    corner = (0.99, 0.995 if beside_title else 0.96)
+    fig.legend(handles, labels, loc="upper right", ncol=len(curves), frameon=False, bbox_to_anchor=corner)
+    fig.tight_layout(rect=(0, 0, 1, 0.99 if beside_title else 0.955))
     return fig
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rlx.console import Progress, print_out, table
 from rlx.numerics.intervals import wilson
+from rlx.numerics.trust import SIDES
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Metrics, public_uri, read_metrics, tracking_uri
@@ -38,9 +39,11 @@ class TrainView:
         if self._accuracy:
             facts["accuracy"] = self._accuracy
         if "policy/entropy" in record:
-            low, high = record.get("policy/clip_low", 0.0), record.get("policy/clip_high", 0.0)
             facts["entropy"] = f"{record['policy/entropy']:.3f} nats"
-            facts["clipped"] = f"{low:.2%} low, {high:.2%} high"
+        if "trust/low_neg" in record:
+            outside = sum(record[f"trust/{side}"] for side in SIDES)
+            weight = f", mean weight {record['trust/weight_outside']:.2f}" if "trust/weight_outside" in record else ""
+            facts["ratio outside .8 to 1.2"] = f"{outside:.2%} of tokens{weight}"
         if "train/response_tokens" in record:
             truncated = f", {record['train/truncated']:.1%} truncated" if "train/truncated" in record else ""
             facts["response"] = f"{record['train/response_tokens']:.1f} tokens{truncated}"

@@ -2,7 +2,8 @@
 
 ``train/*`` are means over all samples of the rollout, including those that dynamic sampling left out; ``reward/*`` are
 the same for each reward alone, where ``train/reward`` is their weighted sum; ``policy/*`` are
-means over the scored tokens (of groups with unequal rewards) of all updates; ``optim/*`` and ``moe/*`` are means over
+means over the scored tokens (of groups with unequal rewards) of all updates; ``trust/*`` describe the ratios and the
+weights of the tokens with A != 0 of all updates (``rlx.numerics.trust``); ``optim/*`` and ``moe/*`` are means over
 the updates; ``perf/*`` and ``memory/*`` are speed and memory (``Usage.report``).
 """
 
@@ -15,6 +16,10 @@ import torch
 
 from rlx.engine.batch import Update
 from rlx.engine.step import Engine
+from rlx.engine.tally import Tally
+from rlx.numerics.trust import PREFIX as TRUST
+from rlx.numerics.trust import trust_metrics
+from rlx.rl.objective import RATIOS
 from rlx.rl.rollouts import Graded
 
 EXTREMES = {"ratio_max": 1.0, "-ratio_min": -1.0, "sampler_logprob_diff_max": 1.0}
@@ -97,9 +102,14 @@ def _policy_metrics(updates: Sequence[Update]) -> dict[str, float]:
     metrics: dict[str, float] = {"policy/tokens": tokens}
     if not tokens:
         return metrics
-    names = sorted({name for update in updates for name in update.sums} - {"tokens"})
-    for name in names:
-        metrics[f"policy/{name}"] = sum(update.sums.get(name, 0.0) for update in updates) / tokens
+    totals = Tally()
+    for update in updates:
+        totals.add(update.loss, update.sums, {})
+        totals.add_vectors({name: list(values) for name, values in update.vectors.items()})
+    for name in sorted(totals.sums.keys() - {"tokens"}):
+        if not name.startswith(TRUST):
+            metrics[f"policy/{name}"] = totals.sums[name] / tokens
+    metrics |= trust_metrics(totals.sums, totals.vectors.get(RATIOS))
     for name, sign in EXTREMES.items():
         peaks = [update.peaks[name] for update in updates if name in update.peaks]
         metrics[f"policy/{name.lstrip('-')}"] = sign * max(peaks)

@@ -196,7 +196,7 @@ def group_advantages(graded: Graded, spec: Spec, engine: Engine) -> Tensor:
     advantage = ADVANTAGES[spec.advantage.name]
     separate = spec.advantage.combine == "normalise_each"
     lengths_b = torch.tensor([len(response.tokens) for response in graded.responses], dtype=torch.float64)
-    values_kb = torch.stack([lengths_b, *_scores(graded)] if separate else [graded.rewards_b])
+    values_kb = torch.stack([lengths_b, *(_scores(graded) if separate else [graded.rewards_b])])
     groups_qkg = values_kb.reshape(len(values_kb), -1, graded.samples).transpose(0, 1)
     rows = sorted(engine.gather(list(zip(graded.prompt_indices, groups_qkg.tolist(), strict=True))))
     groups_kqg = torch.tensor([row for _, row in rows], dtype=torch.float64).transpose(0, 1)
@@ -204,7 +204,7 @@ def group_advantages(graded: Graded, spec: Spec, engine: Engine) -> Tensor:
         weights = [reward.weight for reward in spec.weighted_rewards]
         adv_qg = normalise_each(groups_kqg[1:], weights, groups_kqg[0], advantage)
     else:
-        adv_qg = advantage(groups_kqg[0])
+        adv_qg = advantage(groups_kqg[1], groups_kqg[0])
     row_of = {index: row for row, (index, _) in enumerate(rows)}
     return adv_qg[[row_of[index] for index in graded.prompt_indices]].flatten().float()
 

@@ -9,6 +9,7 @@ from typing import Any
 from rlx.errors import UserError
 from rlx.files.sources import Source
 from rlx.registry import Component
+from rlx.specs.algorithm import check_algorithm
 from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import EngineChoice, choose_engine
 from rlx.specs.identity import code_fingerprints, data_fingerprints, earlier_fingerprints, model_fingerprints, run_id
@@ -58,6 +59,7 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     assign(merged, "rollout.engine", choice.engine)
     spec = validate(fill_rewards(merged, user_spec, merged["data"]["source"]), Spec)
     check_rewards(spec)
+    check_algorithm(spec.algorithm)
     _check_required_keys(spec, method)
     _check_sampling(spec)
     _check_batch(spec)
@@ -66,8 +68,9 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     sources = _sources(spec)
     fingerprints = _fingerprints(spec) | data_fingerprints(sources)
     name_parts = (spec.algorithm.name, spec.model.path, spec.data.source)
-    identity = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints)
-    earlier = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
+    identified = spec.model_copy(update={"algorithm": spec.algorithm.identified()})
+    identity = run_id(identified, name_parts, NOT_IDENTIFYING, fingerprints)
+    earlier = run_id(identified, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
     return Resolved(
         run_id=identity,
         spec=spec,

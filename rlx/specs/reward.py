@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from pydantic.config import JsonDict
 
 from rlx.specs.section import ADDED_LATER, Section
+
+IDENTIFIED_AS: JsonDict = {"reinforce_pp_samples": "reinforce_pp", "reinforce_pp": "reinforce_pp_tokens"}
+"""Advantages as a run's id names them: until the official whitening was added, ``reinforce_pp`` was that over samples,
+so that finished runs keep their id, and a run with the official one has another."""
 
 
 class Reward(Section):
@@ -40,10 +45,14 @@ class WeightedReward(Section):
 class Advantage(Section):
     """How rewards become advantages."""
 
-    name: Literal["grpo", "dr_grpo", "rloo", "reinforce_pp"] = "grpo"
+    name: Literal["grpo", "dr_grpo", "rloo", "opo", "grpo_passk", "reinforce_pp", "reinforce_pp_samples"] = Field(
+        default="grpo", json_schema_extra={"identified_as": IDENTIFIED_AS}
+    )
     """``grpo``: reward minus the group's mean, divided by the group's standard deviation; ``dr_grpo``: reward minus the
-    group's mean; ``rloo``: reward minus the mean of the group's other responses; ``reinforce_pp``: reward minus the
-    group's mean, whitened over the batch."""
+    group's mean; ``rloo``: reward minus the mean of the group's other responses; ``opo``: reward minus the group's mean
+    weighted by length; ``grpo_passk``: for the group's best response its lead over the second, divided by the group's
+    standard deviation, 0 for all others; ``reinforce_pp``: reward minus the group's mean, whitened over the batch's
+    tokens; ``reinforce_pp_samples``: the same, but each response counts once in the standard deviation."""
     combine: Literal["sum", "normalise_each"] = Field(default="sum", json_schema_extra=ADDED_LATER)
     """With several rewards: ``sum`` computes advantages from their weighted sum; ``normalise_each`` computes the
     advantages of each reward, adds these with the weights and whitens the sum over the batch (GDPO)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from rlx import __version__
+from rlx.specs.algorithm import Algorithm as Algorithm
 from rlx.specs.data import Data as Data
 from rlx.specs.reward import Advantage, Reward, WeightedReward
 from rlx.specs.section import ADDED_LATER as ADDED_LATER
@@ -84,27 +85,6 @@ class Rollout(Section):
     """Replace groups whose rewards are all equal by newly sampled prompts until the batch is full (DAPO)."""
     dynamic_tries: int = Field(default=8, ge=1)
     """Maximum number of batches sampled for one rollout; after that the rollout uses the groups that it has."""
-
-
-class Algorithm(Section):
-    """The policy loss."""
-
-    name: str = "dgpo"
-    """A registered policy loss, ``name@preset``, or ``path/to/file.py:function``."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """The method's own parameters; ``rlx methods NAME`` lists them."""
-    reduction: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
-        "token-mean"
-    )
-    """How per-token losses are reduced to one loss."""
-    kl_coef: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence from the initial model."""
-    kl_form: Literal["k1", "k2", "k3", "abs"] = "k3"
-    """Estimator of that KL."""
-    kl_in: Literal["loss", "reward"] = "loss"
-    """Add the KL to the loss, or subtract its sum over a response from the response's reward."""
-    importance_cap: float | None = Field(default=None, gt=0)
-    """Weight tokens by min(pi_trainer / pi_sampler, cap) (truncated importance sampling; 2 is usual); null is off."""
 
 
 class Optim(Section):

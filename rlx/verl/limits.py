@@ -8,7 +8,14 @@ from rlx.errors import UserError
 from rlx.registry import Component, get
 from rlx.specs.train import Spec
 
-ADVANTAGES = {"grpo": ("grpo", True), "dr_grpo": ("grpo", False), "rloo": ("rloo", False)}
+ADVANTAGES = {
+    "grpo": ("grpo", True),
+    "dr_grpo": ("grpo", False),
+    "rloo": ("rloo", False),
+    "opo": ("opo", False),
+    "grpo_passk": ("grpo_passk", True),
+    "reinforce_pp": ("reinforce_plus_plus_baseline", False),
+}
 """rlx's advantages as verl's estimator, and whether it divides by the standard deviation."""
 
 
@@ -20,11 +27,16 @@ def check_translatable(spec: Spec, component: Component) -> None:
     """
     if reason := untranslatable(component):
         raise _refused(f"algorithm.name={spec.algorithm.name}", reason, "choose another loss")
-    optim, lora = spec.optim, spec.model.lora
+    optim, lora, algorithm = spec.optim, spec.model.lora, spec.algorithm
+    truncation = algorithm.correction if algorithm.correction and algorithm.correction.mode == "truncate" else None
     per_rollout = spec.batch.updates_per_rollout
     refusals = [
         (spec.advantage.name not in ADVANTAGES, f"advantage.name={spec.advantage.name}",
          "verl whitens over tokens, which weighs a sample by its length", "choices: " + ", ".join(ADVANTAGES)),
+        (algorithm.top_entropy is not None, f"algorithm.top_entropy={algorithm.top_entropy}",
+         "verl passes neither entropies nor the whole optimiser batch to a loss", "leave it out"),
+        (truncation is not None and truncation.low > 0, "algorithm.mismatch.low",
+         "verl truncates weights from above only", "set it to 0, or set mode=mask"),
         (bool(spec.rewards), f"rewards (a list of {len(spec.rewards)})", "verl gets one reward function from rlx",
          "give reward.name"),
         (not spec.rewards and get("reward", spec.reward.name, key="reward.name").plain,

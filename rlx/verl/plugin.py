@@ -18,6 +18,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
 
 from rlx.numerics.batch import PolicyBatch
+from rlx.numerics.trust import gradient_weights, ratio_histogram, ratio_quantile, trust_sums
 from rlx.registry import Component, Method, get, names
 from rlx.rewards.grade import grade
 from rlx.runs.folder import read_json
@@ -102,7 +103,14 @@ class VerlLoss:
             **config.global_batch_info,
         )
         stats = {**policy.stats_bt, "approx_kl": old_bt - logprobs_bt}
-        return loss, {f"actor/rlx/{name}": _mean(value, mask_bt) for name, value in stats.items()}
+        metrics = {name: _mean(value, mask_bt) for name, value in stats.items()}
+        masked_bt = _masked(loss_bt, mask_bt)
+        weights_bt = gradient_weights(masked_bt, logprobs_bt, adv_bt, mask_bt)
+        # Sums, whose ratios are the metrics: verl averages both over micro-batches, and averages have the same ratios.
+        arguments = (logprobs_bt, old_bt, adv_bt, mask_bt)
+        metrics |= {name: float(value) for name, value in trust_sums(weights_bt, *arguments).items()}
+        metrics["ratio_p99"] = ratio_quantile(ratio_histogram(*arguments).tolist(), 0.99)
+        return loss, {f"actor/rlx/{name}": value for name, value in metrics.items()}
 
 
 def _masked(value_bt: Tensor, mask_bt: Tensor) -> Tensor:

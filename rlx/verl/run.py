@@ -19,6 +19,8 @@ from rlx.data.prompts import Prompt, draw_prompts
 from rlx.engine.load import load_tokenizer
 from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
+from rlx.numerics.trust import PREFIX as TRUST
+from rlx.numerics.trust import trust_metrics
 from rlx.rl.build import load_data
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.runs.folder import RunDir
@@ -44,8 +46,12 @@ RENAMED = {
     "perf/throughput": "time/tokens_per_s",
     "timing_s/step": "time/step",
     f"val-core/{SOURCE}/acc/mean@1": "eval/sampled_accuracy",
+    "actor/rlx/ratio_p99": "trust/ratio_p99",
 }
 """verl's names of metrics that a local run has too; ``actor/rlx/x`` becomes ``policy/x``, all others keep their name.
+
+From the sums ``actor/rlx/trust/x``, which verl averages over micro-batches, the metrics ``trust/x`` are computed;
+``trust/ratio_p99`` is the mean over micro-batches of their percentiles.
 
 Its ``response_length/clip_ratio`` is not our ``train/truncated``: it counts the responses that are as long as the
 batch's longest one.
@@ -175,13 +181,16 @@ def as_record(line: Mapping[str, Any], responses: int, problems: int) -> dict[st
         responses: sampled a step.
         problems: held-out prompts.
     """
+    numbers = {name: float(value) for name, value in line["data"].items() if isinstance(value, (int, float))}
     record: dict[str, float] = {"step": int(line["step"])}
-    for name, value in line["data"].items():
-        if not isinstance(value, (int, float)):
-            continue
+    sums = {name.removeprefix(OWN): value for name, value in numbers.items() if name.startswith(OWN + TRUST)}
+    record |= trust_metrics(sums)
+    for name, value in numbers.items():
         own = name.startswith(OWN)
+        if own and name.removeprefix(OWN) in sums:
+            continue
         ours = RENAMED.get(name) or (f"policy/{name.removeprefix(OWN)}" if own else f"verl/{name}")
-        record[ours] = float(value)
+        record[ours] = value
     if "train/response_tokens" in record:
         record["train/tokens"] = round(record["train/response_tokens"] * responses)
     if "eval/sampled_accuracy" in record:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rlx.registry import Component
 from rlx.runs.folder import RunDir
+from rlx.specs.algorithm import Mismatch
 from rlx.specs.resolve_train import policy_method
 from rlx.specs.train import Resolved, Spec
 from rlx.verl.limits import ADVANTAGES, check_translatable, differences
@@ -20,6 +21,8 @@ Settings = dict[str, Any]
 """Dotted keys of verl's configuration; keys that verl's own files do not define begin with ``+``."""
 PLUGIN = "rlx.verl.plugin"
 PREFIX = "rlx_"
+SMALLEST_RATIO = 1e-9
+"""A lower bound that masks nothing: verl requires one above 0, and its ratios are at least e^-20 = 2e-9."""
 KL_FORMS = {"k1": "kl", "k2": "mse", "k3": "low_var_kl", "abs": "abs"}
 ACTOR, REF, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "ref", "rollout", "model"))
 
@@ -146,7 +149,7 @@ def _actor(spec: Spec, component: Component) -> Settings:
         f"{ACTOR}.loss_scale_factor": (
             spec.rollout.max_new_tokens if algorithm.reduction == "seq-mean-token-sum-norm" else None
         ),
-        f"{ACTOR}.entropy_coeff": 0,
+        f"{ACTOR}.entropy_coeff": algorithm.entropy_coef,
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.shuffle": False,
         f"{ACTOR}.ppo_mini_batch_size": batch.prompts // batch.updates_per_rollout,
@@ -196,7 +199,7 @@ def _sampler(spec: Spec) -> Settings:
 def _algorithm(spec: Spec) -> Settings:
     """Advantage, KL in the reward, dynamic sampling and the correction of the sampler's log-probs."""
     estimator, divides = ADVANTAGES[spec.advantage.name]
-    algorithm = spec.algorithm
+    algorithm, correction = spec.algorithm, spec.algorithm.correction
     return {
         "algorithm.adv_estimator": estimator,
         "algorithm.norm_adv_by_std_in_grpo": divides,
@@ -206,12 +209,19 @@ def _algorithm(spec: Spec) -> Settings:
         "algorithm.kl_ctrl.kl_coef": algorithm.kl_coef,
         "algorithm.filter_groups.enable": spec.rollout.dynamic_sampling,
         "algorithm.filter_groups.metric": "reward",
-        "algorithm.rollout_correction.rollout_is": None if algorithm.importance_cap is None else "token",
-        "algorithm.rollout_correction.rollout_is_threshold": algorithm.importance_cap or 2.0,
+        "algorithm.rollout_correction.rollout_is": None if correction is None else correction.level,
+        "algorithm.rollout_correction.rollout_is_threshold": 2.0 if correction is None else _threshold(correction),
         # It would silently replace rlx's loss by one of verl's.
         "algorithm.rollout_correction.bypass_mode": False,
         "critic.enable": False,
     }
+
+
+def _threshold(correction: Mismatch) -> float | str:
+    """Bounds of the importance weights: verl truncates at a number, and masks outside of ``LOW_HIGH``."""
+    if correction.mode == "truncate":
+        return correction.high
+    return f"{max(correction.low, SMALLEST_RATIO)!r}_{correction.high!r}"
 
 
 def _reward(spec: Spec) -> Settings:

@@ -40,8 +40,9 @@ def metrics_of(method, seed):
             record |= {
                 "train/reward": reached - 0.02,
                 "policy/entropy": 0.19 * math.exp(-step / 60) + 0.004 * seed,
-                "policy/clip_low": 0.015 + 0.001 * seed,
-                "policy/clip_high": 0.004 + 0.0005 * math.cos(step + seed),
+                "trust/low_neg": 0.015 + 0.001 * seed,
+                "trust/high_pos": 0.004 + 0.0005 * math.cos(step + seed),
+                "trust/weight_outside": 0.4 + 0.01 * seed,
                 "train/response_tokens": 16.3 + 0.01 * step,
                 "optim/grad_norm": 0.8 + 0.1 * math.cos(step),
                 "train/tokens": 41000 + 500 * seed,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import typing
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,25 +15,55 @@ from hypothesis import strategies as st
 
 from rlx.numerics.advantages import ADVANTAGES, normalise_each
 from rlx.numerics.kl import KL_FORMS
-from rlx.numerics.shaping import overlong_penalty, truncated_importance_weight
+from rlx.numerics.shaping import highest_entropy, mismatch_weight, overlong_penalty
+from rlx.specs.algorithm import Mismatch
 from rlx.specs.train import Advantage, Algorithm
 from tests.devices import DEVICE
 
 # Two groups: 1 0 0 1 (mean 1/2, deviation with n-1 sqrt(1/3)) and 3 1 1 1 (mean 3/2, deviation 1).
 REWARDS = torch.tensor([[1.0, 0.0, 0.0, 1.0], [3.0, 1.0, 1.0, 1.0]], dtype=torch.float64, device=DEVICE)
+LENGTHS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 1.0, 3.0]], dtype=torch.float64, device=DEVICE)
+CENTRED = [[0.5, -0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5]]
 HALF = 0.5 / math.sqrt(1 / 3)
 BY_HAND = {
     "grpo": [[HALF, -HALF, -HALF, HALF], [1.5, -0.5, -0.5, -0.5]],
     "dr_grpo": [[0.5, -0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5]],
     "rloo": [[1 - 1 / 3, -2 / 3, -2 / 3, 1 - 1 / 3], [2, 1 - 5 / 3, 1 - 5 / 3, 1 - 5 / 3]],
+    # Baselines (1 + 4) / 10 and (3 * 2 + 2 + 1 + 3) / 8.
+    "opo": [[0.5, -0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5]],
+    # The best reward of the first group is shared; that of the second leads by 2.
+    "grpo_passk": [[0, 0, 0, 0], [2, 0, 0, 0]],
+    # Over 18 tokens: the sum of length * centred reward is (1 - 2 - 3 + 4) / 2 + (2 * 3 - 2 - 1 - 3) / 2 = 0, that of
+    # its squares 10 / 4 + 2 * 2.25 + 6 / 4 = 8.5.
+    "reinforce_pp": [[v / math.sqrt(8.5 / 17) for v in row] for row in CENTRED],
     # Squares of the centred rewards: 4 * .25 + 2.25 + 3 * .25 = 4 over n - 1 = 7.
-    "reinforce_pp": [[v / math.sqrt(4 / 7) for v in row] for row in ([0.5, -0.5, -0.5, 0.5], [1.5, -0.5, -0.5, -0.5])],
+    "reinforce_pp_samples": [[v / math.sqrt(4 / 7) for v in row] for row in CENTRED],
 }
+OVER_TOKENS = ("reinforce_pp",)
+"""Advantages that are whitened over tokens, so that a group of equal rewards may have some."""
+GOLDEN = Path(os.environ.get("RLX_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
+if not list(GOLDEN.glob("advantages*.json")):
+    GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = [case for file in sorted(GOLDEN.glob("advantages*.json")) for case in json.loads(file.read_text())]
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64, device=DEVICE)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['advantage']}-seed{case['seed']}")
+def test_the_advantages_of_random_groups_equal_verls(case):
+    found = ADVANTAGES[case["advantage"]](tensor(case["rewards"]), tensor(case["lengths"]))
+    assert (found - tensor(case["values"])).abs().max() < 1e-8
+
+
+def test_every_advantage_but_our_own_has_figures_of_verls():
+    assert {case["advantage"] for case in CASES} == set(ADVANTAGES) - {"reinforce_pp_samples"}
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 def test_each_advantage_has_the_values_worked_by_hand(name):
-    found = ADVANTAGES[name](REWARDS).cpu()
+    found = ADVANTAGES[name](REWARDS, LENGTHS).cpu()
     assert torch.allclose(found, torch.tensor(BY_HAND[name], dtype=torch.float64), atol=1e-5)
 
 
@@ -42,16 +75,28 @@ def test_a_constant_on_top_of_a_group_s_rewards_changes_no_advantage(name, group
     shifted = rewards + torch.tensor([[constant], [0.0]], dtype=torch.float64, device=DEVICE)
     # A deviation of the size of epsilon would blow rounding up: only groups with a spread, or none, are looked at.
     if max(group) - min(group) > 1e-3 or len(set(group)) == 1:
-        assert torch.allclose(ADVANTAGES[name](rewards), ADVANTAGES[name](shifted), atol=1e-6)
+        lengths = torch.arange(1.0, rewards.numel() + 1, dtype=torch.float64, device=DEVICE).view_as(rewards)
+        found, other = ADVANTAGES[name](rewards, lengths), ADVANTAGES[name](shifted, lengths)
+        assert torch.allclose(found, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ADVANTAGES)
+@pytest.mark.parametrize("name", [name for name in ADVANTAGES if name not in OVER_TOKENS])
 def test_a_group_of_equal_rewards_has_advantage_exactly_zero(name):
     groups = [[1.0, 1.0, 1.0], [0.1, 0.1, 0.1], [0.0, 1.0, 0.0]]
     rewards = torch.tensor(groups, dtype=torch.float64, device=DEVICE)
-    found = ADVANTAGES[name](rewards)
+    found = ADVANTAGES[name](rewards, torch.tensor([[3.0, 1.0, 2.0]] * 3, dtype=torch.float64, device=DEVICE))
     assert found[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert found[2].abs().min() > 0.1
+    assert found[2].abs().max() > 0.1
+
+
+def test_the_whitening_over_tokens_gives_every_token_of_the_batch_mean_zero_and_variance_one():
+    found = ADVANTAGES["reinforce_pp"](REWARDS, LENGTHS**2)
+    tokens = LENGTHS.square().sum()
+    assert (found * LENGTHS.square()).sum().item() == pytest.approx(0, abs=1e-12)
+    assert ((found.square() * LENGTHS.square()).sum() / (tokens - 1)).item() == pytest.approx(1)
+    # One token, and equal rewards: no division by zero.
+    assert ADVANTAGES["reinforce_pp"](REWARDS * 0, LENGTHS).abs().max() == 0
+    assert ADVANTAGES["reinforce_pp"](REWARDS, LENGTHS * 0).isfinite().all()
 
 
 def test_the_spec_names_the_advantages_and_kl_forms_that_there_are():
@@ -94,12 +139,49 @@ def test_the_overlong_penalty_falls_over_the_buffer_and_stops_at_minus_one():
     assert overlong_penalty(lengths, 20_480, 0.0).tolist() == [0.0] * 6
 
 
-def test_the_weight_against_the_sampler_is_the_capped_ratio_without_gradient():
-    old = torch.tensor([[0.0, math.log(1.5), math.log(8.0), -1e4]], device=DEVICE).requires_grad_()
-    weight = truncated_importance_weight(old, torch.zeros(1, 4, device=DEVICE), cap=2.0)
-    assert weight[0, :3].tolist() == pytest.approx([1.0, 1.5, 2.0])
-    assert 0 < weight[0, 3] < 1e-8
+RATIOS = (0.25, 0.5, 1.0, 3.0, 8.0)
+WEIGHTS = {
+    ("truncate", 0.0, 2.0): (0.25, 0.5, 1.0, 2.0, 2.0),
+    ("truncate", 0.5, 2.0): (0.5, 0.5, 1.0, 2.0, 2.0),
+    ("mask", 0.0, 2.0): (0.25, 0.5, 1.0, 0.0, 0.0),
+    ("mask", 0.4, 5.0): (0.0, 0.5, 1.0, 3.0, 0.0),
+}
+
+
+@pytest.mark.parametrize(("mode", "low", "high"), WEIGHTS)
+def test_the_weight_against_the_sampler_is_truncated_or_masked_and_carries_no_gradient(mode, low, high):
+    old = torch.tensor([RATIOS], dtype=torch.float64, device=DEVICE).log().requires_grad_()
+    mask = torch.ones_like(old, dtype=torch.bool)
+    correction = Mismatch(mode=mode, low=low, high=high)
+    weight = mismatch_weight(old, torch.zeros_like(old), mask, correction)
+    assert weight[0].tolist() == pytest.approx(WEIGHTS[mode, low, high])
     assert not weight.requires_grad
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_by_sequence_every_token_has_the_product_of_its_response_s_ratios(mode):
+    # Products .5 * 3 = 1.5, 2 * 2 = 4 (outside) and, with the padding left out, .5.
+    old = torch.tensor([[0.5, 3.0], [2.0, 2.0], [0.5, 9.0]], dtype=torch.float64, device=DEVICE).log()
+    mask = torch.tensor([[True, True], [True, True], [True, False]], device=DEVICE)
+    correction = Mismatch(mode=mode, high=2.0, level="sequence")
+    weight = mismatch_weight(old, torch.zeros_like(old), mask, correction)
+    assert weight[:, 0].tolist() == pytest.approx([1.5, {"truncate": 2.0, "mask": 0.0}[mode], 0.5])
+    assert torch.equal(weight[:, 0], weight[:, 1])
+
+
+def test_the_weight_against_the_sampler_stays_finite_however_far_the_log_probs_are_apart():
+    old = torch.tensor([[-1e4, 0.0]], device=DEVICE)
+    mask = torch.ones_like(old, dtype=torch.bool)
+    for level in ("token", "sequence"):
+        weight = mismatch_weight(old, torch.tensor([[0.0, -1e4]], device=DEVICE), mask, Mismatch(level=level))
+        assert weight.isfinite().all() and weight.max() <= 2
+
+
+def test_the_threshold_of_the_highest_entropies_keeps_their_share_over_all_samples():
+    entropies = [torch.tensor([0.1, 0.9, 0.5]), torch.tensor([0.7, 0.3, 0.2, 0.4, 0.6, 0.8, 0.0])]
+    assert highest_entropy(entropies, 0.2).item() == pytest.approx(0.8)
+    assert highest_entropy(entropies, 1.0).item() == 0
+    assert highest_entropy(entropies, 1e-6).item() == pytest.approx(0.9)
 
 
 GDPO = {

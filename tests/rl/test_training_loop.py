@@ -62,10 +62,14 @@ def test_two_processes_take_the_same_steps_as_one(alone, tmp_path):
 
 def test_two_processes_agree_with_one_on_a_whole_batch_statistic_and_a_reference(tmp_path):
     more = ["--algo", "kl_cov", "--set", "algorithm.params.kl_cov_ratio=0.05", "--set", "algorithm.kl_coef=0.05"]
+    more += ["--set", "algorithm.entropy_coef=0.01", "--set", "algorithm.top_entropy=0.3"]
     one, two = train(tmp_path / "one", *more), train(tmp_path / "two", *more, "--processes", "2")
     assert furthest(one, two) < 1e-5
     assert records(one)[3]["policy/ref_kl"] > 0
     assert records(one)[3]["policy/chosen"] == pytest.approx(0.05, abs=0.01)
+    assert records(one)[3]["policy/selected"] == pytest.approx(0.3, abs=0.02)
+    trust = [{key: value for key, value in records(run)[2].items() if key.startswith("trust/")} for run in (one, two)]
+    assert trust[0] == pytest.approx(trust[1], abs=2e-3)
 
 
 def test_many_micro_batches_take_the_same_steps_as_few(alone, tmp_path):
@@ -116,7 +120,8 @@ def test_every_figure_of_a_step_is_logged(alone):
         "policy/entropy", "policy/approx_kl", "policy/clip_low", "policy/clip_high", "policy/ratio_min",
         "policy/ratio_max", "optim/grad_norm", "optim/lr", "policy/sampler_logprob_diff", "time/tokens_per_s",
         "time/rollout", "time/reward", "time/update", "perf/rollout_tokens_per_s", "perf/train_tokens_per_s",
-        "memory/peak_gib", "memory/estimate_gib", "memory/max_tokens",
+        "memory/peak_gib", "memory/estimate_gib", "memory/max_tokens", "trust/low_neg", "trust/low_pos",
+        "trust/high_neg", "trust/high_pos", "trust/weight_inside", "trust/ratio_p99", "trust/kl_old", "trust/ess",
     }  # fmt: skip
     assert wanted <= records(alone)[1].keys()
     assert [record["step"] for record in records(alone)] == [0, 1, 2, 3, 4, 5]

@@ -7,6 +7,7 @@ import pytest
 from rlx.errors import UserError
 from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.kl import KL_FORMS
+from rlx.specs.algorithm import Mismatch
 from rlx.specs.reading import apply_overrides, read_spec
 from rlx.specs.resolve_train import resolve
 from rlx.specs.resolve_unlearn import resolve_unlearn
@@ -38,6 +39,22 @@ def sentence(content):
         ({"algorithm": {"params": {"n": -1}}}, ["algorithm.params.n is -1", "greater than 0"]),
         ({"algorithm": {"params": {"n": "two"}}}, ["algorithm.params.n is 'two'", "valid number"]),
         ({"algorithm": {"params": {"clip": 1}}}, ["unknown key algorithm.params.clip", "clip_low"]),
+        (
+            {"algorithm": {"mismatch": {"high": 3}, "importance_cap": 2}},
+            ["algorithm.importance_cap is 2", "algorithm.mismatch is given too", "remove algorithm.importance_cap"],
+        ),
+        (
+            {"algorithm": {"mismatch": {"mode": "mask", "low": 2, "high": 2}}},
+            ["algorithm.mismatch.low is 2", "high=2", "set low below high"],
+        ),
+        ({"algorithm": {"mismatch": {"mode": "clip"}}}, ["algorithm.mismatch.mode is 'clip'", "truncate", "mask"]),
+        ({"algorithm": {"mismatch": {"levl": "token"}}}, ["algorithm.mismatch.levl", "did you mean 'level'"]),
+        ({"algorithm": {"mismatch": {"high": 0}}}, ["algorithm.mismatch.high is 0", "greater than 0"]),
+        ({"algorithm": {"top_entropy": 0}}, ["algorithm.top_entropy is 0", "greater than 0"]),
+        ({"algorithm": {"top_entropy": 1.5}}, ["algorithm.top_entropy is 1.5", "less than or equal to 1"]),
+        ({"algorithm": {"entropy_coef": -1}}, ["algorithm.entropy_coef is -1", "greater than or equal to 0"]),
+        ({"advantage": {"name": "remax"}}, ["advantage.name is 'remax'", "choices", "opo"]),
+        ({"algorithm": {"name": "luspo", "reduction": "token-mean"}}, ["algorithm.reduction", "seq-mean-token-sum"]),
         ({"advantage": {"name": "gpo"}}, ["advantage.name is 'gpo'", "did you mean 'grpo'"]),
         ({"reward": {"name": "arithmetics"}}, ["reward.name 'arithmetics'", "did you mean 'arithmetic'"]),
         ({"rollout": {"top_p": 0.9}}, ["rollout.top_p is 0.9", "full vocabulary", "set rollout.top_p=1"]),
@@ -87,6 +104,25 @@ def test_automatic_gradient_checkpointing_has_the_id_of_the_former_default():
     assert resolve({}).spec.model.gradient_checkpointing == "auto"
     unlearning = [resolve_unlearn({"model": {"gradient_checkpointing": value}}).run_id for value in ("auto", False)]
     assert unlearning[0] == unlearning[1]
+
+
+def test_the_former_key_of_truncation_is_read_and_has_the_id_of_the_new_one():
+    former = resolve({"algorithm": {"importance_cap": 2}})
+    # The id that this spec had when importance_cap was the only key.
+    assert former.run_id == "dgpo_embedded_arithmetic_s0-54e55805b0"
+    assert former.spec.algorithm.correction == Mismatch(mode="truncate", high=2.0)
+    assert resolve({"algorithm": {"mismatch": {"high": 2}}}).run_id == former.run_id
+    others = [{"high": 3}, {"mode": "mask"}, {"low": 0.5}, {"level": "sequence"}]
+    ids = [resolve({"algorithm": {"mismatch": mismatch}}).run_id for mismatch in others]
+    assert len({former.run_id, resolve({}).run_id, *ids}) == len(others) + 2
+
+
+def test_the_official_whitening_is_another_run_than_that_over_samples_which_keeps_its_id():
+    samples = resolve({"advantage": {"name": "reinforce_pp_samples"}})
+    # The id that advantage.name=reinforce_pp had when it whitened over samples.
+    assert samples.run_id == "dgpo_embedded_arithmetic_s0-e4c1697a55"
+    assert resolve({"advantage": {"name": "reinforce_pp"}}).run_id != samples.run_id
+    assert resolve({"algorithm": {"name": "reinforce_pp"}}).spec.advantage.name == "reinforce_pp"
 
 
 def test_the_run_id_follows_from_what_is_computed_and_not_from_how_it_is_tracked():

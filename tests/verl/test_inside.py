@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,21 +10,24 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from rlx.errors import UserError
+from rlx.numerics.advantages import ADVANTAGES
 from rlx.numerics.batch import PolicyBatch
-from rlx.numerics.shaping import truncated_importance_weight
+from rlx.numerics.shaping import mismatch_weight
 from rlx.numerics.terms import Term, count, total
 from rlx.registry import get, names
 from rlx.runs.folder import RunDir
+from rlx.specs.algorithm import Mismatch
 from rlx.specs.reading import read_spec
 from rlx.specs.resolve_train import resolve
 from rlx.specs.study import StudySpec, variants
+from rlx.verl.limits import ADVANTAGES as THEIR_ADVANTAGES
 from rlx.verl.limits import untranslatable
+from rlx.verl.run import as_record
 from rlx.verl.translate import translate
 
 missing = [name for name in ("verl", "ray", "tensordict") if find_spec(name) is None]
@@ -57,13 +61,14 @@ def engines(name, reduction, weighed):
     batch = PolicyBatch(old_bt * mask_bt, adv_bt * mask_bt, mask_bt)
     loss_bt = component.fn(logprobs_bt, batch, component.hyper()).loss_bt
     if weighed:
-        loss_bt = loss_bt * truncated_importance_weight(old_bt * mask_bt, sampler_bt * mask_bt, CAP)
+        correction = Mismatch(high=CAP)
+        loss_bt = loss_bt * mismatch_weight(old_bt * mask_bt, sampler_bt * mask_bt, mask_bt, correction)
     counts = {"policy": count([mask_bt], max_tokens=LONGEST)}
     loss = total([Term("policy", loss_bt, mask_bt, 1.0, reduction)], counts)
     return loss.item(), torch.autograd.grad(loss, logprobs_bt)[0]
 
 
-def verls(name, reduction, weighed, rows):
+def verls(name, reduction, weighed, rows, logged=None):
     """Loss and gradient through verl's registry and actor configuration, micro-batch by micro-batch."""
     from verl.trainer.ppo.core_algos import get_policy_loss_fn
     from verl.workers.config import FSDPActorConfig, PolicyLossConfig
@@ -99,8 +104,19 @@ def verls(name, reduction, weighed, rows):
         )
         loss.backward()
         loss_sum += loss.item()
+        if logged is not None:
+            logged.append(metrics)
         assert all(isinstance(value, float) and key.startswith("actor/rlx/") for key, value in metrics.items())
     return loss_sum, logprobs_bt.grad
+
+
+def advantages(estimator, divides, rewards_qg, lengths_qg):
+    """verl's advantage of each sample."""
+    path = ROOT / "tests" / "golden" / "verl_advantages.py"
+    spec = importlib.util.spec_from_file_location("verl_advantages", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.advantages(estimator, divides, rewards_qg, lengths_qg)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,25 +145,57 @@ def test_losses_that_verl_cannot_feed_are_not_in_its_registry():
     assert registered >= set(TRANSLATABLE) and not registered & (set(names("policy")) - set(TRANSLATABLE))
 
 
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo"])
-def test_advantages_through_verl_are_ours(name):
-    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+@pytest.mark.parametrize("name", THEIR_ADVANTAGES)
+def test_advantages_through_verl_are_ours_on_random_groups(name):
+    generator = torch.Generator().manual_seed(11)
+    for groups, samples in ((2, 2), (3, 4), (8, 8)):
+        rewards_qg = torch.rand(groups, samples, generator=generator, dtype=torch.float64).round(decimals=1)
+        lengths_qg = torch.randint(1, LONGEST + 1, (groups, samples), generator=generator)
+        theirs_qg = advantages(*THEIR_ADVANTAGES[name], rewards_qg, lengths_qg)
+        assert (theirs_qg - ADVANTAGES[name](rewards_qg, lengths_qg.double())).abs().max() < 1e-8
 
-    from rlx.numerics.advantages import ADVANTAGES
-    from rlx.verl.limits import ADVANTAGES as THEIRS
 
-    estimator, divides = THEIRS[name]
-    rewards_qg = torch.tensor([[0.0, 1.0, 1.0, 0.3], [0.2, 0.0, 0.0, 1.0]])
-    rewards_bt = torch.zeros((8, 3)).index_fill_(1, torch.tensor([2]), 0.0)
-    rewards_bt[:, 2] = rewards_qg.flatten()
-    groups = np.array(["a"] * 4 + ["b"] * 4)
-    made, _ = get_adv_estimator_fn(estimator)(
-        token_level_rewards=rewards_bt,
-        response_mask=torch.ones((8, 3)),
-        index=groups,
-        **({"norm_adv_by_std_in_grpo": divides} if estimator == "grpo" else {}),
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(("mode", "low", "high"), [("truncate", 0.0, 1.5), ("mask", 0.5, 2.0), ("mask", 0.0, 2.0)])
+def test_the_weights_against_the_sampler_are_verls(mode, low, high, level):
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+
+    _, old_bt, sampler_bt, _, mask_bt = sample_batch()
+    spec = {"algorithm": {"mismatch": {"mode": mode, "low": low, "high": high, "level": level}}}
+    resolved = resolve({"backend": "verl", **spec})
+    settings = translate(resolved, RunDir(Path("runs") / resolved.run_id)).settings
+    key = "algorithm.rollout_correction"
+    theirs_bt, _ = compute_rollout_correction_weights(
+        old_bt - sampler_bt,
+        mask_bt,
+        rollout_is=settings[f"{key}.rollout_is"],
+        rollout_is_threshold=settings[f"{key}.rollout_is_threshold"],
     )
-    assert torch.allclose(made[:, 0], ADVANTAGES[name](rewards_qg).flatten(), atol=1e-5)
+    correction = resolved.spec.algorithm.correction
+    ours_bt = mismatch_weight(old_bt * mask_bt, sampler_bt * mask_bt, mask_bt, correction) * mask_bt
+    assert (ours_bt - theirs_bt).abs().max() < 1e-12
+    assert len(ours_bt[mask_bt].unique()) >= 2
+
+
+def test_the_trust_metrics_through_verl_are_ours_whatever_the_micro_batches():
+    from rlx.numerics.trust import gradient_weights, trust_metrics, trust_sums
+
+    logprobs_bt, old_bt, _, adv_bt, mask_bt = sample_batch()
+    logprobs_bt, old_bt, adv_bt = (logprobs_bt * mask_bt).requires_grad_(), old_bt * mask_bt, adv_bt * mask_bt
+    component = get("policy", "dgpo")
+    loss_bt = component.fn(logprobs_bt, PolicyBatch(old_bt, adv_bt, mask_bt), component.hyper()).loss_bt
+    weights_bt = gradient_weights(loss_bt, logprobs_bt, adv_bt, mask_bt)
+    sums = trust_sums(weights_bt, logprobs_bt, old_bt, adv_bt, mask_bt)
+    ours = trust_metrics({name: float(value) for name, value in sums.items()})
+    for rows in ([[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]]):
+        logged = []
+        verls("dgpo", "token-mean", False, rows, logged)
+        # verl's mean over micro-batches.
+        means = {name: sum(metrics[name] for metrics in logged) / len(logged) for name in logged[0]}
+        record = as_record({"step": 1, "data": means}, 6, 0)
+        found = {name: value for name, value in record.items() if name.startswith("trust/")}
+        assert found.pop("trust/ratio_p99") > 1
+        assert found == pytest.approx(ours)
 
 
 def specs():

@@ -18,7 +18,7 @@ from rlx.runs.folder import RunDir
 from rlx.specs.reading import read_spec
 from rlx.specs.resolve_train import EMBEDDED_MODEL, resolve
 from rlx.specs.train import Data
-from rlx.verl.limits import untranslatable
+from rlx.verl.limits import ADVANTAGES, untranslatable
 from rlx.verl.run import as_record, plain_template, prepare
 from rlx.verl.translate import translate, written
 
@@ -69,6 +69,37 @@ def test_every_part_of_the_spec_reaches_verl():
     assert (made["data.seed"], made["trainer.total_training_steps"]) == (3, 7)
 
 
+@pytest.mark.parametrize(
+    ("mismatch", "level", "threshold"),
+    [
+        ({"high": 3}, "token", 3.0),
+        ({"high": 3, "level": "sequence"}, "sequence", 3.0),
+        ({"mode": "mask", "low": 0.5, "high": 5}, "token", "0.5_5.0"),
+        ({"mode": "mask", "level": "sequence"}, "sequence", "1e-09_2.0"),
+    ],
+)
+def test_the_correction_for_the_sampler_reaches_verl_with_its_bounds(mismatch, level, threshold):
+    made = settings({"algorithm": {"mismatch": mismatch}})
+    assert made["algorithm.rollout_correction.rollout_is"] == level
+    assert made["algorithm.rollout_correction.rollout_is_threshold"] == threshold
+    assert settings({})["algorithm.rollout_correction.rollout_is"] is None
+
+
+def test_the_new_losses_advantages_and_the_entropy_bonus_reach_verl():
+    for name in ("dppo_tv", "dppo_tv@prime", "dppo_kl", "ipo", "vespo", "luspo"):
+        made = settings({"algorithm": {"name": name, "entropy_coef": 0.01}})
+        assert made["actor_rollout_ref.actor.policy_loss.loss_mode"] == f"rlx_{name.partition('@')[0]}"
+        assert made["actor_rollout_ref.actor.entropy_coeff"] == 0.01
+    assert made["actor_rollout_ref.actor.loss_agg_mode"] == "seq-mean-token-sum"
+    for name, (estimator, divides) in ADVANTAGES.items():
+        made = settings({"advantage": {"name": name}})
+        assert made["algorithm.adv_estimator"] == estimator
+        assert made["algorithm.norm_adv_by_std_in_grpo"] is divides
+    assert (
+        settings({"algorithm": {"name": "reinforce_pp"}})["algorithm.adv_estimator"] == "reinforce_plus_plus_baseline"
+    )
+
+
 def test_dapo_brings_dynamic_sampling_and_the_overlong_penalty_along():
     made = settings({"algorithm": {"name": "dapo"}})
     assert made["algorithm.filter_groups.enable"] is True
@@ -81,7 +112,12 @@ def test_dapo_brings_dynamic_sampling_and_the_overlong_penalty_along():
     [
         ({"algorithm": {"name": "entropy_adv"}}, "algorithm.name=entropy_adv .*entropies"),
         ({"algorithm": {"name": "bapo"}}, "algorithm.name=bapo .*whole optimiser batch"),
-        ({"advantage": {"name": "reinforce_pp"}}, "advantage.name=reinforce_pp .*choices: grpo, dr_grpo, rloo"),
+        (
+            {"advantage": {"name": "reinforce_pp_samples"}},
+            "advantage.name=reinforce_pp_samples .*choices: grpo, dr_grpo, rloo, opo, grpo_passk, reinforce_pp",
+        ),
+        ({"algorithm": {"top_entropy": 0.2}}, "algorithm.top_entropy=0.2 .*entropies"),
+        ({"algorithm": {"mismatch": {"low": 0.5}}}, "algorithm.mismatch.low .*mode=mask"),
         ({"reward": {"mask_truncated": True}}, "reward.mask_truncated"),
         ({"optim": {"schedule": "linear"}}, "optim.schedule=linear .*choices: constant, cosine"),
         ({"optim": {"warmup_updates": 3}}, "optim.warmup_updates=3 .*multiple of batch.updates_per_rollout=4"),
@@ -140,7 +176,7 @@ def test_a_tokenizer_with_a_template_keeps_it_unless_chat_is_never():
 def test_verls_figures_come_back_under_our_names():
     data = {
         "critic/score/mean": 0.25, "response_length/mean": 16.5, "response_length/clip_ratio": 0.1, "actor/lr": 1e-6,
-        "actor/rlx/clip_low": 0.02, "val-aux/rlx/reward/mean@1": 0.4,
+        "actor/rlx/clip_low": 0.02, "val-aux/rlx/reward/mean@1": 0.4, "actor/rlx/ratio_p99": 1.5,
         "val-core/rlx/acc/mean@1": 0.5, "perf/throughput": 100.0, "timing_s/gen": 3.0,
         "words": "not a figure",
     }  # fmt: skip
@@ -148,7 +184,7 @@ def test_verls_figures_come_back_under_our_names():
     assert record == {
         "step": 4, "train/reward": 0.25, "train/response_tokens": 16.5,
         "verl/response_length/clip_ratio": 0.1, "optim/lr": 1e-6,
-        "policy/clip_low": 0.02, "verl/val-aux/rlx/reward/mean@1": 0.4,
+        "policy/clip_low": 0.02, "trust/ratio_p99": 1.5, "verl/val-aux/rlx/reward/mean@1": 0.4,
         "eval/sampled_accuracy": 0.5, "time/tokens_per_s": 100.0, "verl/timing_s/gen": 3.0,
         "train/tokens": 4224, "eval/problems": 20,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""REINFORCE++ with a group baseline: advantages whitened over the whole batch."""
+"""REINFORCE++ with a group baseline: advantages whitened over the tokens of the whole batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ReinforcePP(GRPO):
     recipe={"advantage.name": "reinforce_pp"},
 )
 def reinforce_pp(logprobs_bt: Tensor, batch: PolicyBatch, hp: ReinforcePP) -> Tokens:
-    """GRPO's clipped loss on rewards less their group's mean, whitened over the batch (arXiv 2501.03262).
+    """GRPO's clipped loss on rewards less their group's mean, whitened over the batch's tokens (arXiv 2501.03262).
 
     Args:
         logprobs_bt: current log-probs [b, t], nats.

@@ -71,6 +71,22 @@ def label_logprobs(hidden_nd: Tensor, labels_n: Tensor, head: Head) -> Tensor:
     return over_logits(logprob, hidden_nd, head, labels_n)
 
 
+def token_entropies(hidden_nd: Tensor, head: Head, temperature: float) -> Tensor:
+    """Entropy of softmax(logits / temperature) of each token [n] (nats), differentiable.
+
+    Args:
+        hidden_nd: final hidden states.
+        head: the output layer.
+        temperature: the sampling temperature, above 0.
+    """
+
+    def entropy(logits_nv: Tensor) -> Tensor:
+        own_nv = (logits_nv / temperature).log_softmax(dim=1)
+        return -(own_nv.exp() * own_nv).sum(dim=1)
+
+    return over_logits(entropy, hidden_nd, head)
+
+
 def row_logits(hidden_nd: Tensor, ids_nk: Tensor, head: Head) -> Tensor:
     """Logits of the given vocabulary entries alone [n, k], from their k rows of the head.
 

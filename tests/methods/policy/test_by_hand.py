@@ -50,6 +50,21 @@ def negated(row):
     return [(-loss, -weight) for loss, weight in row]
 
 
+def by_logprob(weights):
+    """-w log pi and w at each r, for weights w that carry no gradient."""
+    return [(-w * log(P * r), w) for r, w in zip(RATIOS, weights, strict=True)]
+
+
+def gamma(k, rate):
+    """w^k exp(rate (1 - w)) at each r: vespo's weight of a sequence of one token."""
+    return [r**k * exp(rate * (1 - r)) for r in RATIOS]
+
+
+def pulled(row, tau):
+    """A row plus tau (log r)^2, whose weight is -2 tau log r."""
+    return [(loss + tau * log(r) ** 2, w - 2 * tau * log(r)) for r, (loss, w) in zip(RATIOS, row, strict=True)]
+
+
 HAND = {
     "grpo": ({}, CLIPPED),
     "dr_grpo": ({}, CLIPPED),
@@ -110,6 +125,23 @@ HAND = {
         {},
         {a: [(-(a * log(P * r) - log(r) ** 2 / 4), a - log(r) / 2) for r in RATIOS] for a in (1, 0, -1)},
     ),
+    # pi - pi_old = -.125, 0, .125.
+    "dppo_tv": (
+        {"clip_low": 0.1, "clip_high": 0.1},
+        {1: by_logprob([0.5, 1, 0]), 0: NOTHING, -1: negated(by_logprob([0, 1, 1.5]))},
+    ),
+    # KL = .25 ln 2 + .75 ln(.75/.875) = .0577 at r = .5 and .25 ln(2/3) + .75 ln(.75/.625) = .0354 at r = 1.5.
+    "dppo_kl": (
+        {"clip_low": 0.05, "clip_high": 0.03},
+        {1: by_logprob([0.5, 1, 0]), 0: NOTHING, -1: negated(by_logprob([0, 1, 1.5]))},
+    ),
+    "ipo": (
+        {"eps": 0.1, "kl_tau": 0.1},
+        {a: pulled([(0, 0), (-a, a), (0, 0)], 0.1) for a in (1, 0, -1)},
+    ),
+    "vespo": ({}, {1: by_logprob(gamma(2, 3)), 0: NOTHING, -1: negated(by_logprob(gamma(3, 2)))}),
+    # One token a sequence, so that the sequence's ratio is the token's.
+    "luspo": ({}, CLIPPED),
     "dgpo": (
         {},
         {
@@ -166,8 +198,9 @@ def test_nine_tokens_have_the_loss_and_weight_worked_by_hand(name):
 @pytest.mark.parametrize("name", [name for name in HAND if "dual_clip" in get("policy", name).hyper.model_fields])
 def test_the_dual_clip_bounds_bad_tokens_of_every_method_and_null_turns_it_off(name):
     params = HAND[name][0]
-    # bapo's and clip_cov's whole batch is this one token, kl_cov's penalty is turned off: only the clip is looked at.
-    params = {**params, **({"ppo_kl_coef": 0.0} if name == "kl_cov" else {})}
+    # bapo's and clip_cov's whole batch is this one token; the other parts of kl_cov and ipo are turned off.
+    others = {"kl_cov": {"ppo_kl_coef": 0.0}, "ipo": {"eps": 2.0, "kl_tau": 0.0}}
+    params = {**params, **others.get(name, {})}
     _, free = tokens(name, {**params, "dual_clip": None}, [6.0], [-1.0])
     _, capped = tokens(name, {**params, "dual_clip": 4.0}, [6.0], [-1.0])
     bounded = {"cispo": (-1.28, -1.28), "sapo": (free[0], free[0])}
@@ -189,6 +222,66 @@ def test_cispo_presets_weigh_as_their_sources_do():
     assert found["verl"] == pytest.approx([0.8, 1.2, 1.2])
     assert found["scalerl"] == pytest.approx([0.5, 1.5, 5])
     assert found["trl"] == pytest.approx([0.5, 1.5, 5])
+
+
+def test_dppo_masks_a_token_only_beyond_the_edge_towards_which_its_advantage_pushes():
+    # pi = .5, .125, .375, .125 from .25: a good token may fall and a bad one may rise by any amount.
+    for name in ("dppo_tv", "dppo_kl"):
+        edges = {"clip_low": 0.01, "clip_high": 0.01}
+        _, weights = tokens(name, edges, [2.0, 0.5, 1.5, 0.5], [-1.0, 1.0, 1.0, -1.0])
+        assert weights == pytest.approx([-2, 0.5, 0, 0])
+    assert tokens("dppo_tv", {"clip_high": 0.125}, [1.5], [1.0])[1] == pytest.approx([1.5]), "the edge belongs to it"
+
+
+def test_dppo_s_cap_bounds_the_weight_and_stops_the_gradient_of_the_ratio():
+    wide = {"clip_low": 1.0, "clip_high": 1.0, "ratio_cap": 2.0}
+    assert tokens("dppo_tv", wide, [3.0, 3.0], [1.0, -1.0])[1] == pytest.approx([2, -2])
+    assert tokens("dppo_tv", {**wide, "ratio_cap": None}, [3.0], [1.0])[1] == pytest.approx([3])
+    capped = tokens("dppo_tv", {**wide, "surrogate": "ratio"}, [1.5, 3.0], [1.0, 1.0])
+    assert capped == ([pytest.approx(-1.5), pytest.approx(-2)], [pytest.approx(1.5), 0])
+    assert tokens("dppo_kl", {"clip_high": 9.0, "ratio_cap": 2.0}, [3.0], [1.0])[1] == pytest.approx([2])
+    assert tokens("dppo_kl", {"clip_high": 9.0, "ratio_cap": None}, [3.0], [1.0])[1] == pytest.approx([3])
+
+
+def test_dppo_of_prime_rl_differentiates_the_ratio_and_pulls_every_token_back():
+    prime = get("policy", "dppo_tv").presets["prime"]
+    tau = 1e-3
+    # pi - pi_old = .25 is beyond the edge for A = 1; A = 0 keeps the pull alone.
+    losses, weights = tokens("dppo_tv", prime, [2.0, 1.5, 2.0, 0.5], [1.0, 1.0, 0.0, -1.0])
+    pulls = [tau * log(r) ** 2 for r in (2, 1.5, 2, 0.5)]
+    assert losses == pytest.approx([pulls[0], -1.5 + pulls[1], pulls[2], 0.5 + pulls[3]])
+    slopes = [2 * tau * log(r) for r in (2, 1.5, 2, 0.5)]
+    assert weights == pytest.approx([-slopes[0], 1.5 - slopes[1], -slopes[2], -0.5 - slopes[3]])
+
+
+def sequence(name, ratios, advantage, **params):
+    """Loss of each token and the weights of one sequence, over the sum of its tokens' losses."""
+    component = get("policy", name)
+    old_bt = torch.full((1, len(ratios)), log(P), dtype=torch.float64, device=DEVICE)
+    logprobs_bt = (old_bt + torch.tensor([ratios], dtype=torch.float64, device=DEVICE).log()).requires_grad_()
+    batch = PolicyBatch(old_bt, torch.full_like(old_bt, advantage), torch.ones_like(old_bt, dtype=torch.bool))
+    loss_bt = component.fn(logprobs_bt, batch, component.hyper(**params)).loss_bt
+    (gradient_bt,) = torch.autograd.grad(loss_bt.sum(), logprobs_bt)
+    return loss_bt[0].tolist(), (-gradient_bt)[0].tolist()
+
+
+def test_vespo_weighs_every_token_by_the_product_of_the_sequence_s_ratios():
+    # w = .5 * 3 = 1.5, whichever token it comes from.
+    losses, weights = sequence("vespo", [0.5, 3.0], 2.0)
+    weight = 1.5**2 * exp(-1.5)
+    assert weights == pytest.approx([2 * weight] * 2)
+    assert losses == pytest.approx([-2 * weight * log(P * r) for r in (0.5, 3.0)])
+    # The sum of log-ratios is bounded: at w = 1e-8 the weight is 1e-16 e^3, and at e^20 it is 0.
+    assert sequence("vespo", [1e-7, 1e-7], 1.0)[1] == pytest.approx([1e-16 * exp(3)] * 2, rel=1e-6)
+    assert sequence("vespo", [1e6, 1e6], 1.0)[1] == [0, 0]
+
+
+def test_luspo_gives_every_token_the_sequence_s_ratio_however_long_the_sequence_is():
+    # The geometric mean of .5 and 2 is 1; that of 1.1 and 1.1 is inside, that of 2 and 2 is clipped for A > 0 only.
+    assert sequence("luspo", [0.5, 2.0], 3.0) == (pytest.approx([-3, -3]), pytest.approx([3, 3]))
+    assert sequence("luspo", [1.1, 1.1, 1.1], 1.0) == (pytest.approx([-1.1] * 3), pytest.approx([1.1] * 3))
+    assert sequence("luspo", [2.0, 2.0], 1.0) == (pytest.approx([-1.2] * 2), [0, 0])
+    assert sequence("luspo", [2.0, 2.0], -1.0) == (pytest.approx([2] * 2), pytest.approx([-2] * 2))
 
 
 def bounds(ratios, advantages, **params):
@@ -258,8 +351,9 @@ def test_clip_cov_repeats_its_choice_and_another_seed_makes_another():
 
 
 def test_every_registered_method_has_a_hand_worked_or_a_golden_case():
-    golden = json.loads((Path(__file__).parents[2] / "golden" / "policy_losses.json").read_text())
-    assert set(names("policy")) <= set(HAND) | {case["algo"] for case in golden}
+    files = (Path(__file__).parents[2] / "golden").glob("policy_losses*.json")
+    golden = {case["algo"] for file in files for case in json.loads(file.read_text())}
+    assert set(names("policy")) <= set(HAND) | golden
 
 
 @pytest.mark.parametrize("name", names("policy"))

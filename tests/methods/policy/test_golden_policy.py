@@ -20,7 +20,10 @@ from rlx.registry import get, names
 from tests.devices import DEVICE
 
 GOLDEN = Path(os.environ.get("RLX_GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
-CASES = json.loads((GOLDEN / "policy_losses.json").read_text())
+FILES = sorted(GOLDEN.glob("policy_losses*.json"))
+CASES = [case for file in FILES for case in json.loads(file.read_text())]
+PRESETS = {"dppo_prime": ("dppo_tv", "prime")}
+"""Names in the golden files that are presets here: method and preset."""
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-6}
 """Absolute difference; relative where a figure is above 1."""
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -44,8 +47,9 @@ def label(case):
 
 def evaluate(case, dtype=torch.float64):
     """Loss and gradient of our function on a case's inputs, scalarised as the engine does."""
-    component = get("policy", case["algo"])
-    params = dict(case["params"])
+    name, preset = PRESETS.get(case["algo"], (case["algo"], None))
+    component = get("policy", name)
+    params = {**(component.presets[preset] if preset else {}), **case["params"]}
     default = component.recipe.get("algorithm.reduction", "token-mean")
     reduction = params.pop("agg", default)
     hyper = component.hyper(**params)
@@ -81,8 +85,14 @@ def test_kl_values_and_gradients_equal_the_official_codes(case, dtype):
     assert_close(gradient, case["grad_logprobs"])
 
 
+def test_the_figures_of_every_file_are_compared():
+    assert FILES and len(CASES) == sum(len(json.loads(file.read_text())) for file in FILES)
+    if "RLX_GOLDEN_DIR" not in os.environ:
+        assert {"dppo_tv", "dppo_kl", "dppo_prime", "ipo", "vespo", "luspo", "dgpo"} <= {case["algo"] for case in CASES}
+
+
 def test_every_case_is_of_a_method_that_is_registered():
-    assert {c["algo"] for c in CASES if not c["algo"].startswith("kl:")} <= set(names("policy"))
+    assert {c["algo"] for c in CASES if not c["algo"].startswith("kl:")} <= {*names("policy"), *PRESETS}
 
 
 def test_a_case_with_a_parameter_that_a_method_does_not_have_fails():

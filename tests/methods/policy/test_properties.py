@@ -21,6 +21,8 @@ NOT_THE_POLICY_GRADIENT_AT_ONE = {
     "clip_cov": "tokens of large covariance lose their gradient",
 }
 SEQUENCE_LEVEL = ("gspo", "gmpo")
+SUMMED_SEQUENCES = ("luspo",)
+"""Methods whose loss is the mean over sequences of the sum over their tokens."""
 seeds = st.integers(0, 10_000)
 quick = settings(max_examples=15, deadline=None)
 
@@ -59,7 +61,9 @@ def gradient(name, logprobs_bt, batch, reduction=None, **params):
 def test_at_ratio_one_the_gradient_is_the_policy_gradient(name, seed):
     _, batch = random_batch(seed)
     _, found_bt = gradient(name, batch.old_logprobs_bt, batch)
-    if name in SEQUENCE_LEVEL:
+    if name in SUMMED_SEQUENCES:
+        share_bt = batch.mask_bt / 3
+    elif name in SEQUENCE_LEVEL:
         share_bt = batch.mask_bt / batch.mask_bt.sum(dim=1, keepdim=True).clamp(min=1) / 3
     else:
         share_bt = batch.mask_bt / batch.mask_bt.sum()
@@ -153,9 +157,13 @@ def test_a_method_declares_zero_advantage_when_and_only_when_such_tokens_matter(
     adv_bt = batch.adv_bt.clone()
     adv_bt[0] = 0.0
     component = get("policy", name)
-    params = {"kl_cov_ratio": 1.0} if name == "kl_cov" else {}
-    _, found_bt = gradient(name, logprobs_bt, replace(batch, adv_bt=adv_bt), **params)
-    assert ("zero_advantage" in component.needs) == bool(found_bt[0].any())
+    variants = [{"kl_cov_ratio": 1.0} if name == "kl_cov" else {}, *component.presets.values()]
+    if "kl_tau" in component.hyper.model_fields:
+        variants += [{"kl_tau": 0.0}, {"kl_tau": 0.5}]
+    for params in variants:
+        _, found_bt = gradient(name, logprobs_bt, replace(batch, adv_bt=adv_bt), **params)
+        needed = component.needed(component.hyper(**params))
+        assert ("zero_advantage" in needed) == bool(found_bt[0].any()), params
 
 
 def test_tokens_without_advantage_change_which_tokens_clip_cov_may_choose():
@@ -198,6 +206,33 @@ def test_maspo_with_a_wide_gate_is_the_plain_importance_sampled_gradient(seed):
     plain, plain_bt = gradient("is_pg", logprobs_bt, batch)
     assert torch.allclose(loss, plain, atol=1e-10)
     assert torch.allclose(found_bt, plain_bt, atol=1e-10)
+
+
+@given(seed=seeds)
+@quick
+def test_trust_regions_that_are_wide_enough_leave_the_plain_importance_sampled_gradient(seed):
+    logprobs_bt, batch = random_batch(seed)
+    wide = {
+        "dppo_tv": {"clip_low": 1.0, "clip_high": 1.0, "ratio_cap": None},
+        "dppo_kl": {"clip_low": 1e9, "clip_high": 1e9, "ratio_cap": None},
+        "ipo": {"eps": 1.0, "kl_tau": 0.0},
+    }
+    # random_batch has probabilities above 1, which no policy has.
+    logprobs_bt = logprobs_bt.clamp(max=-1e-3)
+    _, plain_bt = gradient("is_pg", logprobs_bt, batch)
+    for name, params in wide.items():
+        _, found_bt = gradient(name, logprobs_bt, batch, **params)
+        assert torch.allclose(found_bt, plain_bt, atol=1e-12), name
+
+
+@given(seed=seeds)
+@quick
+def test_luspo_is_gspo_times_each_sequence_s_length(seed):
+    logprobs_bt, batch = random_batch(seed)
+    bounds = {"clip_low": 0.3, "clip_high": 0.3}
+    _, summed_bt = gradient("luspo", logprobs_bt, batch, **bounds)
+    _, mean_bt = gradient("gspo", logprobs_bt, batch, **bounds)
+    assert torch.allclose(summed_bt, mean_bt * batch.mask_bt.sum(dim=1, keepdim=True), atol=1e-12)
 
 
 @given(seed=seeds)
