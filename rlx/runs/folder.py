@@ -158,6 +158,10 @@ class RunDir:
         """Part file of the samples up to ``step``."""
         return self.samples / f"part_{step:06d}.parquet"
 
+    def sample_parts(self) -> list[Path]:
+        """The existing part files of samples."""
+        return sorted(self.samples.glob("part_*.parquet"))
+
     def create(self, content: dict[str, Any], resolved_json: str) -> None:
         """Create the folder with its spec, if it does not exist.
 

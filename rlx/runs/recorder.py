@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rlx.console import Progress
@@ -24,8 +25,8 @@ class Recorder(Protocol):
         """Bytes of metrics written so far."""
         ...
 
-    def rewind(self, offset: int) -> None:
-        """Drop the records written after ``offset``: they will be written again."""
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
+        """Drop the records written after ``offset``: they will be written again; ``copy`` has those before it."""
         ...
 
     def note(self, text: str, tag: str = "") -> None:
@@ -41,7 +42,7 @@ class NullRecorder:
     def write(self, record: Metrics) -> None:
         """Do nothing."""
 
-    def rewind(self, offset: int) -> None:
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
         """Do nothing."""
 
     def note(self, text: str, tag: str = "") -> None:
@@ -96,9 +97,14 @@ class RunRecorder:
         """Set the total number of steps of the progress bar."""
         self._progress.total = steps
 
-    def rewind(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a checkpoint, then send MLflow the remaining records."""
-        self._log.rewind(offset)
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
+        """Cut metrics.jsonl back to a checkpoint, then send MLflow the remaining records.
+
+        Args:
+            offset: length at the checkpoint (bytes).
+            copy: the checkpoint's copy, which replaces a damaged file.
+        """
+        self._log.rewind(offset, copy)
         remaining = read_metrics(self._folder.metrics)
         for record in remaining:
             self._view.remember(record)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
+from rlx.runs.integrity import set_aside
 
 Metrics = Mapping[str, float | int]
 LONGEST_PARAM = 500
@@ -71,12 +72,18 @@ class JsonlLog:
                 exit_code=1,
             ) from None
 
-    def rewind(self, offset: int) -> None:
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
         """Cut the file back to ``offset`` bytes.
 
+        Args:
+            offset: length to keep.
+            copy: a file with the first ``offset`` bytes; if this file differs from it, it is set aside and replaced.
+
         Raises:
-            UserError: when it is shorter than that, so that records would be missing.
+            UserError: when the file is shorter and there is no copy, so that records would be missing.
         """
+        if copy is not None:
+            self._restore(copy.read_bytes(), offset)
         size = self.path.stat().st_size
         if size < offset:
             raise UserError(
@@ -86,6 +93,19 @@ class JsonlLog:
             )
         self._file.truncate(offset)
         self._file.seek(offset)
+
+    def _restore(self, content: bytes, offset: int) -> None:
+        """Replace the file if its first ``offset`` bytes are not ``content``."""
+        with self.path.open("rb") as file:
+            current = file.read(offset)
+        if len(content) != offset or current == content:
+            return
+        self._file.close()
+        aside = set_aside(self.path) if current else self.path
+        write_atomically(self.path, content.decode("utf-8"))
+        self._file = self.path.open("ab", buffering=0)
+        renamed = f" (the damaged file is {aside.name})" if current else ""
+        self._warn(f"{self.path} differed from the checkpoint's copy and was restored from it{renamed}")
 
     def close(self) -> None:
         """Close the file."""

@@ -22,6 +22,7 @@ from rlx.errors import UserError
 from rlx.rl.build import load_data
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.runs.folder import RunDir
+from rlx.runs.integrity import write_manifest
 from rlx.runs.recorder import RunRecorder
 from rlx.runs.tracking import read_metrics
 from rlx.specs.train import Data, Resolved
@@ -201,6 +202,7 @@ def import_results(resolved: Resolved, folder: RunDir) -> None:
     temporary = folder.model.with_name(".model")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    write_manifest(temporary)
     shutil.rmtree(folder.model, ignore_errors=True)
     temporary.rename(folder.model)
     finish(folder)
