@@ -108,20 +108,23 @@ class RunRecorder:
         remaining = read_metrics(self._folder.metrics)
         for record in remaining:
             self._view.remember(record)
-        tracker = self._description.tracker
-        if tracker.mlflow:
-            self._mlflow = MlflowSink(
-                uri=tracking_uri(self._folder.root.parent),
-                experiment=tracker.experiment,
-                name=self._folder.run_id,
-                id_file=self._folder.mlflow,
-                warn=self._progress.warn,
-            )
-            tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
-            files = [self._folder.spec, self._folder.resolved]
-            self._mlflow.start(self._description.spec.model_dump(mode="json"), tags, files)
+        if self._description.tracker.mlflow:
+            self._mlflow = self._open_mlflow()
             for record in remaining:
                 self._mlflow.write(record)
+
+    def _open_mlflow(self) -> MlflowSink:
+        """Start logging to the run's MLflow run."""
+        sink = MlflowSink(
+            uri=tracking_uri(self._folder.root.parent),
+            experiment=self._description.tracker.experiment,
+            name=self._folder.run_id,
+            id_file=self._folder.mlflow,
+            warn=self._progress.warn,
+        )
+        tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
+        sink.start(self._description.spec.model_dump(mode="json"), tags, [self._folder.spec, self._folder.resolved])
+        return sink
 
     def write(self, record: Metrics) -> None:
         """Write one record to disk, MLflow and the console."""
@@ -141,5 +144,7 @@ class RunRecorder:
         """Flush all outputs, with a limit on the time that MLflow may take."""
         self._progress.stop()
         self._log.close()
+        if self._mlflow is None and self._description.tracker.mlflow and self._folder.mlflow.is_file():
+            self._mlflow = self._open_mlflow()  # a killed process left the MLflow run in state RUNNING
         if self._mlflow is not None:
             self._mlflow.close(status)

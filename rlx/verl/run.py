@@ -77,7 +77,11 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
             print_summary(resolved, folder, again=True)
             return 0
         folder.update(resolved.model_dump_json(indent=2))
-        template, problems = prepare(resolved, folder)
+        try:
+            template, problems = prepare(resolved, folder)
+        except BaseException:
+            folder.discard_start()
+            raise
         translation = translate(resolved, folder, template)
         recorder = train_recorder(resolved, folder)
         status = "FAILED"
