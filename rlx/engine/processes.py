@@ -177,13 +177,12 @@ def run_in_processes(
 
 
 def _started(folder: RunDir, work: Callable[[], int]) -> int:
-    """Do the work of a run; if it fails or is stopped before its first record, remove the run's folder."""
-    complete = False
+    """Do the work of a run; if it fails before its first step, remove the run's folder. Returns the exit code."""
+    code = 1
     try:
         code = work()
-        complete = code == 0
     finally:
-        if not complete:
+        if code not in (0, STOPPED):
             folder.discard_start()
     return code
 

@@ -1,6 +1,6 @@
 """The entry point of a started process: ``python -m rlx.engine.worker MODULE FOLDER`` runs a module's main part.
 
-It imports nothing large before it handles Ctrl-C: a process that is stopped while it still imports would print a traceback.
+It imports little before it handles Ctrl-C: a process that is stopped while it still imports would print a traceback.
 """
 
 from __future__ import annotations

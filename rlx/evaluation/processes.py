@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlx.engine.processes import STOPPED, ProcessLayout, launch, rank, run_worker, world_size
+from rlx.engine.processes import ProcessLayout, launch, rank, run_worker, world_size
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble
 from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part, stored_rows
@@ -17,6 +17,7 @@ from rlx.evaluation.problems import problem_sets
 from rlx.evaluation.progress import show_progress
 from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.stop import STOPPED
 from rlx.specs.evaluate import ResolvedEval
 from rlx.specs.reading import validate
 

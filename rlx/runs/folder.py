@@ -208,19 +208,20 @@ class RunDir:
     def discard_start(self) -> None:
         """Remove the folder if nothing but the files of a start is in it: a failed start leaves nothing.
 
-        A folder with a record, a checkpoint, samples or any file that a start does not write stays as it is.
+        A folder with a checkpoint, samples, records of steps or any file that a start does not write stays as it is; the
+        record of step 0 is computed again in any case.
         """
         started = {self.spec, self.resolved, self.metrics, self.mlflow, self.lock, self.profile_request}
         empty = {self.checkpoints, self.samples, self.profile}
         paths = list(self.root.rglob("*"))
         if any(path not in (empty if path.is_dir() else started) for path in paths):
             return
-        if not (self.metrics.is_file() and self.metrics.stat().st_size):
+        if not self.metrics.is_file() or self.metrics.read_bytes().count(b"\n") <= 1:
             shutil.rmtree(self.root, ignore_errors=True)
 
     def discard_evaluated(self) -> None:
         """Remove the folder if it is one of evaluations only, and has none."""
-        if [path for path in self.root.glob("*")] == [self.evaluated]:
+        if list(self.root.glob("*")) == [self.evaluated]:
             shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from rlx.console import warn
 from rlx.data.prompts import Prompt, draw_prompts
 from rlx.engine.load import load_tokenizer
-from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
 from rlx.rl.build import load_data
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.runs.folder import RunDir
 from rlx.runs.integrity import write_manifest
 from rlx.runs.recorder import RunRecorder
+from rlx.runs.stop import STOPPED
 from rlx.runs.tracking import read_metrics
 from rlx.specs.train import Data, Resolved
 from rlx.verl.limits import check_installed
