@@ -217,6 +217,8 @@ def _restore(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[str
         parameter = named[name]
         # Fused AdamW reads its step counter on the parameter's own device; a CUDA run stops if it is left on the CPU.
         restored = value.to(parameter.device, copy=True) if slot == "step" else shard_like(value, parameter)
+        # safetensors maps the file into memory; the optimiser must not depend on a file that is removed later.
+        restored = restored.clone() if restored is value else restored
         engine.optimizer.state[parameter][slot] = restored
 
 
