@@ -123,8 +123,8 @@ def main() -> None:
         "# Cost of the hashes of a checkpoint",
         "",
         f"`python experiments/perf/checkpoint_hashes.py --repeats {arguments.repeats}`, {datetime.date.today()}, CPU "
-        f"({platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}), {size / 1e9:.2f} GB, medians of "
-        f"{arguments.repeats} (lowest to highest). What is measured is in the script's first lines.",
+        f"({platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}), {size / 1e9:.2f} GB, medians "
+        f"of {arguments.repeats} (lowest to highest). What is measured is in the script's first lines.",
         "",
         "| | without hashes (s) | with hashes (s) | difference of the medians |",
         "|---|---|---|---|",

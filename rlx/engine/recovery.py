@@ -138,12 +138,14 @@ class Recovery:
         recorded, step = newest_step(chosen.parent), _step(chosen)
         if recorded > _step(folders[0]):
             recorder.note(f"warning: checkpoint step_{recorded:06d} is missing; the run goes on from {chosen.name}")
-        for folder in folders[: folders.index(chosen)]:
-            reason = problems[folder] or self._lost_samples(folder)
-            target = set_aside(folder)
+        later = folders[: folders.index(chosen)]
+        if later:
+            reason = problems[later[0]] or self._lost_samples(later[0])
+            targets = [set_aside(folder) for folder in later]
+            others = f" and {len(later) - 1} more were set aside" if later[1:] else ""
             recorder.note(
-                f"warning: checkpoint {folder.name} is damaged ({reason}); it was renamed to {target.name} "
-                f"and the run goes on from {chosen.name}"
+                f"warning: checkpoint {later[0].name} is damaged ({reason}); "
+                f"it was renamed to {targets[0].name}{others}; the run goes on from {chosen.name}"
             )
         if lost := self._lost_samples(chosen):
             recorder.note(

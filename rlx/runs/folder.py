@@ -208,8 +208,8 @@ class RunDir:
     def discard_start(self) -> None:
         """Remove the folder if nothing but the files of a start is in it: a failed start leaves nothing.
 
-        A folder with a checkpoint, samples, records of steps or any file that a start does not write stays as it is. The
-        record of step 0 alone is computed again in any case.
+        A folder with a checkpoint, samples, records of steps or any file that a start does not write stays as it is.
+        The record of step 0 alone is computed again in any case.
         """
         started = {self.spec, self.resolved, self.metrics, self.mlflow, self.lock, self.profile_request}
         empty = {self.checkpoints, self.samples, self.profile}

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 
 import pytest
+import torch
 from command import rlx
-from conftest import TRAIN
+from conftest import TRAIN, records
 from faults import BEFORE, BEFORE_IT, DAMAGES, FAULTS, NEWEST
 
 from rlx.engine.recovery import NO_INTACT_CHECKPOINT
+from rlx.runs.folder import RunDir
+from rlx.runs.integrity import hash_file
+from rlx.runs.samples import read_samples
+from rlx.unlearning.reference import load_constants, save_constants
+
+TARGET = Path(__file__).parents[2] / "rlx" / "assets" / "minitofu" / "target"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.file} {fault.damage}")
@@ -70,9 +80,6 @@ def test_a_lost_sample_part_before_all_checkpoints_is_named_and_training_goes_on
 
 
 def test_a_run_goes_on_after_the_clock_has_jumped_back_and_its_folder_has_moved(reference, tmp_path, monkeypatch):
-    import os
-    import time
-
     run = reference.interrupted(tmp_path / "moved")
     DAMAGES["removed"](run / "checkpoints" / NEWEST)
     for path in run.rglob("*"):
@@ -111,3 +118,64 @@ def test_the_check_of_a_run_names_what_is_damaged_and_changes_nothing(file, dama
 def test_the_check_of_an_unknown_run_names_the_choices(reference):
     code, output = rlx("runs", "check", "nosuch", "--runs-dir", str(reference.run.parent))
     assert code == 2 and reference.run.name in output
+
+
+def test_a_damaged_part_of_an_evaluation_is_set_aside_and_only_its_samples_are_drawn_again(reference, tmp_path):
+    run = reference.interrupted(tmp_path)
+    arguments = ["eval", run.name, "--bench", "arithmetic", "--limit", "6", "--n", "2", "--set", "batch=4"]
+    arguments += ["--set", "mlflow=false", "--runs-dir", str(tmp_path), "--format", "csv"]
+    code, expected = rlx(*arguments)
+    assert code == 0, expected
+    (folder,) = RunDir(run).evaluations()
+    for damage in ("truncated", "emptied", "one byte flipped", "removed"):
+        part, *others = folder.parts()
+        assert others
+        DAMAGES[damage](part)
+        code, output = rlx("runs", "check", run.name, "--runs-dir", str(tmp_path))
+        assert code == 1 and "samples.parquet: " in output
+        code, output = rlx(*arguments)
+        assert code == 0, output
+        assert output.splitlines()[-1] == expected.splitlines()[-1]
+        assert (f"_{part.name}.damaged" in output) == (damage != "removed")
+        rows = [row for stored in folder.parts() for row in read_samples(stored)]
+        assert len({(row["problem_id"], row["sample"]) for row in rows}) == len(rows) == 12
+        assert rlx("runs", "check", run.name, "--runs-dir", str(tmp_path))[0] == 0
+
+
+def test_damaged_reference_constants_are_computed_again(tmp_path, capsys):
+    constants = [{"ref_nll": torch.rand(1)}, {"ref_nll": torch.rand(1)}]
+    file = tmp_path / "digest.safetensors"
+    for damage in ("truncated", "emptied", "one byte flipped", "removed"):
+        save_constants(tmp_path, "digest", constants)
+        loaded = load_constants(tmp_path, "digest", 2)
+        assert loaded is not None and torch.equal(loaded[1]["ref_nll"], constants[1]["ref_nll"])
+        DAMAGES[damage](file)
+        assert load_constants(tmp_path, "digest", 2) is None
+        assert ("are damaged" in capsys.readouterr().err) == (damage != "removed")
+    save_constants(tmp_path, "digest", constants)
+    hash_file(file).unlink()
+    assert load_constants(tmp_path, "digest", 2) is not None
+
+
+@pytest.mark.slow
+def test_an_unlearning_run_whose_best_checkpoint_is_damaged_goes_on_from_before_it_to_the_same_bits(tmp_path):
+    arguments = [
+        "unlearn", "--against", "", "--method", "grad_diff", "--epochs", "2", "--set", "evaluation.limit=6",
+        "--set", "evaluation.max_new_tokens=4", "--set", "evaluation.attacks=[]", "--set", "tracker.mlflow=false",
+        "--set", "checkpoint.every=4", "--set", "checkpoint.keep=9", "--set", "evaluation.utility_budget=0.999",
+        "--runs-dir", str(tmp_path),
+    ]  # fmt: skip
+    code, output = rlx(*arguments)
+    assert code == 0, output
+    (run,) = [path.parent for path in tmp_path.glob("*/summary.json")]
+    model, before = (run / "model" / "model.safetensors").read_bytes(), records(run)
+    assert json.loads((run / "summary.json").read_text())["selected_step"] == 5
+    (run / "summary.json").unlink()
+    DAMAGES["one byte flipped"](run / "checkpoints" / "step_000005" / "model.safetensors")
+    code, output = rlx(*arguments)
+    flat = " ".join(output.split())
+    assert code == 0, output
+    assert "step_000010 is damaged (the best checkpoint step_000005 is damaged: model.safetensors does not have" in flat
+    assert "and 2 more were set aside; the run goes on from step_000004" in flat
+    assert (run / "model" / "model.safetensors").read_bytes() == model
+    assert records(run) == before
