@@ -82,9 +82,7 @@ def main() -> None:
     """Rewrite or check the blocks of the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is out of date")
-    parser.add_argument(
-        "--readme", type=Path, help="the only file with blocks; default: README and docs/reliability.md"
-    )
+    parser.add_argument("--readme", type=Path, help="the only page; default: README and docs/reliability.md")
     arguments = parser.parse_args()
     for page in [arguments.readme] if arguments.readme else PAGES:
         old = page.read_text(encoding="utf-8")

@@ -65,24 +65,24 @@ class Recovery:
         folders: list[Path] = engine.gather([step_folders(run.checkpoints)[::-1]])[0]
         problems: dict[Path, str] = {}
         without_samples: list[Path] = []
-        chosen = None
+        selected = None
         for folder in folders:
             problems[folder] = _agreed(engine, self._problem(folder, needs_best))
             if not problems[folder]:
                 if not _agreed(engine, self._lost_samples(folder)):
-                    chosen = folder
+                    selected = folder
                     break
                 without_samples.append(folder)
-        chosen = chosen or next(iter(without_samples), None)
-        if chosen is None:
+        selected = selected or next(iter(without_samples), None)
+        if selected is None:
             self._refuse_lost_run(problems)
             recorder.rewind(0)
             self._remove_later_samples(engine, -1)
             return None
         if engine.rank == 0:
-            self._report(recorder, chosen, folders, problems)
-        position = load_checkpoint(chosen, engine, verified=True)
-        copy = chosen / METRICS
+            self._report(recorder, selected, folders, problems)
+        position = load_checkpoint(selected, engine, verified=True)
+        copy = selected / METRICS
         recorder.rewind(position.metrics_bytes, copy if copy.is_file() else None)
         self._remove_later_samples(engine, position.step)
         return position
@@ -133,28 +133,30 @@ class Recovery:
             exit_code=NO_INTACT_CHECKPOINT,
         )
 
-    def _report(self, recorder: Recorder, chosen: Path, folders: list[Path], problems: dict[Path, str]) -> None:
+    def _report(self, recorder: Recorder, selected: Path, folders: list[Path], problems: dict[Path, str]) -> None:
         """Set newer checkpoints aside, and print a sentence about each, and about a missing one or lost samples."""
-        recorded, step = newest_step(chosen.parent), _step(chosen)
+        recorded, step = newest_step(selected.parent), _step(selected)
         if recorded > _step(folders[0]):
-            recorder.note(f"warning: checkpoint step_{recorded:06d} is missing; the run goes on from {chosen.name}")
-        later = folders[: folders.index(chosen)]
+            recorder.note(f"warning: checkpoint step_{recorded:06d} is missing; the run goes on from {selected.name}")
+        later = folders[: folders.index(selected)]
         if later:
             reason = problems[later[0]] or self._lost_samples(later[0])
             targets = [set_aside(folder) for folder in later]
             others = f" and {len(later) - 1} more were set aside" if later[1:] else ""
             recorder.note(
                 f"warning: checkpoint {later[0].name} is damaged ({reason}); "
-                f"it was renamed to {targets[0].name}{others}; the run goes on from {chosen.name}"
+                f"it was renamed to {targets[0].name}{others}; the run goes on from {selected.name}"
             )
-        if lost := self._lost_samples(chosen):
+        if lost := self._lost_samples(selected):
             recorder.note(
                 f"warning: {self._run.samples.name}: {lost}; no checkpoint before it is left, its texts are lost"
             )
-        if "format" not in read_state(chosen):
-            recorder.note(f"checkpoint {chosen.name} has no hashes: an earlier version wrote it, and it is not checked")
+        if "format" not in read_state(selected):
+            recorder.note(
+                f"checkpoint {selected.name} has no hashes: an earlier version wrote it, and it is not checked"
+            )
         if recorded not in (-1, step):
-            write_atomically(newest_file(chosen.parent), json.dumps({"step": step}))
+            write_atomically(newest_file(selected.parent), json.dumps({"step": step}))
 
     def _remove_later_samples(self, engine: Engine, step: int) -> None:
         """Remove the sample parts of steps that are computed again; damaged ones are set aside."""

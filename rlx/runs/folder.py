@@ -4,7 +4,8 @@ runs/<id>/spec.yaml          the user's spec
 runs/<id>/resolved.json      the resolved spec
 runs/<id>/metrics.jsonl      one line per step, the source of truth
 runs/<id>/samples.parquet/   sampled texts, one part file per checkpoint
-runs/<id>/checkpoints/       step_000025/ ...
+runs/<id>/checkpoints/       step_000025/ ...: see engine/checkpoint.py
+runs/<id>/lock               the process that writes the run: see lock.py
 runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
