@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 GRACE = 1.0
@@ -85,6 +85,16 @@ def end_at_second_signal() -> None:
             count += sum(number in (signal.SIGINT, signal.SIGTERM) for number in receiver.recv(64))
         time.sleep(GRACE)
         print("rlx: stopped at once by a second signal", file=sys.stderr, flush=True)
+        _kill_children()
         os._exit(STOPPED)
 
     threading.Thread(target=watch, args=(sender,), daemon=True).start()
+
+
+def _kill_children() -> None:
+    """Kill the processes that this one has started, such as workers of rewards and of the launcher."""
+    import psutil  # not needed by processes that end as planned
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
