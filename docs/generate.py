@@ -1,7 +1,8 @@
-"""Write the generated blocks of the README: the tables of methods and the help of commands.
+"""Write the generated blocks of the README and of docs/reliability.md: tables of methods and faults, help of commands.
 
 A block is the text between <!-- begin generated: NAME --> and <!-- end generated: NAME -->. NAME is "policy methods",
-"unlearning methods", "rlx help", or a command followed by "help", such as "train help".
+"unlearning methods", "rlx help", "file faults" (the list that tests/runs/test_recovery.py tries), or a command followed
+by "help", such as "train help".
 
 python docs/generate.py            rewrite the blocks
 python docs/generate.py --check    write nothing; exit code 1 if a block is out of date
@@ -10,6 +11,7 @@ python docs/generate.py --check    write nothing; exit code 1 if a block is out 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
@@ -18,7 +20,9 @@ from pathlib import Path
 
 from rlx.cli.methods import markdown_table
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "reliability.md")
+FAULTS = ROOT / "tests" / "runs" / "faults.py"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
 MARKER = re.compile(r"<!-- (?:begin|end) generated:")
 BLOCK = re.compile(r"(<!-- begin generated: (.+?) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
@@ -37,13 +41,26 @@ def help_text(*command: str) -> str:
     return "```\n" + "\n".join(lines).strip() + "\n```"
 
 
+def fault_table() -> str:
+    """The faults of files that the tests try, as a Markdown table."""
+    description = importlib.util.spec_from_file_location("faults", FAULTS)
+    if description is None or description.loader is None:
+        sys.exit(f"{FAULTS} cannot be read")
+    module = importlib.util.module_from_spec(description)
+    sys.modules["faults"] = module  # dataclasses look their module up
+    description.loader.exec_module(module)
+    return str(module.markdown())
+
+
 def content(name: str) -> str:
     """The content of the generated block ``name``."""
+    if name == "file faults":
+        return fault_table()
     if name in TABLES:
         return markdown_table(TABLES[name])
     if name.endswith(" help"):
         return help_text(*name.removesuffix(" help").removeprefix("rlx").split())
-    sys.exit(f"'{name}' is not a generated block; choices: {', '.join(TABLES)}, rlx help, COMMAND help")
+    sys.exit(f"'{name}' is not a generated block; choices: {', '.join(TABLES)}, rlx help, COMMAND help, file faults")
 
 
 def fill(text: str) -> tuple[str, list[str]]:
@@ -62,17 +79,18 @@ def fill(text: str) -> tuple[str, list[str]]:
 
 
 def main() -> None:
-    """Rewrite or check the blocks of the README."""
+    """Rewrite or check the blocks of the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is out of date")
-    parser.add_argument("--readme", type=Path, default=README, help="the file with the blocks")
+    parser.add_argument("--readme", type=Path, help="the only page; default: README and docs/reliability.md")
     arguments = parser.parse_args()
-    old = arguments.readme.read_text(encoding="utf-8")
-    text, stale = fill(old)
-    if arguments.check and stale:
-        sys.exit(f"{arguments.readme.name} is out of date: {', '.join(stale)}; run 'make docs' and commit the result")
-    if text != old:
-        arguments.readme.write_text(text, encoding="utf-8")
+    for page in [arguments.readme] if arguments.readme else PAGES:
+        old = page.read_text(encoding="utf-8")
+        text, stale = fill(old)
+        if arguments.check and stale:
+            sys.exit(f"{page.name} is out of date: {', '.join(stale)}; run 'make docs' and commit the result")
+        if text != old:
+            page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

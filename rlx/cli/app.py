@@ -11,9 +11,11 @@ import typer
 from rlx.cli.compare import compare
 from rlx.cli.evaluate import evaluate
 from rlx.cli.options import RunsDir
+from rlx.cli.runs import runs
 from rlx.cli.train import train
 from rlx.cli.unlearn import unlearn
 from rlx.errors import UserError
+from rlx.runs.stop import end_at_second_signal
 
 app = typer.Typer(
     name="rlx",
@@ -27,6 +29,7 @@ app.command()(train)
 app.command()(unlearn)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.add_typer(runs, name="runs")
 
 
 @app.command()
@@ -64,6 +67,7 @@ def doctor(runs_dir: RunsDir = Path("runs")) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is printed as one sentence on stderr, without a traceback."""
+    end_at_second_signal()
     try:
         app()
     except UserError as error:

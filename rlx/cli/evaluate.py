@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import Overrides, Preview, RunsDir, Seed
+from rlx.cli.options import Overrides, Preview, RunsDir, Seed, TakeOver
 from rlx.cli.preview import skip_unused_imports
 from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
@@ -49,6 +49,7 @@ def evaluate(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
     ] = False,
+    take_over: TakeOver = False,
     preview: Preview = False,
     check: Annotated[
         bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
@@ -105,6 +106,7 @@ def evaluate(
         skip_unused_imports()
     from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
+    from rlx.runs.folder import RunDir
     from rlx.runs.locate import locator
     from rlx.specs.resolve_evaluate import resolve_eval
 
@@ -113,6 +115,9 @@ def evaluate(
         from rlx.evaluation.preview import preview_eval
 
         raise typer.Exit(preview_eval(resolved, processes))
+    if take_over:
+        for folder in RunDir(Path(resolved.folder)).evaluations():
+            RunDir(folder.root).take_over()
     outcomes = run_eval(resolved, regrade, processes)
     if outcomes is None:
         print("stopped; run the same command again to resume", file=sys.stderr)

@@ -34,6 +34,10 @@ Master = Annotated[
 ]
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the run's earlier results and start again.")]
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="Take over the lock of another machine's process, which you know to have ended."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")]
 Preview = Annotated[
     bool,

@@ -36,6 +36,8 @@ class StudyOptions:
     plan: bool
     """Print the plan instead of running it."""
     runs_dir: Path
+    take_over: bool = False
+    """Take over the locks of other machines' processes."""
 
 
 def print_json_schema(spec_type: type[BaseModel]) -> None:
@@ -69,8 +71,12 @@ def reject_options_of_one_run(study: Path | None, options: Mapping[str, Any], ov
 def run_study(command: Literal["train", "unlearn"], content: Mapping[str, Any], options: StudyOptions) -> int:
     """Run a study, or print its plan; returns the exit code."""
     from rlx.compare.run import Folders, run_without_report
+    from rlx.compare.study.runner import plan_runs, read_study
 
     folders = Folders(options.runs_dir, Path("reports"))
+    if options.take_over:
+        for run in plan_runs(read_study(content), options.runs_dir):
+            run.folder.take_over()
     return run_without_report(content, command, folders, options.jobs, options.launcher, options.plan)
 
 

@@ -24,6 +24,7 @@ from rlx.cli.options import (
     RunName,
     RunsDir,
     Seed,
+    TakeOver,
 )
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.run_spec import (
@@ -75,6 +76,7 @@ def train(
         bool, typer.Option("--profile", help="Profile two steps: print the time of each phase and write a trace.")
     ] = False,
     fresh: Fresh = False,
+    take_over: TakeOver = False,
     dry_run: DryRun = False,
     preview: Preview = False,
     json_schema: JsonSchema = False,
@@ -113,7 +115,9 @@ def train(
     if is_study(content):
         reject_preview_of_study(preview)
         reject_options_of_one_run(spec, options, overrides or [])
-        raise typer.Exit(run_study("train", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
+        raise typer.Exit(
+            run_study("train", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir, take_over))
+        )
     content = apply_options_and_overrides(content, options, overrides or [])
     layout = ProcessLayout(processes, nodes, node_rank, master)
     if content.get("backend") == "verl":
@@ -136,6 +140,8 @@ def train(
     if profile:
         _check_profile(resolved)
     reject_fresh_with_launcher(fresh, [folder])
+    if take_over:
+        folder.take_over()
     raise typer.Exit(_run(resolved, content, folder, layout, fresh, profile))
 
 

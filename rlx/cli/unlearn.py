@@ -24,6 +24,7 @@ from rlx.cli.options import (
     RunName,
     RunsDir,
     Seed,
+    TakeOver,
 )
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.run_spec import (
@@ -78,6 +79,7 @@ def unlearn(
     master: Master = "",
     backend: Annotated[str, typer.Option(help="local is the only choice.")] = "local",
     fresh: Fresh = False,
+    take_over: TakeOver = False,
     dry_run: DryRun = False,
     preview: Preview = False,
     json_schema: JsonSchema = False,
@@ -116,7 +118,9 @@ def unlearn(
     if is_study(content):
         reject_preview_of_study(preview)
         reject_options_of_one_run(spec, {**options, "--against": against}, overrides or [])
-        raise typer.Exit(run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir)))
+        raise typer.Exit(
+            run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir, take_over))
+        )
     content = apply_options_and_overrides(content, options, overrides or [])
     experiments = [
         (with_existing_id(resolved, runs_dir), own)
@@ -132,7 +136,11 @@ def unlearn(
 
         others = [resolved.spec.method.name for resolved, _ in experiments[1:]]
         raise typer.Exit(preview_unlearn(experiments[0][0], others, processes * nodes))
-    reject_fresh_with_launcher(fresh, [RunDir(runs_dir / resolved.run_id) for resolved, _ in experiments])
+    folders = [RunDir(runs_dir / resolved.run_id) for resolved, _ in experiments]
+    reject_fresh_with_launcher(fresh, folders)
+    if take_over:
+        for folder in folders:
+            folder.take_over()
 
     from rlx.unlearning.run import run_unlearn
 

@@ -1,56 +1,62 @@
-"""Atomic checkpoints in safetensors: weights, optimiser, random states and the position in the run."""
+"""Atomic checkpoints: weights, optimiser, random states and the position in the run, with the hash of each file.
+
+checkpoints/step_000025/model.safetensors      trained weights and buffers
+checkpoints/step_000025/optimizer.safetensors  state of the optimiser
+checkpoints/step_000025/state.json             position, random states, hashes of the sample parts so far
+checkpoints/step_000025/metrics.jsonl          the records up to this step
+checkpoints/step_000025/rlx_manifest.json      sizes and SHA-256 of these files
+checkpoints/newest.json                        step of the checkpoint that was written last
+
+engine/recovery.py chooses the checkpoint that a run continues from.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlx.engine.full_tensor import full_tensor
+from rlx.engine.random_states import random_states, set_random_states
 from rlx.engine.shard import shard_like
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
-
-TEMPORARY = ".tmp-"
-TRASH = ".old-"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The position in the run of a checkpoint; every sampling seed follows from ``step`` and the index in the rollout.
-
-    Example:
-        ``Position(step=25, updates=100, skipped=0, metrics_bytes=20311, drawn=800, best_step=25, best_score=0.61)``
-    """
-
-    step: int
-    updates: int
-    skipped: int
-    """Number of non-finite updates in a row so far."""
-    metrics_bytes: int
-    """Length of metrics.jsonl at this step."""
-    drawn: int = 0
-    """Prompts drawn from the data so far, over all epochs."""
-    best_step: int = -1
-    best_score: float = -1.0
+from rlx.runs.checkpoint_files import (
+    FORMAT,
+    METRICS,
+    STATE,
+    TEMPORARY,
+    TRASH,
+    WEIGHTS,
+    Position,
+    check_checkpoint,
+    newest_file,
+    read_state,
+)
+from rlx.runs.folder import RunDir, write_atomically
+from rlx.runs.integrity import BackgroundHashes, Damaged, stored_hash, write_manifest
 
 
-def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int) -> None:
+def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int, run: RunDir | None = None) -> None:
     """Write ``folder`` completely or not at all, then remove checkpoints other than the ``keep`` newest and the best.
 
     Called on every process; rank 0 writes.
+
+    Args:
+        folder: the checkpoint's.
+        engine: holds weights and optimiser.
+        position: the position in the run.
+        keep: number of newest checkpoints to keep.
+        run: the run whose metrics are copied into the checkpoint, and whose sample parts it lists.
 
     Raises:
         UserError: when it cannot be written; earlier checkpoints are unchanged.
@@ -61,15 +67,11 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            for name, content in tensors.items():
-                save_file(content, temporary / f"{name}.safetensors")
-            state = {"position": asdict(position), "random": _random_states()}
-            (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-            for file in temporary.iterdir():
-                _sync(file)
+            _write_files(temporary, tensors, position, run)
             _remove(folder)
             temporary.rename(folder)
             _sync(folder.parent)
+            write_atomically(newest_file(folder.parent), json.dumps({"step": position.step}))
         except (OSError, SafetensorError) as error:  # safetensors raises an error of its own when the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
@@ -81,42 +83,75 @@ def save_checkpoint(folder: Path, engine: Engine, position: Position, keep: int)
     engine.accelerator.wait_for_everyone()
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete files left by a killed process are removed."""
-    for leftover in (*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"{TRASH}*")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    complete = sorted(path for path in folder.glob("step_*") if (path / "state.json").is_file())
-    return complete[-1] if complete else None
+def _write_files(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], position: Position, run: RunDir | None
+) -> None:
+    """Write the files of a checkpoint; each is hashed while the next one is written and synchronised to the disk."""
+    hashes = BackgroundHashes()
+    for name, content in tensors.items():
+        file = folder / f"{name}.safetensors"
+        save_file(dict(content), file)
+        hashes.add(file)
+    state: dict[str, Any] = {"format": FORMAT, "position": asdict(position), "random": random_states()}
+    if run is not None:
+        state["samples"] = {part.name: stored_hash(part) for part in run.sample_parts()}
+        if run.metrics.is_file():
+            with run.metrics.open("rb") as file_of_metrics:
+                (folder / METRICS).write_bytes(file_of_metrics.read(position.metrics_bytes))
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    for file in folder.iterdir():
+        _sync(file)
+    write_manifest(folder, hashes)
 
 
-def load_checkpoint(folder: Path, engine: Engine) -> Position:
+def load_checkpoint(folder: Path, engine: Engine, verified: bool = False) -> Position:
     """Restore weights, optimiser and random states.
+
+    Args:
+        folder: the checkpoint's.
+        engine: receives them.
+        verified: whether its files were compared with the manifest already.
 
     Raises:
         UserError: when a file is missing, damaged or from another model.
     """
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if not verified:
+            check_checkpoint(folder)
+        state = read_state(folder)
         model, optimizer = (load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
         position = Position(**state["position"])
         _restore(engine, model, optimizer)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, Damaged) as error:
         raise UserError(
-            f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
-            fix="remove that folder to continue from the previous one, or start again with --fresh",
+            f"checkpoint {folder} cannot be read ({_described(error)})",
+            fix="run the same command again to continue from an earlier one, or start again with --fresh",
             exit_code=1,
         ) from None
     engine.updates, engine.skipped = position.updates, position.skipped
     if engine.rank == 0:
-        _set_random_states(state["random"])
+        set_random_states(state["random"])
     else:
         torch.manual_seed(1_000_003 * engine.rank + position.step)
     return position
 
 
 def load_weights(folder: Path, engine: Engine) -> None:
-    """Restore the weights of a checkpoint and nothing else."""
-    _restore(engine, load_file(folder / "model.safetensors"), {})
+    """Restore the weights of a checkpoint and nothing else.
+
+    Raises:
+        UserError: when they are missing or damaged.
+    """
+    try:
+        check_checkpoint(folder, only=WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, Damaged) as error:
+        raise UserError(
+            f"checkpoint {folder} cannot be read ({_described(error)})",
+            fix="run the same command again: it goes on from a checkpoint before that one",
+            exit_code=1,
+        ) from None
+    _restore(engine, weights, {})
 
 
 def put_weights(folder: Path, model: nn.Module) -> None:
@@ -126,7 +161,8 @@ def put_weights(folder: Path, model: nn.Module) -> None:
         UserError: when they are missing, damaged or from another model.
     """
     try:
-        saved = load_file(folder / "model.safetensors")
+        check_checkpoint(folder, only=WEIGHTS)
+        saved = load_file(folder / WEIGHTS)
         own = model.state_dict()
         unexpected = sorted(set(saved) - set(own))
         if unexpected:
@@ -134,12 +170,16 @@ def put_weights(folder: Path, model: nn.Module) -> None:
         with torch.no_grad():
             for name, tensor in saved.items():
                 own[name].copy_(tensor)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, Damaged) as error:
         raise UserError(
-            f"checkpoint {folder} cannot be read ({type(error).__name__}: {error})",
+            f"checkpoint {folder} cannot be read ({_described(error)})",
             fix="name another one with --checkpoint",
             exit_code=1,
         ) from None
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
 
 
 def _tensors(engine: Engine) -> dict[str, dict[str, Tensor]]:
@@ -177,35 +217,9 @@ def _restore(engine: Engine, model: Mapping[str, Tensor], optimizer: Mapping[str
         parameter = named[name]
         # Fused AdamW reads its step counter on the parameter's own device; a CUDA run stops if it is left on the CPU.
         restored = value.to(parameter.device, copy=True) if slot == "step" else shard_like(value, parameter)
+        # safetensors maps the file into memory; the optimiser must not depend on a file that is removed later.
+        restored = restored.clone() if restored is value else restored
         engine.optimizer.state[parameter][slot] = restored
-
-
-def _random_states() -> dict[str, Any]:
-    """States of Python's, numpy's and torch's global generators, as JSON."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    states: dict[str, Any] = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-        "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = [base64.b64encode(s.numpy().tobytes()).decode() for s in torch.cuda.get_rng_state_all()]
-    return states
-
-
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_bytes(states["torch"]))
-    if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_bytes(text) for text in states["cuda"]])
-
-
-def _bytes(text: str) -> Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
 
 
 def _prune(folder: Path, keep: int, best_step: int) -> None:

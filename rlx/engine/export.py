@@ -18,6 +18,7 @@ from rlx.engine.lora import LM, base_name, causal_lm, has_adapters, merged_weigh
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 from rlx.runs.folder import RunDir
+from rlx.runs.integrity import write_manifest
 
 SaveDtype = Literal["source", "float32"]
 MERGE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -61,6 +62,7 @@ def save_trained(engine: Engine, tokenizer: Any, folder: RunDir) -> None:
             save_model(gathered, tokenizer, temporary, engine.spec.save_dtype)
             if has_adapters(gathered):
                 _compare_merged(gathered, temporary, engine)
+            write_manifest(temporary)
             shutil.rmtree(folder.model, ignore_errors=True)
             temporary.rename(folder.model)
         except (OSError, SafetensorError) as error:

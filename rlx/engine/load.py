@@ -23,6 +23,7 @@ from rlx.engine.device import narrow_frozen_weights, optimize_for_device
 from rlx.engine.lora import LM, add_lora
 from rlx.engine.model import check_output_layer, recompute_activations, set_training_mode
 from rlx.errors import UserError
+from rlx.runs.integrity import verified
 from rlx.specs.model_source import adapter_base
 from rlx.specs.train import Model
 
@@ -73,9 +74,10 @@ def load_model(path: str, model: Model, device: torch.device, merge: bool = True
         UserError: when it cannot be found or loaded, lacks weights, or is no causal language model.
     """
     base = base_path(path, model)
-    lm = _loaded(base, model)
-    if base != path and merge:
-        lm = _with_merged_adapter(lm, path, model)
+    with verified(Path(path)):
+        lm = _loaded(base, model)
+        if base != path and merge:
+            lm = _with_merged_adapter(lm, path, model)
     lm.to(device)
     freeze_other_modalities(lm)
     optimize_for_device(lm, device)

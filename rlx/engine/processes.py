@@ -16,9 +16,7 @@ from tempfile import TemporaryDirectory
 
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir
-
-STOPPED = 130
-"""Exit code of a run that was stopped, as shells report SIGINT."""
+from rlx.runs.stop import STOPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +166,25 @@ def run_in_processes(
             if is_complete():
                 return 0
             if layout.size == 1 or launched():
-                return work()
+                return _started(folder, work)
     if folder.summary.exists():
         return 0
-    return work() if launched() else launch(module, folder.root, layout)
+    if launched():
+        return work()
+    if layout.node_rank:
+        return launch(module, folder.root, layout)
+    return _started(folder, lambda: launch(module, folder.root, layout))
+
+
+def _started(folder: RunDir, work: Callable[[], int]) -> int:
+    """Do the work of a run; if it fails before its first step, remove the run's folder. Returns the exit code."""
+    code = 1
+    try:
+        code = work()
+    finally:
+        if code not in (0, STOPPED):
+            folder.discard_start()
+    return code
 
 
 def run_worker(work: Callable[[RunDir], int]) -> None:

@@ -32,6 +32,7 @@ from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.integrity import verified
 from rlx.runs.stop import Stop
 from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.identity import code_fingerprints
@@ -97,7 +98,8 @@ class Candidate:
         """The saved model in vLLM; a checkpoint or an adapter is first saved as a model."""
         folder = self.resolved.model_folder
         if not self.resolved.weights and base_path(folder, self.model) == folder:
-            return VLLMSampler(self._options(self.resolved.model_folder))
+            with verified(Path(folder)):
+                return VLLMSampler(self._options(folder))
         with TemporaryDirectory(prefix="rlx-") as folder:
             save_model(self._weights(), self.tokenizer, Path(folder))
             return VLLMSampler(self._options(folder))

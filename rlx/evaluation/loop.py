@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from rlx.benchmarks.benchmark import Problem
+from rlx.console import warn
 from rlx.data.response_text import ResponseText
 from rlx.errors import UserError, reason
 from rlx.evaluation.grading import inputs_of_responses, inputs_of_rows
@@ -18,7 +17,8 @@ from rlx.rewards.reward_set import Grader
 from rlx.rewards.verdict import Verdict
 from rlx.rollout.sampler import Finished, Sampler, Sampling, sample_seed
 from rlx.runs.folder_parts import EvalDir, part_number
-from rlx.runs.samples import Row, write_samples
+from rlx.runs.integrity import Damaged, set_aside
+from rlx.runs.samples import Row, read_samples, write_samples
 from rlx.runs.stop import Interrupted, Stop
 from rlx.specs.evaluate import Protocol
 
@@ -165,7 +165,12 @@ def regrade(folder: EvalDir, task: EvalTask) -> list[Row]:
     into = task.folder
     all_rows: list[Row] = []
     for number, part in enumerate(folder.parts()):
-        rows: list[Row] = pq.read_table(part).to_pylist()
+        try:
+            rows = read_samples(part)
+        except Damaged as damage:
+            raise UserError(
+                f"{damage} in {part.parent}", fix="run without --regrade: its samples are drawn again", exit_code=1
+            ) from None
         verdicts = graded(inputs_of_rows(rows, task.problems), task)
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
@@ -197,23 +202,17 @@ def next_part(folder: EvalDir) -> int:
 
 
 def stored_rows(folder: EvalDir, before: int | None = None) -> list[Row]:
-    """Every stored row, or those in part files with smaller numbers than ``before``.
-
-    Raises:
-        UserError: when a part file is damaged.
-    """
+    """Every stored row, or those in part files with smaller numbers than ``before``; damaged parts are set aside."""
     rows: list[Row] = []
     for part in folder.parts():
         if before is not None and part_number(part) >= before:
             continue
         try:
-            rows += pq.read_table(part).to_pylist()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{part} cannot be read ({str(error).splitlines()[0]})",
-                fix="remove it: its samples are drawn again",
-                exit_code=1,
-            ) from None
+            rows += read_samples(part)
+        except Damaged as damage:
+            with suppress(FileNotFoundError):  # another process of this evaluation may have renamed it
+                aside = set_aside(part)
+                warn(f"{damage} in {part.parent}; it was renamed to {aside.name} and its samples are drawn again")
     return rows
 
 

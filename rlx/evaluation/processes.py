@@ -9,14 +9,15 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlx.engine.processes import STOPPED, ProcessLayout, launch, rank, run_worker, world_size
+from rlx.engine.processes import ProcessLayout, launch, rank, run_worker, world_size
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble
-from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part
+from rlx.evaluation.loop import EvalTask, Share, evaluate, next_part, stored_rows
 from rlx.evaluation.problems import problem_sets
 from rlx.evaluation.progress import show_progress
 from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.stop import STOPPED
 from rlx.specs.evaluate import ResolvedEval
 from rlx.specs.reading import validate
 
@@ -43,6 +44,7 @@ def sample_in_processes(resolved: ResolvedEval, tasks: Sequence[EvalTask], proce
     with ExitStack() as stack:
         for task in tasks:
             stack.enter_context(RunDir(task.folder.root).locked())
+            stored_rows(task.folder)  # damaged parts are set aside before several processes count the rest
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="rlx-eval-")))
         parts = {task.protocol.benchmark: next_part(task.folder) for task in tasks}
         (folder / REQUEST).write_text(json.dumps({"resolved": resolved.model_dump(mode="json"), "parts": parts}))

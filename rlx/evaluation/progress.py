@@ -16,8 +16,11 @@ from rlx.runs.samples import Row
 
 @cache
 def _row_count(part: Path) -> int:
-    """Rows of a part file, which does not change once it exists: each is opened once."""
-    return int(pq.read_metadata(part).num_rows)
+    """Rows of a part file, which does not change once it exists: each is opened once; 0 if it cannot be read."""
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except (OSError, ValueError):
+        return 0
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +65,19 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int 
     _warn_of_overlap(resolved, candidate, sets)
     if resolved.run_spec is None:
         write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))
-    tasks = [assemble(problem_set, candidate) for problem_set in sets]
+    tasks: list[EvalTask] = []
+    try:
+        for problem_set in sets:
+            tasks.append(assemble(problem_set, candidate))
+        return _outcomes(resolved, run, tasks, regrade_only, processes)
+    finally:
+        _discard_unsampled(run, tasks)
+
+
+def _outcomes(
+    resolved: ResolvedEval, run: RunDir, tasks: Sequence[EvalTask], regrade_only: bool, processes: int
+) -> list[EvalOutcome] | None:
+    """The outcomes of assembled benchmarks, or None if a stop was requested."""
     seconds: dict[str, float] | None = {}
     if processes > 1 and not regrade_only:
         seconds = sample_in_processes(resolved, tasks, processes)
@@ -78,9 +91,18 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int 
         if outcome is None:
             return None
         outcomes.append(replace(outcome, seconds=outcome.seconds + seconds.get(task.protocol.benchmark, 0.0)))
-        if spec.mlflow:
+        if resolved.spec.mlflow:
             _log(run, resolved, outcome)
     return outcomes
+
+
+def _discard_unsampled(run: RunDir, tasks: Sequence[EvalTask]) -> None:
+    """Remove the folders of evaluations without samples, unless another process writes them: the start failed."""
+    for task in tasks:
+        if not task.folder.parts():
+            with suppress(UserError), RunDir(task.folder.root).locked():
+                task.folder.discard_start()
+    run.discard_evaluated()
 
 
 def _sampled(task: EvalTask) -> Callable[[], list[Row] | None]:

@@ -16,6 +16,7 @@ from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.load import load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
 from rlx.engine.model import ReadableModel
+from rlx.engine.recovery import Recovery
 from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
 from rlx.registry import Method
@@ -38,6 +39,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
         UserError: when a model, file or setting cannot be used.
     """
     spec = resolved.spec
+    recovery = Recovery(folder)
     torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
@@ -81,6 +83,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
         held_out=held_out.prompts,
         reference=reference,
         recorder=recorder,
+        recovery=recovery,
         stop=Stop(),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlx.data.prompts import Prompt
 from rlx.engine.model import ReadableModel
+from rlx.engine.recovery import Recovery
 from rlx.engine.step import Engine
 from rlx.registry import Method
 from rlx.rl.rollouts import Grader
@@ -36,4 +37,5 @@ class TrainComponents:
     held_out: list[Prompt]
     reference: ReadableModel | None
     recorder: Recorder
+    recovery: Recovery
     stop: Stop

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from torch.profiler import record_function
 
 from rlx.data.prompts import draw_prompts
-from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
+from rlx.engine.checkpoint import save_checkpoint
 from rlx.errors import UserError
 from rlx.rewards.reward_set import RewardError
 from rlx.rl.accuracy import accuracy
@@ -29,6 +29,7 @@ from rlx.rl.rollouts import (
 from rlx.rl.samples import sample_rows
 from rlx.rl.update import subtract_kl, update_policy
 from rlx.rollout.sync_check import check_sync
+from rlx.runs.checkpoint_files import Position
 from rlx.runs.samples import Row, write_samples
 from rlx.runs.stop import Interrupted
 
@@ -118,13 +119,11 @@ class Clock:
 
 
 def _start(components: TrainComponents) -> _TrainState:
-    """The state of the newest checkpoint, or that of step 0."""
-    newest = latest_checkpoint(components.run.checkpoints)
-    if newest is None:
-        components.recorder.rewind(0)
+    """The state of the newest intact checkpoint, or that of step 0."""
+    position = components.recovery.restore(components.engine, components.recorder)
+    if position is None:
         return _TrainState(Position(step=0, updates=0, skipped=0, metrics_bytes=0), saved_step=0)
-    position = load_checkpoint(newest, components.engine)
-    components.recorder.rewind(position.metrics_bytes)
+    newest = components.run.checkpoint(position.step)
     components.recorder.note(f"continuing from step {position.step} of {components.resolved.spec.steps} ({newest})")
     return _TrainState(position, saved_step=position.step)
 
@@ -213,6 +212,6 @@ def _checkpoint(components: TrainComponents, train_state: _TrainState) -> None:
         write_samples(train_state.pending_samples, components.run.sample_part(train_state.position.step))
     train_state.pending_samples = []
     train_state.position = replace(train_state.position, metrics_bytes=components.recorder.offset)
-    keep = components.resolved.spec.checkpoint.keep
-    save_checkpoint(components.run.checkpoint(train_state.position.step), components.engine, train_state.position, keep)
+    run, keep, position = components.run, components.resolved.spec.checkpoint.keep, train_state.position
+    save_checkpoint(run.checkpoint(position.step), components.engine, position, keep, run)
     train_state.saved_step = train_state.position.step

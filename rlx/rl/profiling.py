@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,9 +42,9 @@ class ProfiledRecorder:
         """Length of metrics.jsonl (bytes)."""
         return self._inner.offset
 
-    def rewind(self, offset: int) -> None:
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
         """Start profiling. A run from step 0 first records the evaluation before training, which is not a step."""
-        self._inner.rewind(offset)
+        self._inner.rewind(offset, copy)
         os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its messages would mix with the progress lines
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
         steps = schedule(wait=0 if offset else 1, warmup=1, active=ACTIVE, repeat=1)

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, ProcessLayout, rank, run_in_processes, run_worker
+from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.errors import UserError
 from rlx.rl.build import build
 from rlx.rl.display import finish, print_summary, train_recorder
@@ -15,6 +15,7 @@ from rlx.rl.profiling import ProfiledRecorder, print_profile, profiled, request_
 from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
 from rlx.runs.recorder import NullRecorder
+from rlx.runs.stop import STOPPED
 from rlx.specs.reading import validate
 from rlx.specs.train import Resolved
 

@@ -4,7 +4,8 @@ runs/<id>/spec.yaml          the user's spec
 runs/<id>/resolved.json      the resolved spec
 runs/<id>/metrics.jsonl      one line per step, the source of truth
 runs/<id>/samples.parquet/   sampled texts, one part file per checkpoint
-runs/<id>/checkpoints/       step_000025/ ...
+runs/<id>/checkpoints/       step_000025/ ...: see engine/checkpoint.py
+runs/<id>/lock               the process that writes the run: see lock.py
 runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
@@ -16,12 +17,10 @@ runs/<id>/evaluations/       <checkpoint>/<benchmark>-<protocol>/ of `rlx eval`:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import yaml
 
 from rlx.errors import UserError, reason
 from rlx.runs.folder_parts import EvalDir, VerlDir
+from rlx.runs.lock import locked, take_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,11 @@ class RunDir:
         return self.profile / "trace.json.gz"
 
     @property
+    def lock(self) -> Path:
+        """Exists while a process writes the run, and names that process."""
+        return self.root / "lock"
+
+    @property
     def references(self) -> Path:
         """Constants of models before training, by content; shared by all runs of the folder."""
         return self.root.parent / ".references"
@@ -158,6 +163,10 @@ class RunDir:
         """Part file of the samples up to ``step``."""
         return self.samples / f"part_{step:06d}.parquet"
 
+    def sample_parts(self) -> list[Path]:
+        """The existing part files of samples."""
+        return sorted(self.samples.glob("part_*.parquet"))
+
     def create(self, content: dict[str, Any], resolved_json: str) -> None:
         """Create the folder with its spec, if it does not exist.
 
@@ -185,29 +194,36 @@ class RunDir:
         """Remove the folder with its content (``--fresh``)."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder for this process; the lock ends with the process, however it ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder for this process while the context lasts; the lock ends with the process, however it ends.
 
         Raises:
             UserError: when another process has locked it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise UserError(
-                    f"run {self.run_id} is being written by process {holder}",
-                    fix="wait for it, stop it, or start another run with --seed or --run-name",
-                    exit_code=1,
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        return locked(self.lock, self.run_id)
+
+    def take_over(self) -> None:
+        """Remove the lock of a process of another host, which the user knows to have ended."""
+        take_over(self.lock, self.run_id)
+
+    def discard_start(self) -> None:
+        """Remove the folder if nothing but the files of a start is in it: a failed start leaves nothing.
+
+        A folder with a checkpoint, samples, records of steps or any file that a start does not write stays as it is.
+        The record of step 0 alone is computed again in any case.
+        """
+        started = {self.spec, self.resolved, self.metrics, self.mlflow, self.lock, self.profile_request}
+        empty = {self.checkpoints, self.samples, self.profile}
+        paths = list(self.root.rglob("*"))
+        if any(path not in (empty if path.is_dir() else started) for path in paths):
+            return
+        if not self.metrics.is_file() or self.metrics.read_bytes().count(b"\n") <= 1:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def discard_evaluated(self) -> None:
+        """Remove the folder if it is one of evaluations only, and has none."""
+        if list(self.root.glob("*")) == [self.evaluated]:
+            shutil.rmtree(self.root, ignore_errors=True)
 
 
 def runs_in(folder: Path) -> list[RunDir]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,15 @@ class EvalDir:
     def parts(self) -> list[Path]:
         """The existing part files."""
         return sorted(self.samples.glob("part_*.parquet"))
+
+    def discard_start(self) -> None:
+        """Remove the folder if it has no samples, and the folders above it that are empty then."""
+        if self.parts() or self.result.exists():
+            return
+        shutil.rmtree(self.root, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            for folder in (self.root.parent, self.root.parent.parent):
+                folder.rmdir()
 
 
 def part_number(part: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rlx.console import Progress
@@ -24,8 +25,8 @@ class Recorder(Protocol):
         """Bytes of metrics written so far."""
         ...
 
-    def rewind(self, offset: int) -> None:
-        """Drop the records written after ``offset``: they will be written again."""
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
+        """Drop the records written after ``offset``: they will be written again; ``copy`` has those before it."""
         ...
 
     def note(self, text: str, tag: str = "") -> None:
@@ -41,7 +42,7 @@ class NullRecorder:
     def write(self, record: Metrics) -> None:
         """Do nothing."""
 
-    def rewind(self, offset: int) -> None:
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
         """Do nothing."""
 
     def note(self, text: str, tag: str = "") -> None:
@@ -96,26 +97,34 @@ class RunRecorder:
         """Set the total number of steps of the progress bar."""
         self._progress.total = steps
 
-    def rewind(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a checkpoint, then send MLflow the remaining records."""
-        self._log.rewind(offset)
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
+        """Cut metrics.jsonl back to a checkpoint, then send MLflow the remaining records.
+
+        Args:
+            offset: length at the checkpoint (bytes).
+            copy: the checkpoint's copy, which replaces a damaged file.
+        """
+        self._log.rewind(offset, copy)
         remaining = read_metrics(self._folder.metrics)
         for record in remaining:
             self._view.remember(record)
-        tracker = self._description.tracker
-        if tracker.mlflow:
-            self._mlflow = MlflowSink(
-                uri=tracking_uri(self._folder.root.parent),
-                experiment=tracker.experiment,
-                name=self._folder.run_id,
-                id_file=self._folder.mlflow,
-                warn=self._progress.warn,
-            )
-            tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
-            files = [self._folder.spec, self._folder.resolved]
-            self._mlflow.start(self._description.spec.model_dump(mode="json"), tags, files)
+        if self._description.tracker.mlflow:
+            self._mlflow = self._open_mlflow()
             for record in remaining:
                 self._mlflow.write(record)
+
+    def _open_mlflow(self) -> MlflowSink:
+        """Start logging to the run's MLflow run."""
+        sink = MlflowSink(
+            uri=tracking_uri(self._folder.root.parent),
+            experiment=self._description.tracker.experiment,
+            name=self._folder.run_id,
+            id_file=self._folder.mlflow,
+            warn=self._progress.warn,
+        )
+        tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
+        sink.start(self._description.spec.model_dump(mode="json"), tags, [self._folder.spec, self._folder.resolved])
+        return sink
 
     def write(self, record: Metrics) -> None:
         """Write one record to disk, MLflow and the console."""
@@ -135,5 +144,7 @@ class RunRecorder:
         """Flush all outputs, with a limit on the time that MLflow may take."""
         self._progress.stop()
         self._log.close()
+        if self._mlflow is None and self._description.tracker.mlflow and self._folder.mlflow.is_file():
+            self._mlflow = self._open_mlflow()  # a killed process left the MLflow run in state RUNNING
         if self._mlflow is not None:
             self._mlflow.close(status)

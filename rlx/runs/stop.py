@@ -1,12 +1,21 @@
-"""Handling of Ctrl-C and SIGTERM: updates are finished, sampling is dropped."""
+"""Handling of Ctrl-C and SIGTERM: updates are finished, sampling is dropped; a second signal ends the process."""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+GRACE = 1.0
+"""Seconds between a second signal and the end of the process, whatever it is doing then."""
+STOPPED = 130
+"""Exit code of a run that was stopped, as shells report SIGINT."""
 
 
 class Interrupted(BaseException):
@@ -58,3 +67,34 @@ class Stop:
         if self._open:
             self._open = False
             raise Interrupted
+
+
+def end_at_second_signal() -> None:
+    """From now on end this process ``GRACE`` seconds after its second SIGINT or SIGTERM, whatever it is doing then.
+
+    Python calls its handlers between two of its own instructions only. This thread hears of a signal at once, also
+    during a long operation of torch, and does not wait for trackers or worker pools to close.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+
+    def watch(sender: socket.socket) -> None:  # the argument keeps the socket open
+        count = 0
+        while count < 2:
+            count += sum(number in (signal.SIGINT, signal.SIGTERM) for number in receiver.recv(64))
+        time.sleep(GRACE)
+        print("rlx: stopped at once by a second signal", file=sys.stderr, flush=True)
+        _kill_children()
+        os._exit(STOPPED)
+
+    threading.Thread(target=watch, args=(sender,), daemon=True).start()
+
+
+def _kill_children() -> None:
+    """Kill the processes that this one has started, such as workers of rewards and of the launcher."""
+    import psutil  # not needed by processes that end as planned
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()

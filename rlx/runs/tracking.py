@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
@@ -18,6 +17,8 @@ from typing import Any
 
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
+from rlx.runs.integrity import set_aside
+from rlx.runs.sqlite_store import SQLITE, one_at_a_time, sqlite_path
 
 Metrics = Mapping[str, float | int]
 LONGEST_PARAM = 500
@@ -26,7 +27,6 @@ PARAMS_A_CALL = 100
 """Largest number of parameters in one call of MLflow."""
 TIMEOUT = "5"
 """Seconds that a request to an MLflow server may take."""
-SQLITE = "sqlite:///"
 
 
 class JsonlLog:
@@ -71,12 +71,18 @@ class JsonlLog:
                 exit_code=1,
             ) from None
 
-    def rewind(self, offset: int) -> None:
+    def rewind(self, offset: int, copy: Path | None = None) -> None:
         """Cut the file back to ``offset`` bytes.
 
+        Args:
+            offset: length to keep.
+            copy: a file with the first ``offset`` bytes; if this file differs from it, it is set aside and replaced.
+
         Raises:
-            UserError: when it is shorter than that, so that records would be missing.
+            UserError: when the file is shorter and there is no copy, so that records would be missing.
         """
+        if copy is not None:
+            self._restore(copy.read_bytes(), offset)
         size = self.path.stat().st_size
         if size < offset:
             raise UserError(
@@ -86,6 +92,19 @@ class JsonlLog:
             )
         self._file.truncate(offset)
         self._file.seek(offset)
+
+    def _restore(self, content: bytes, offset: int) -> None:
+        """Replace the file if its first ``offset`` bytes are not ``content``."""
+        with self.path.open("rb") as file:
+            current = file.read(offset)
+        if len(content) != offset or current == content:
+            return
+        self._file.close()
+        aside = set_aside(self.path) if current else self.path
+        write_atomically(self.path, content.decode("utf-8"))
+        self._file = self.path.open("ab", buffering=0)
+        renamed = f" (the damaged file is {aside.name})" if current else ""
+        self._warn(f"{self.path} differed from the checkpoint's copy and was restored from it{renamed}")
 
     def close(self) -> None:
         """Close the file."""
@@ -169,8 +188,9 @@ class MlflowSink:
             run, logged = self._open(client, tags)
             for some in _params(params):
                 client.log_batch(run, params=some)
-            for artifact in artifacts:
-                client.log_artifact(run, str(artifact))
+            if self._has_own_artifacts(client, run):
+                for artifact in artifacts:
+                    client.log_artifact(run, str(artifact))
             while not isinstance(record := self._queue.get(), str):
                 if record["step"] > logged:
                     client.log_batch(run, metrics=_metrics(record))
@@ -180,6 +200,14 @@ class MlflowSink:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             server, reason = public_uri(self.uri), public_uri(lines[0])[:200]
             self.warn(f"MLflow at {server} is not reachable ({reason}); metrics.jsonl is still written")
+
+    def _has_own_artifacts(self, client: Any, run: str) -> bool:
+        """Whether the run's files go next to the sqlite store, or to a server.
+
+        MLflow stores absolute paths: after a move it would create the former folder again.
+        """
+        path, location = sqlite_path(self.uri), str(client.get_run(run).info.artifact_uri)
+        return path is None or location.startswith(path.resolve().parent.as_uri())
 
     def _open(self, client: Any, tags: Mapping[str, str]) -> tuple[str, int]:
         """The run's id, and the last step that MLflow has of it (-1 if none)."""
@@ -205,15 +233,15 @@ def open_client(uri: str) -> Any:
 
     for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
-    with _one_at_a_time(uri):
+    with one_at_a_time(uri):
         return MlflowClient(tracking_uri=uri)
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:
     """The id of an experiment, created if it is new, with its files next to the database."""
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     files = (path.resolve().parent / ".mlflow_artifacts").as_uri() if path else None
-    with _one_at_a_time(uri):
+    with one_at_a_time(uri):
         experiment = client.get_experiment_by_name(name)
         return str(experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=files))
 
@@ -235,32 +263,9 @@ def _params(params: Mapping[str, Any]) -> list[list[Any]]:
     return [entries[i : i + PARAMS_A_CALL] for i in range(0, len(entries), PARAMS_A_CALL)]
 
 
-class _one_at_a_time:  # noqa: N801  (reads as a statement: with _one_at_a_time(uri))
-    """A lock file: several processes that open a new sqlite store at once would damage it."""
-
-    def __init__(self, uri: str) -> None:
-        path = _sqlite_path(uri)
-        self._path = path.with_name(f"{path.name}.lock") if path else None
-
-    def __enter__(self) -> None:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("w")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *error: object) -> None:
-        if self._path is not None:
-            self._file.close()
-
-
 def tracking_uri(runs: Path) -> str:
     """MLFLOW_TRACKING_URI, or a sqlite file in the runs folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs.resolve() / 'mlflow.db'}"
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite URI."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def public_uri(text: str) -> str:

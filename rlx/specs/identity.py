@@ -16,6 +16,8 @@ from rlx.specs.unlearn import UnlearnSpec
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 """Suffixes of the files of a saved model that its fingerprint covers."""
+MANIFEST = "rlx_manifest.json"
+"""Hashes that rlx writes next to a model's files; they follow from these, so that fingerprints leave them out."""
 LARGE_FILE, WINDOW = 64 << 20, 1 << 20
 """Of a weights file above ``LARGE_FILE`` bytes only the size and the first and last ``WINDOW`` bytes are hashed."""
 
@@ -100,7 +102,11 @@ def model_fingerprints(name: str, folder: str) -> dict[str, str]:
 
 def model_hash(folder: Path) -> str:
     """Return a hash of a saved model's files."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix in MODEL_SUFFIXES]
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.suffix in MODEL_SUFFIXES and file.name != MANIFEST
+    ]
     return hash_lines([f"{file.name}:{file_hash(file)}" for file in files])
 
 

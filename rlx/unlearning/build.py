@@ -16,6 +16,7 @@ from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.load import load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
+from rlx.engine.recovery import Recovery
 from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
@@ -60,6 +61,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         UserError: when a model or file cannot be read, or no request has a span for a method that reads spans.
     """
     spec = resolved.spec
+    recovery = Recovery(folder)
     torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     template = template_of(resolved, tokenizer)
@@ -116,6 +118,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         mean_row_d=mean_row_d,
         hook=hook,
         recorder=recorder,
+        recovery=recovery,
         stop=Stop(),
         pad_id=pad_id,
     )
@@ -151,7 +154,7 @@ class References:
             model, rows, constant_names, self.top_k, layer, spec.model.precision, spec.model.lora is not None
         )
         constants = load_constants(self.folder.references, digest, len(rows))
-        if constants is None:
+        if self.engine.agree(constants is None) or constants is None:  # every process takes part in computing them
             constants = reference_constants(self.engine, rows, constant_names, self.top_k, self.hook)
             if self.engine.rank == 0:
                 save_constants(self.folder.references, digest, constants)

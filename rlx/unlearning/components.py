@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from rlx.engine.hidden_state_hook import HiddenStateHook
+from rlx.engine.recovery import Recovery
 from rlx.engine.step import Engine
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.registry import Method
@@ -61,6 +62,7 @@ class UnlearnComponents:
     """Mean row of the output layer, if it is frozen."""
     hook: HiddenStateHook | None
     recorder: Recorder
+    recovery: Recovery
     stop: Stop
     pad_id: int
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rlx.benchmarks.tofu.scores import Sample, aggregates, kept_utility
-from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, save_checkpoint
+from rlx.engine.checkpoint import save_checkpoint
 from rlx.registry import Hyper, Method
+from rlx.runs.checkpoint_files import Position
 from rlx.runs.tracking import read_metrics
 from rlx.unlearning.components import UnlearnComponents, rows_of
 from rlx.unlearning.measures import examine
@@ -57,15 +58,12 @@ def unlearn(components: UnlearnComponents) -> bool:
 
 
 def _start(components: UnlearnComponents) -> _TrainState:
-    """The state of the newest checkpoint, or that of update 0."""
-    newest = latest_checkpoint(components.run.checkpoints)
-    if newest is None:
-        components.recorder.rewind(0)
+    """The state of the newest intact checkpoint, or that of update 0."""
+    position = components.recovery.restore(components.engine, components.recorder, needs_best=True)
+    if position is None:
         position = Position(step=0, updates=0, skipped=0, metrics_bytes=0)
         return _TrainState(position, saved_step=0, hyper=components.method.hyper)
-    position = load_checkpoint(newest, components.engine)
-    components.recorder.rewind(position.metrics_bytes)
-    components.recorder.note(f"continuing from update {position.step} ({newest})")
+    components.recorder.note(f"continuing from update {position.step} ({components.run.checkpoint(position.step)})")
     # Values that the checkpoint does not contain are read from the log, which was cut back to it.
     records = read_metrics(components.run.metrics)
     hyper = components.method.hyper
@@ -142,6 +140,6 @@ def validation_metrics(samples: list[Sample]) -> dict[str, float]:
 
 def _checkpoint(components: UnlearnComponents, train_state: _TrainState) -> None:
     train_state.position = replace(train_state.position, metrics_bytes=components.recorder.offset)
-    keep = components.resolved.spec.checkpoint.keep
-    save_checkpoint(components.run.checkpoint(train_state.position.step), components.engine, train_state.position, keep)
+    run, keep, position = components.run, components.resolved.spec.checkpoint.keep, train_state.position
+    save_checkpoint(run.checkpoint(position.step), components.engine, position, keep, run)
     train_state.saved_step = train_state.position.step

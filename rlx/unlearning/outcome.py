@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlx.benchmarks.tofu.scores import Estimate, Sample, aggregates, clustered_interval, intervals, kept_utility
-from rlx.engine.checkpoint import latest_checkpoint, load_checkpoint, load_weights
+from rlx.engine.checkpoint import load_checkpoint, load_weights
 from rlx.engine.lora import LM
+from rlx.runs.checkpoint_files import step_folders
 from rlx.runs.samples import Row
 from rlx.unlearning.attacks import Attack, attack_all
 from rlx.unlearning.components import UnlearnComponents
@@ -69,10 +70,7 @@ def load_selected(components: UnlearnComponents) -> tuple[int, bool]:
     Returns:
         Its update, and whether it is within the budget.
     """
-    newest = latest_checkpoint(components.run.checkpoints)
-    if newest is None:
-        raise ValueError("a finished run has a checkpoint")
-    position = load_checkpoint(newest, components.engine)
+    position = load_checkpoint(step_folders(components.run.checkpoints)[-1], components.engine)
     if position.best_step < 0:
         return position.step, False
     load_weights(components.run.checkpoint(position.best_step), components.engine)

@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlx.console import warn
 from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.step import Engine
 from rlx.errors import UserError, reason
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.output_layer.statistics import label_logprobs, over_logits, row_logits
+from rlx.runs.integrity import Damaged, check_file, replace_with_hash
 from rlx.unlearning.update import Constants, Row
 
 
@@ -68,21 +70,29 @@ def reference_constants(
 
 
 def load_constants(folder: Path, digest: str, rows: int) -> list[Constants] | None:
-    """The constants stored under this digest; None if there are none that can be read."""
-    path = folder / f"{digest}.safetensors"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError):
+    """The constants stored under this digest; None if there are none, or if they are damaged: then they are recomputed.
+
+    Constants without a hash, which an earlier version wrote, are read as they are.
+    """
+    path = _constants_file(folder, digest)
+    if not path.is_file():
         return None
-    constants: list[dict[str, Tensor]] = [{} for _ in range(rows)]
-    for name, tensor in tensors.items():
-        need, _, number = name.rpartition("/")
-        constants[int(number)][need] = tensor
+    try:
+        check_file(path)
+        tensors = load_file(path)
+        constants: list[dict[str, Tensor]] = [{} for _ in range(rows)]
+        for name, tensor in tensors.items():
+            need, _, number = name.rpartition("/")
+            constants[int(number)][need] = tensor
+    except (OSError, SafetensorError, Damaged, ValueError, IndexError) as error:
+        detail = str(error) if isinstance(error, Damaged) else f"{path.name}: {error}"
+        warn(f"the reference constants in {folder} are damaged ({detail}); they are computed again")
+        return None
     return list(constants)
 
 
 def save_constants(folder: Path, digest: str, constants: Sequence[Constants]) -> None:
-    """Write constants completely or not at all.
+    """Write constants completely or not at all, with their hash.
 
     Raises:
         UserError: when they cannot be written.
@@ -92,7 +102,7 @@ def save_constants(folder: Path, digest: str, constants: Sequence[Constants]) ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(folder / f"{digest}.safetensors")
+        replace_with_hash(temporary, _constants_file(folder, digest))
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -100,6 +110,10 @@ def save_constants(folder: Path, digest: str, constants: Sequence[Constants]) ->
             fix="free some space and run the same command again",
             exit_code=1,
         ) from None
+
+
+def _constants_file(folder: Path, digest: str) -> Path:
+    return folder / f"{digest}.safetensors"
 
 
 def digest_of(model: str, rows: Sequence[Row], names: set[str], *settings: object) -> str:

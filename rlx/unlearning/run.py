@@ -9,10 +9,11 @@ from typing import Any
 
 from rlx.console import print_out, table
 from rlx.engine.export import save_trained
-from rlx.engine.processes import STOPPED, ProcessLayout, rank, run_in_processes, run_worker
+from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.recorder import NullRecorder, RunRecorder
 from rlx.runs.samples import write_samples
+from rlx.runs.stop import STOPPED
 from rlx.runs.tracking import read_metrics
 from rlx.specs.reading import validate
 from rlx.specs.unlearn import ResolvedUnlearn

@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 from rlx.console import warn
 from rlx.data.prompts import Prompt, draw_prompts
 from rlx.engine.load import load_tokenizer
-from rlx.engine.processes import STOPPED
 from rlx.errors import UserError
 from rlx.numerics.trust import PREFIX as TRUST
 from rlx.numerics.trust import trust_metrics
 from rlx.rl.build import load_data
 from rlx.rl.display import finish, print_summary, train_recorder
 from rlx.runs.folder import RunDir
+from rlx.runs.integrity import write_manifest
 from rlx.runs.recorder import RunRecorder
+from rlx.runs.stop import STOPPED
 from rlx.runs.tracking import read_metrics
 from rlx.specs.train import Data, Resolved
 from rlx.verl.limits import check_installed
@@ -82,7 +83,11 @@ def run_verl(resolved: Resolved, content: dict[str, Any], folder: RunDir) -> int
             print_summary(resolved, folder, again=True)
             return 0
         folder.update(resolved.model_dump_json(indent=2))
-        template, problems = prepare(resolved, folder)
+        try:
+            template, problems = prepare(resolved, folder)
+        except BaseException:
+            folder.discard_start()
+            raise
         translation = translate(resolved, folder, template)
         recorder = train_recorder(resolved, folder)
         status = "FAILED"
@@ -210,6 +215,7 @@ def import_results(resolved: Resolved, folder: RunDir) -> None:
     temporary = folder.model.with_name(".model")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    write_manifest(temporary)
     shutil.rmtree(folder.model, ignore_errors=True)
     temporary.rename(folder.model)
     finish(folder)

@@ -10,7 +10,7 @@ import torch
 
 from rlx.engine.attention import SHARED_PROMPTS
 from rlx.engine.batch import Batch, Losses
-from rlx.engine.checkpoint import Position, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from rlx.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from rlx.engine.lora import add_lora, causal_lm, without_adapters
 from rlx.engine.model import can_share_prompts
 from rlx.engine.optim import learning_rate
@@ -20,6 +20,7 @@ from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence, prompt_rows
 from rlx.numerics.output_layer.logprobs import token_logprobs
 from rlx.numerics.terms import Counts, Term
+from rlx.runs.checkpoint_files import Position, newest_step, remove_leftovers, step_folders
 from rlx.specs.train import Lora, Model, Optim
 from tests.devices import DEVICE
 from tests.tiny_models import small_llama
@@ -204,15 +205,20 @@ def test_the_last_checkpoints_and_the_best_are_kept_and_leftovers_of_a_kill_are_
         save_checkpoint(tmp_path / f"step_{step:06d}", made, Position(step, step, 0, 0, best_step=2), keep=2)
     (tmp_path / ".tmp-step_000007").mkdir()
     (tmp_path / "step_000009").mkdir()
-    assert latest_checkpoint(tmp_path) == tmp_path / "step_000006"
-    assert {path.name for path in tmp_path.iterdir()} == {"step_000002", "step_000005", "step_000006", "step_000009"}
+    remove_leftovers(tmp_path)
+    steps = ("step_000002", "step_000005", "step_000006", "step_000009")
+    assert [path.name for path in step_folders(tmp_path)] == list(steps)
+    assert {path.name for path in tmp_path.iterdir()} == {*steps, "newest.json"}
+    assert newest_step(tmp_path) == 6
 
 
 def test_a_broken_checkpoint_is_named_in_one_sentence(tmp_path):
     made = engine()
     save_checkpoint(tmp_path / "step_000001", made, Position(1, 1, 0, 0), keep=2)
     (tmp_path / "step_000001" / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match=r"step_000001 cannot be read.*continue from the previous one"):
+    with pytest.raises(
+        UserError, match=r"step_000001 cannot be read.*model.safetensors has 5 bytes.*continue from an earlier one"
+    ):
         load_checkpoint(tmp_path / "step_000001", made)
 
 
@@ -227,7 +233,7 @@ def test_a_full_disk_while_tensors_are_written_is_told_in_one_sentence_and_leave
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "\n" not in str(caught.value) and "run the same command again" in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["newest.json", "step_000001"]
     load_checkpoint(tmp_path / "step_000001", made)
 
 

@@ -193,3 +193,22 @@ def test_the_store_is_in_the_runs_folder_unless_the_environment_names_another(tm
     assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     assert tracking_uri(tmp_path) == "http://host:5000"
+
+
+def test_a_moved_store_does_not_create_its_former_folder_again(tmp_path):
+    (tmp_path / "former").mkdir()
+    file = tmp_path / "spec.yaml"
+    file.write_text("steps: 1")
+    for folder in ("former", "current"):
+        if folder == "current":
+            (tmp_path / "former").rename(tmp_path / "current")
+        warnings: list[str] = []
+        log = sink(tmp_path / folder, warnings)
+        log.start({"lr": 1}, {}, [file])
+        log.write({"step": len(folder), "loss": 0.5})
+        log.close("FINISHED")
+        assert warnings == []
+    client, run = stored(tmp_path / "current")
+    assert run.info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
+    assert not (tmp_path / "former").exists()

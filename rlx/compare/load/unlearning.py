@@ -17,6 +17,7 @@ from rlx.compare.load.results import EXTRACTION, FORGETTING, UTILITY, WITHSTANDS
 from rlx.compare.statistics.significance import linearise
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.integrity import Damaged
 from rlx.runs.tracking import read_metrics
 
 Cluster = tuple[str, int]
@@ -55,9 +56,16 @@ def read_unlearned_run(folder: RunDir) -> UnlearnedRun:
         raise UserError(
             f"run {folder.run_id} is not finished", fix=f"resume it with rlx unlearn {folder.spec}", exit_code=1
         )
-    import pyarrow.parquet as pq
+    from rlx.runs.samples import read_samples  # pyarrow is slow to import
 
-    samples = [row for part in sorted(folder.samples.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+    try:
+        samples = [row for part in folder.sample_parts() for row in read_samples(part)]
+    except Damaged as damage:
+        raise UserError(
+            f"{damage} in {folder.samples}",
+            fix=f"remove {folder.summary} and run rlx unlearn {folder.spec}: it is measured again",
+            exit_code=1,
+        ) from None
     return UnlearnedRun(
         folder.run_id,
         read_json(folder.resolved),

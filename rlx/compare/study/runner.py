@@ -219,7 +219,7 @@ def _wait_for_lock(folder: RunDir, print_line: Callable[[str], None]) -> None:
                 return
         except UserError as error:
             if not reported:
-                print_line(f"{error.what}; waiting for it")
+                print_line(f"{error}; waiting")
                 reported = True
             time.sleep(POLL_SECONDS)
 
