@@ -9,7 +9,8 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.files.sources import Source, read_source
-from rlx.unlearning.data.spans import Span, SpanSource, added_spans, repair, subject_spans
+from rlx.unlearning.data.added_spans import added_spans
+from rlx.unlearning.data.spans import Span, SpanSource, holds_name, joined, name_spans, repair
 
 KEYS = (
     "id",
@@ -43,6 +44,8 @@ class Request:
     answer: str
     line: int
     subject: str | None = None
+    aliases: tuple[str, ...] = ()
+    """Other names of the subject."""
     spans: tuple[Span, ...] = ()
     source: str = ""
     """Origin of the spans: ``given``, ``subject``, ``added``, ``surprisal``, ``all``; empty if there are none."""
@@ -130,8 +133,9 @@ def with_spans(requests: Sequence[Request], source: SpanSource) -> list[Request]
 
     Args:
         requests: as read; given spans are kept under ``auto``.
-        source: ``auto`` takes given spans, else the subject's, else what the answer adds to the question; ``given``
-            only the given ones; ``subject`` only the subject's; ``all`` the whole answer.
+        source: ``auto`` takes given spans, else what the answer adds to the question, with the subject where the
+            question does not hold it; ``given`` only the given ones; ``subject`` only the subject and its aliases;
+            ``all`` the complete answer.
     """
     return [_with_spans(request, source) for request in requests]
 
@@ -153,11 +157,16 @@ def _with_spans(request: Request, how: SpanSource) -> Request:
         return replace(request, spans=(Span(0, len(request.answer)),), source="all")
     if how in ("given", "surprisal") or (how == "auto" and request.spans):
         return request
-    named = subject_spans(request.answer, request.subject) if request.subject else ()
-    if named or how == "subject":
+    names = [name for name in (request.subject, *request.aliases) if name]
+    named = name_spans(request.answer, names)
+    if how == "subject":
         return replace(request, spans=named, source="subject" if named else "")
-    added = added_spans(request.question, request.answer) if request.question else ()
-    return replace(request, spans=added, source="added" if added else "")
+    # The question is the attacker's key: a name that it holds is not a secret. A plain text is about its subject.
+    held = not request.question or any(holds_name(request.question, name) for name in names)
+    added = tuple(Span(start, end) for start, end in added_spans(request.question, request.answer, names))
+    if not added:
+        return replace(request, spans=named, source="subject" if named else "")
+    return replace(request, spans=added if held else joined([*named, *added]), source="added")
 
 
 def request_of(row: dict[str, Any], number: int) -> Request:
