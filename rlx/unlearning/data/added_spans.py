@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlx.unlearning.data.span_words import (
+    ABBREVIATIONS,
     AFFIRMATIONS,
     ATTRIBUTE_WORDS,
     CJK_QUESTION_WORDS,
     CONJUNCTIONS,
     CONNECTORS,
     FUNCTION_WORDS,
+    GERMAN_WORDS,
     NUMBERED_WORDS,
     OF_WORDS,
+    PERSON_TITLES,
     PLACE_CONNECTORS,
     QUESTION_WORDS,
     RELATION_WORDS,
@@ -27,11 +30,6 @@ from rlx.unlearning.data.span_words import (
 )
 from rlx.unlearning.data.text_units import Unit, units
 
-PERSON_TITLES = frozenset("mr mrs ms miss dr herr herrn frau m mme mlle monsieur madame señor señora sr sra i sig".split())
-GERMAN_WORDS = frozenset(
-    "der das ist wie wer wo wann welche welchen welcher seine ihre lautet wohnt heißt wurde verdient leidet beträgt".split()
-)
-ABBREVIATIONS = frozenset("str no nr dr st mr mrs ms prof ave apt bd av ul tel mt ft jr sr rd blvd c s d г ул д кв".split())
 BREAK = re.compile(r"[;:!?()\[\]\n。；：！？（），|]")
 CJK_NUMERALS = re.compile("[〇零一二三四五六七八九十百千万亿億两]")
 POSSESSIVE = re.compile(r"['’](?:s|S)?$")
@@ -53,6 +51,8 @@ class Token:
     clause: int
     starts: bool
     """Whether it is the first word of its sentence."""
+    name_in_question: bool = False
+    """Whether the question holds it in the same letters, as a name that is no part of the new one."""
 
     @property
     def word(self) -> str:
@@ -91,9 +91,11 @@ def added_spans(question: str, answer: str, known: Sequence[str] = ()) -> list[t
         answer: the text.
         known: names of the subject, which count as part of the question.
     """
-    function_words = _function_words(f"{question} {answer}")
-    tokens = _tokens(question, answer, " ".join(known), function_words)
     asked = asked_kinds(question)
+    function_words = _function_words(f"{question} {answer}")
+    if "where" in asked:
+        function_words -= STREET_WORDS
+    tokens = _tokens(question, answer, " ".join(known), function_words)
     selected = [index for index, token in enumerate(tokens) if token.role == "new"]
     valued = {tokens[index].sentence for index in selected}
     selected += [i for i, token in enumerate(tokens) if token.role == "relation" and token.sentence not in valued]
@@ -141,6 +143,7 @@ def _tokens(question: str, answer: str, known: str, function_words: frozenset[st
         elif tokens and (("," in before and text[:1].islower()) or tokens[-1].word in CONJUNCTIONS):
             clause += 1
         token = Token(unit, text, "new", sentence, clause, starts)
+        token.name_in_question = token.capitalised and POSSESSIVE.sub("", text) in context
         token.role = _role(token, in_question, context, function_words)
         tokens.append(token)
     return tokens
@@ -209,11 +212,11 @@ def _completed(tokens: Sequence[Token], selected: list[int], german: bool) -> se
 
 def _belongs(token: Token, other: Token, german: bool) -> bool:
     """Whether a token that is not new is part of the same name, as City in Kuwait City."""
-    if other.role not in ("known", "attribute", "relation") or not token.named:
+    if other.role not in ("known", "attribute", "relation") or not token.named or other.name_in_question:
         return False
     if other.word in STREET_WORDS and not other.starts:
         return True
-    return token.capitalised and other.capitalised and not other.starts and not german and other.text not in token.text
+    return token.capitalised and other.capitalised and not (token.starts or other.starts or german)
 
 
 def _touch(tokens: Sequence[Token], index: int, step: int) -> bool:
@@ -245,8 +248,9 @@ def _joins(tokens: Sequence[Token], run: Sequence[int], index: int, answer: str,
     if "," in gap or "、" in gap:
         if "、" in gap or (between and not ("where" in asked and all(t.word in PLACE_CONNECTORS for t in between))):
             return False
-        return (numbered and last.named and (token.named or "where" in asked)) or (
-            last.named and token.named and ("where" in asked or not _enumerated(tokens, run[0], index, answer))
+        named = token.named or token.word in STREET_WORDS
+        return (numbered and last.named and (named or "where" in asked)) or (
+            last.named and named and ("where" in asked or not _enumerated(tokens, run[0], index, answer))
         )
     if not between:
         return not gap.strip(" \u00a0\u202f-‐–/'’.&")
@@ -286,7 +290,9 @@ def _filtered(
 
 def _value_test(asked: frozenset[str]) -> Callable[[Token], bool]:
     def is_value(token: Token) -> bool:
-        cased = token.capitalised or token.unit.kind in ("cjk", "quoted") or (token.unit.kind == "word" and not token.lower)
+        cased = (
+            token.capitalised or token.unit.kind in ("cjk", "quoted") or (token.unit.kind == "word" and not token.lower)
+        )
         return (
             ("phone" in asked and token.number and sum(letter.isdigit() for letter in token.text) >= 3)
             or ("mail" in asked and token.unit.kind == "link")
@@ -304,7 +310,9 @@ def _trimmed(run: list[Token], is_value: Callable[[Token], bool], asked: frozens
     if not own:
         return run
     first, last = own[0], own[-1]
-    while first and (run[first - 1].word in STREET_WORDS or (run[first].number and run[first - 1].word in NUMBERED_WORDS)):
+    while first and (
+        run[first - 1].word in STREET_WORDS or (run[first].number and run[first - 1].word in NUMBERED_WORDS)
+    ):
         first -= 1
     end = last + 1 if asked & {"phone", "mail", "who"} and not asked & {"date", "amount", "where"} else len(run)
     return run[first:end]

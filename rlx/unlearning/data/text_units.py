@@ -19,8 +19,13 @@ HANGUL = "\uac00-\ud7a3\u1100-\u11ff\u3130-\u318f"
 MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f"
 """Signs within words that Python does not count as letters."""
 LETTER = rf"(?:(?![{CJK}{HANGUL}])[^\W_]|[{MARKS}])"
-LINK = r"[A-Za-z0-9À-ÿ._%+-]+@[A-Za-z0-9À-ÿ-]+(?:\.[A-Za-z0-9À-ÿ-]+)+|(?:https?://|www\.)[^\s<>\"«»“”]*[\w/]|(?<!\w)@\w+"
-QUOTED = "“[^”“]{1,80}”|\"[^\"\n]{1,80}\"|«[^»]{1,80}»|„[^“”„]{1,80}[“”]|《[^》]{1,80}》|「[^」]{1,80}」|‘[^’‘]{2,80}’(?!\\w)"
+LINK = (
+    r"[A-Za-z0-9À-ÿ._%+-]+@[A-Za-z0-9À-ÿ-]+(?:\.[A-Za-z0-9À-ÿ-]+)+|(?:https?://|www\.)[^\s<>\"«»“”]*[\w/]|(?<!\w)@\w+"
+)
+QUOTED = (
+    '“[^”“]{1,80}”|"[^"\n]{1,80}"|«[^»]{1,80}»|„[^“”„]{1,80}[“”]|《[^》]{1,80}》|「[^」]{1,80}」'
+    r"|(?<!\w)['‘](?=\w)(?:[^'‘’\n]|(?<=\w)['’](?=\w)){2,80}['’](?!\w)"
+)
 ELISION = r"\b(?:[ldnmtscjLDNMTSCJ]|[Qq]u|[Jj]usqu|[Dd]ell|[Nn]ell|[Aa]ll|[Dd]all|[Ss]ull|[Uu]n)['’](?=[^\W\d_])"
 UNIT = re.compile(
     rf"(?P<link>{LINK})|(?P<quoted>{QUOTED})|(?P<elision>{ELISION})|(?P<cjk>[{CJK}]+)|(?P<hangul>[{HANGUL}]+)"
@@ -55,7 +60,11 @@ def units(text: str, question: str) -> list[Unit]:
     result: list[Unit] = []
     for unit in _units(text, question):
         previous = result[-1] if result else None
-        if previous and previous.kind == unit.kind == "number" and NUMBER_GAP.fullmatch(text[previous.end : unit.start]):
+        if (
+            previous
+            and previous.kind == unit.kind == "number"
+            and NUMBER_GAP.fullmatch(text[previous.end : unit.start])
+        ):
             result[-1] = Unit(previous.start, unit.end, "number")
         else:
             result.append(unit)
