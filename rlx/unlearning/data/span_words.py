@@ -25,7 +25,7 @@ FUNCTION_WORDS = _by_key(_LISTS["function_words"])
 AFFIRMATIONS = _words(_LISTS["affirmations"])
 """What an answer adds to a question that holds everything else: yes, no."""
 ATTRIBUTE_WORDS = _words(_LISTS["attribute_words"])
-"""Words that name an attribute or say that somebody has it; they lead to a value and are marked only if there is none."""
+"""Words that name an attribute or say that somebody has it; they lead to a value and are marked only without one."""
 RELATION_WORDS = _words(_LISTS["relation_words"])
 """Attribute words of family and friendship; where a sentence adds nothing else, they are its fact."""
 CONNECTORS = _words(_LISTS["connectors"])
@@ -48,6 +48,7 @@ QUESTION_WORDS = _by_key(_LISTS["question_words"])
 CJK_QUESTION_WORDS = _by_key(_LISTS["cjk_question_words"])
 CJK_ATTRIBUTE_WORDS = tuple(sorted(_words(_LISTS["cjk_attribute_words"]), key=lambda word: (-len(word), word)))
 """The attribute words of Chinese and Japanese, longest first."""
+CJK_RELATION_WORDS = _words(_LISTS["cjk_relation_words"])
 CJK_FUNCTION_CHARACTERS = frozenset("的是了在为於于和與与及跟被也都就很地得把从從对對这那其我你他她它们們吗呢吧")
 CJK_PLACE_SUFFIXES = frozenset("省市区區县縣镇鎮乡村路街巷号號楼都府町丁")
 """Characters that end the name of a place; such a name is never cut before them."""

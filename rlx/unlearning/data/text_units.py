@@ -11,12 +11,13 @@ from rlx.unlearning.data.span_words import (
     CJK_ATTRIBUTE_WORDS,
     CJK_FUNCTION_CHARACTERS,
     CJK_PLACE_SUFFIXES,
+    CJK_RELATION_WORDS,
 )
 
-UnitKind = Literal["word", "number", "link", "quoted", "cjk", "cjk_known"]
+UnitKind = Literal["word", "number", "link", "quoted", "cjk", "cjk_known", "cjk_attribute", "cjk_relation"]
 CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3005\u30fc"
 HANGUL = "\uac00-\ud7a3\u1100-\u11ff\u3130-\u318f"
-MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f"
+MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f"
 """Signs within words that Python does not count as letters."""
 LETTER = rf"(?:(?![{CJK}{HANGUL}])[^\W_]|[{MARKS}])"
 LINK = (
@@ -104,7 +105,7 @@ def _cjk_units(text: str, start: int, end: int, question: str) -> list[Unit]:
         if not known and _is_function(text[index]) and not (after_term and _inside_term(text, index, end, question)):
             known = 1
         if known:
-            pieces.append(Unit(index, index + known, "cjk_known"))
+            pieces.append(Unit(index, index + known, _known_kind(text[index : index + known], question)))
         elif after_term:
             pieces[-1] = Unit(pieces[-1].start, index + 1, "cjk")
         else:
@@ -121,6 +122,12 @@ def _known_length(text: str, index: int, end: int, question: str) -> int:
     return length
 
 
+def _known_kind(piece: str, question: str) -> UnitKind:
+    if piece in question or len(piece) == 1 and piece in CJK_FUNCTION_CHARACTERS:
+        return "cjk_known"
+    return "cjk_relation" if piece in CJK_RELATION_WORDS else "cjk_attribute"
+
+
 def _is_function(letter: str) -> bool:
     return letter in CJK_FUNCTION_CHARACTERS or "\u3040" <= letter <= "\u309f"
 
@@ -132,20 +139,29 @@ def _inside_term(text: str, index: int, end: int, question: str) -> bool:
 
 
 def _complete_terms(text: str, pieces: list[Unit]) -> list[Unit]:
-    """Pieces in which no term is cut: its first characters may be in the question too."""
+    """Pieces in which no term is cut: its first characters may be in the question too (a city, a surname)."""
     result: list[Unit] = []
     for piece in pieces:
         before = result[-1] if result else None
-        cut = (
-            piece.kind == "cjk"
-            and before is not None
-            and before.kind == "cjk_known"
-            and not _is_function(text[before.end - 1])
-            and text[before.start : before.end] not in CJK_ATTRIBUTE_WORDS
-            and (text[piece.start] in CJK_PLACE_SUFFIXES)
-        )
-        if cut and before is not None:
+        if before and before.end == piece.start and _continues_term(text, before, piece, len(result) > 1):
             result[-1] = Unit(before.start, piece.end, "cjk")
         else:
             result.append(piece)
     return result
+
+
+def _continues_term(text: str, before: Unit, piece: Unit, inside: bool) -> bool:
+    """Whether a new piece belongs to the known one before it.
+
+    Args:
+        text: the answer.
+        before: the known piece.
+        piece: the new one.
+        inside: whether other pieces precede both; the first piece is the subject that the question holds.
+    """
+    known = text[before.start : before.end]
+    if piece.kind != "cjk" or before.kind != "cjk_known" or any(_is_function(letter) for letter in known):
+        return False
+    if known in CJK_ATTRIBUTE_WORDS or known in CJK_RELATION_WORDS:
+        return False
+    return inside or text[piece.start] in CJK_PLACE_SUFFIXES
