@@ -13,7 +13,7 @@ from rlx.data.chat import check_prompts, end_of_turn, stop_ids
 from rlx.data.chat import encode as encode_prompt
 from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.hidden_state_hook import HiddenStateHook
-from rlx.engine.load import load_model, load_tokenizer, load_trainable
+from rlx.engine.load import describe_model, load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
 from rlx.engine.row_layout import choose_row_layout
@@ -32,6 +32,7 @@ from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Model
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_per_epoch
+from rlx.unlearning.data.passages import in_passages, passage_length
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
 from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.spans import surprising_spans
@@ -67,6 +68,10 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
     sets = load_sets(spec.forget, spec.evaluation.limit)
+    for notice in sets.notices:
+        recorder.note(notice)
+    context = describe_model(resolved.model_folder, spec.model).context
+    sets = in_passages(sets, tokenizer, passage_length(spec.forget, context), spec.evaluation.limit)
     trained = load_trainable(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
     lm = causal_lm(trained)
     if not spec.method.train_lm_head:
@@ -99,6 +104,8 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     hook = HiddenStateHook(engine.lm, settings["layer"]) if any(need.endswith("layer") for need in needs) else None
     references = References(resolved, folder, engine, needs, settings.get("top_k", 1), hook, pad_id)
     validation, final = split_by_author(requests)
+    if len(requests) == 1:
+        recorder.note("one request cannot be split: the checkpoint is selected on the request that is measured")
     components = UnlearnComponents(
         resolved=resolved,
         run=folder,

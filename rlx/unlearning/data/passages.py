@@ -1,0 +1,118 @@
+"""Documents as passages that fit into the model's context, each of which overlaps the one before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlx.specs.unlearn import Forget
+from rlx.unlearning.data.requests import Request
+from rlx.unlearning.data.sets import Sets
+from rlx.unlearning.data.spans import Span
+
+OVERLAP = 1 / 8
+"""Fraction of a passage's tokens that the next one repeats, so that no fact is only ever seen cut in two."""
+EXTRA_TOKENS = 2
+"""The first token, which starts a text, and the end of sequence."""
+BREAKS = (r"\n\s*\n", r"[.!?。！？]['\"”»)]*\s", r"\s")
+"""Where a passage ends, best first: a paragraph, a sentence, a word."""
+
+
+def in_passages(sets: Sets, tokenizer: Any, length: int, limit: int) -> Sets:
+    """The sets with their documents cut into passages.
+
+    Args:
+        sets: as read.
+        tokenizer: a fast tokenizer.
+        length: most tokens of a passage.
+        limit: most passages of a measured set whose documents were cut.
+    """
+
+    def cut(requests: Sequence[Request]) -> list[Request]:
+        return [passage for request in requests for passage in passages(request, tokenizer, length)]
+
+    measured = {}
+    for part, requests in sets.measured.items():
+        pieces = cut(requests)
+        measured[part] = pieces if len(pieces) == len(requests) else pieces[: max(limit, 1)]
+    return replace(sets, forget=cut(sets.forget), retain=cut(sets.retain), measured=measured)
+
+
+def passage_length(forget: Forget, context: int | None) -> int:
+    """Most tokens of a passage: ``forget.max_tokens``, or the model's context if that is shorter."""
+    return forget.max_tokens if context is None else min(forget.max_tokens, context)
+
+
+def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
+    """The passages of a document; a question and answer, or a text that fits, is returned as it is.
+
+    The passages of a document have its id with a number (``report#2``) and one author, so that splits and intervals
+    treat them as one cluster.
+
+    Args:
+        request: one row.
+        tokenizer: a fast tokenizer.
+        length: most tokens of a passage, with its first token and its end of sequence.
+    """
+    offsets = _offsets(request.answer, tokenizer)
+    size = max(1, length - EXTRA_TOKENS)
+    if request.question or len(offsets) <= size:
+        return [request]
+    edges = []
+    first = 0
+    while True:
+        start = 0 if first == 0 else _word_start(request.answer, offsets[first][0])
+        last = min(first + size, len(offsets))
+        end = _passage_end(request.answer, start, offsets[last - 1][1], last == len(offsets))
+        # Cut out of its surroundings, a text may need more tokens.
+        while len(_offsets(request.answer[start:end], tokenizer)) > size:
+            last -= 1
+            end = _passage_end(request.answer, start, offsets[last - 1][1], False)
+        edges.append((start, end))
+        if end >= offsets[-1][1]:
+            break
+        reached = next(index for index, (_, stop) in enumerate(offsets) if stop > end or index == len(offsets) - 1)
+        first = max(first + 1, reached - int(size * OVERLAP))
+    return [_passage(request, number, start, end) for number, (start, end) in enumerate(edges, 1)]
+
+
+def _offsets(text: str, tokenizer: Any) -> list[tuple[int, int]]:
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
+
+
+def _passage_end(text: str, start: int, end: int, is_last: bool) -> int:
+    """The last good place to end a passage, in its second half; ``end`` if there is none."""
+    if is_last:
+        return end
+    middle = (start + end) // 2
+    for pattern in BREAKS:
+        stops = [match.end() for match in re.finditer(pattern, text[middle:end])]
+        if stops:
+            return middle + stops[-1]
+    return end
+
+
+def _word_start(text: str, index: int) -> int:
+    """The start of the word at an index, at most 100 characters before it."""
+    for start in range(index, max(index - 100, 0), -1):
+        if not (text[start].isalnum() and text[start - 1].isalnum()):
+            return start
+    return index
+
+
+def _passage(request: Request, number: int, start: int, end: int) -> Request:
+    """One passage, with those parts of the document's spans that lie in it."""
+    text = request.answer[start:end]
+    spans = [Span(max(s.start, start) - start, min(s.end, end) - start) for s in request.spans]
+    return replace(
+        request,
+        id=f"{request.id}#{number}",
+        answer=text,
+        spans=tuple(span for span in spans if span.start < span.end),
+        # Negative, because the default is the row's index.
+        author=-request.line if request.author is None else request.author,
+        document=request.id,
+    )
