@@ -171,6 +171,13 @@ def _check_batch(spec: UnlearnSpec) -> None:
             f"batch.forget is {forget}, which is not divisible by method.microbatch={microbatch}",
             fix=f"set method.microbatch to a divisor of {forget}",
         )
+    retain = spec.batch.retain or forget
+    if spec.method.reduction == "microbatch" and retain < forget // microbatch:
+        raise UserError(
+            f"batch.retain is {retain}, but an update has {forget // microbatch} micro-batches (batch.forget={forget}, "
+            f"method.microbatch={microbatch}), each of which needs a retain sequence",
+            fix=f"set batch.retain to {forget // microbatch} or more",
+        )
 
 
 def _fingerprints(spec: UnlearnSpec, model_folder: str, retain_folder: str | None) -> dict[str, str]:

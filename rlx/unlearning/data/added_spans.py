@@ -41,7 +41,8 @@ def added_spans(question: str, answer: str, known: Sequence[str] = ()) -> list[t
     valued = {tokens[index].sentence for index in selected}
     selected += [i for i, token in enumerate(tokens) if token.role == "relation" and token.sentence not in valued]
     confirmed = _confirmation(tokens, question)
-    selected = selected or confirmed or [index for index, token in enumerate(tokens) if token.role == "attribute"]
+    if question:
+        selected = selected or confirmed or [index for index, token in enumerate(tokens) if token.role == "attribute"]
     complete = _completed(reading, sorted(selected))
     runs = _filtered(_runs(reading, complete, answer), reading)
     edges = [_edges(run, answer) for run in runs]

@@ -60,8 +60,8 @@ def load_sets(forget: Forget, limit: int) -> Sets:
     if forget.retain == "auto":
         retain = read_requests(GENERAL_FACTS, "forget.retain")
         notices.append(
-            f"forget.retain is not given: {len(retain)} general questions and answers ({GENERAL_FACTS.name}) are retained "
-            "and measured instead; questions of the model's own domain (--retain) would protect it better"
+            f"forget.retain is not given: {len(retain)} general questions and answers ({GENERAL_FACTS.name}) are "
+            "retained and measured instead; questions of the model's own domain (--retain) would protect it better"
         )
     else:
         retain = read_requests(Path(forget.retain), "forget.retain")
@@ -107,8 +107,8 @@ def conflicts(requests: Sequence[Request], retain: Sequence[Request], forget: Fo
     more = f" and {len(equal) - MOST_SHOWN} more" if len(equal) > MOST_SHOWN else ""
     return [
         *notices,
-        f"the answers of these requests are also answers of the retain set, which works against forgetting them: {shown}"
-        f"{more}",
+        "the answers of these requests are also answers of the retain set, which works against forgetting them: "
+        f"{shown}{more}",
     ]
 
 

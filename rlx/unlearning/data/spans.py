@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlx.unlearning.data.text_units import CJK, HANGUL
+from rlx.unlearning.data.text_units import CJK, HANGUL, one_word
 
 SpanSource = Literal["auto", "given", "subject", "surprisal", "all"]
 WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -145,8 +145,8 @@ def _widen_to_words(answer: str, span: Span) -> Span:
         start += 1
     while end > start and answer[end - 1].isspace():
         end -= 1
-    while start > 0 and answer[start].isalnum() and answer[start - 1].isalnum():
+    while 0 < start < end and one_word(answer, start):
         start -= 1
-    while end < len(answer) and answer[end - 1].isalnum() and answer[end].isalnum():
+    while start < end < len(answer) and one_word(answer, end):
         end += 1
     return Span(start, end)

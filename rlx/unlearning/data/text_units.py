@@ -17,7 +17,10 @@ from rlx.unlearning.data.span_words import (
 UnitKind = Literal["word", "number", "link", "quoted", "cjk", "cjk_known", "cjk_attribute", "cjk_relation"]
 CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3005\u30fc"
 HANGUL = "\uac00-\ud7a3\u1100-\u11ff\u3130-\u318f"
-MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f"
+MARKS = (
+    "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
+    "\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u1000-\u109f"
+)
 """Signs within words that Python does not count as letters."""
 LETTER = rf"(?:(?![{CJK}{HANGUL}])[^\W_]|[{MARKS}])"
 LINK = (
@@ -36,6 +39,14 @@ NUMBER_GAP = re.compile(r"[ \u00a0\u202f.,:/\-–'’]|\)[ \u00a0]?-?|[ \u00a0]?
 """Text between two groups of digits of one number: 06 12 34, +49 (0)30 12, 1,200.50, 4/7/1985."""
 SIGNS_BEFORE = re.compile(r"(?:[+#(]|[$€£¥₹₩₽₺]\s?|(?<!\w)-)+$")
 SIGNS_AFTER = re.compile(r"\s?[$€£¥₹₩₽₺%‰°]")
+
+
+LETTERS = re.compile(rf"{LETTER}{{2}}|[{HANGUL}]{{2}}")
+
+
+def one_word(text: str, index: int) -> bool:
+    """Whether the characters before and at an index belong to one word; Chinese and Japanese have no such words."""
+    return LETTERS.fullmatch(text, index - 1, index + 1) is not None
 
 
 @dataclass(frozen=True, slots=True)
