@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlx.errors import UserError
 from rlx.unlearning.data.requests import coverage, read_requests, with_spans
-from rlx.unlearning.data.spans import Span, repair, surprising_spans
+from rlx.unlearning.data.spans import Span, name_spans, repair, surprising_spans
 from rlx.unlearning.data.text_units import one_word
 
 TOFU = Path(__file__).parents[2] / "../shared/data/tofu"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from rlx.unlearning.data.requests import Request, read_requests, request_of, wit
 
 EVERYDAY = Path(__file__).with_name("everyday_requests.jsonl")
 ROOT = Path(__file__).parents[2]
+AGREEMENT = ROOT / "experiments" / "tofu_span_agreement.py"
 TOFU = ROOT / "../shared/data/tofu"
 
 
-PIECES = ["Bob", "lives", "at", "12", "Elm", "Street", ",", ".", "and", "d'asthme", "Parkinson's", "王芳", "住在", "088号", "हिन्दी", "(555)", '"The', 'End"', "é-mail"]
+PIECES = ["Bob", "lives", "at", "12", "Elm", "Street", ",", ".", "and", "d'asthme", "Parkinson's", "王芳", "住在", "088号", "हिन्दी", "(555)", '"The', 'End"', "é-mail"]  # noqa: SIM905
 
 
 def texts(request: Request) -> list[str]:
@@ -113,9 +114,5 @@ def test_a_span_lies_in_the_answer_and_never_cuts_a_word(question: str, pieces: 
 def test_the_agreement_with_the_published_spans_of_tofu_is_as_documented(
     split: str, recall: float, precision: float
 ) -> None:
-    spec = importlib.util.spec_from_file_location("agreement", ROOT / "experiments" / "tofu_span_agreement.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    counts = module.agreement(read_requests(TOFU / f"{split}_spans.jsonl"))
+    counts = runpy.run_path(str(AGREEMENT))["agreement"](read_requests(TOFU / f"{split}_spans.jsonl"))
     assert (counts.recall, counts.precision) == pytest.approx((recall, precision), abs=0.001)

@@ -19,6 +19,7 @@ from rlx.unlearning.data.span_words import (
     OF_WORDS,
     PLACE_CONNECTORS,
     STREET_WORDS,
+    TERM_WORDS,
 )
 
 BREAK = re.compile(r"[;:!?()\[\]\n。；：！？（），|]")
@@ -71,6 +72,10 @@ def _completed(reading: Reading, selected: list[int]) -> set[int]:
             ):
                 result.add(other)
                 other += step
+        following = tokens[index + 1 : index + 2]
+        result |= {index + 1 for other in following if other.word in TERM_WORDS and _near(token, other)}
+        if index > 1 and tokens[index - 1].word.rstrip("'’") in OF_WORDS and tokens[index - 2].word in TERM_WORDS:
+            result.add(index - 2)
         if token.number and index and tokens[index - 1].word in NUMBERED_WORDS:
             after = tokens[index + 1 : index + 2]
             result |= {index - 1} | {index + 1 for t in after if t.lower and t.role in ("known", "new")}
@@ -90,8 +95,12 @@ def _belongs(token: Token, other: Token, step: int, german: bool) -> bool:
 
 def _touch(tokens: Sequence[Token], index: int, step: int) -> bool:
     """Whether only a space lies between a token and the one before it in the given direction."""
-    first, second = sorted((index, index - step))
-    return tokens[second].unit.start - tokens[first].unit.end <= 1 and not POSSESSIVE.search(tokens[first].text)
+    first, second = (tokens[i] for i in sorted((index, index - step)))
+    return _near(first, second) and not POSSESSIVE.search(first.text)
+
+
+def _near(first: Token, second: Token) -> bool:
+    return second.unit.start - first.unit.end <= 1
 
 
 def _runs(reading: Reading, selected: set[int], answer: str) -> list[list[Token]]:

@@ -38,6 +38,8 @@ STREET_WORDS = _words(_LISTS["street_words"])
 """Words that belong to an address though they are written in lower case."""
 NUMBERED_WORDS = _words(_LISTS["numbered_words"])
 """Words that form one term with the number after them and the word after that: type 2 diabetes."""
+TERM_WORDS = _words(_LISTS["term_words"])
+"""Words that complete the name of an illness: Parkinson's disease, maladie de Parkinson."""
 PERSON_TITLES = _words(_LISTS["person_titles"])
 GERMAN_WORDS = _words(_LISTS["german_words"])
 """Words that only German has; it writes every noun like a name."""
