@@ -19,7 +19,10 @@ AGREEMENT = ROOT / "experiments" / "tofu_span_agreement.py"
 TOFU = ROOT / "../shared/data/tofu"
 
 
-PIECES = ["Bob", "lives", "at", "12", "Elm", "Street", ",", ".", "and", "d'asthme", "Parkinson's", "王芳", "住在", "088号", "हिन्दी", "(555)", '"The', 'End"', "é-mail"]  # noqa: SIM905
+PIECES = [
+    *("Bob", "lives", "at", "12", "Elm", "Street", ",", ".", "and", "d'asthme", "Parkinson's", "(555)", '"The', 'End"'),
+    *("王芳", "住在", "088号", "हिन्दी", "é-mail"),
+]
 
 
 def texts(request: Request) -> list[str]:

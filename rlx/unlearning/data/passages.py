@@ -11,6 +11,7 @@ from rlx.specs.unlearn import Forget
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.sets import Sets
 from rlx.unlearning.data.spans import Span
+from rlx.unlearning.data.text_units import one_word
 
 OVERLAP = 1 / 8
 """Fraction of a passage's tokens that the next one repeats, so that no fact is only ever seen cut in two."""
@@ -63,17 +64,17 @@ def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
     edges = []
     first = 0
     while True:
-        start = 0 if first == 0 else _word_start(request.answer, offsets[first][0])
+        start = _word_start(request.answer, offsets, first, size // 4)
         last = min(first + size, len(offsets))
         end = _passage_end(request.answer, start, offsets[last - 1][1], last == len(offsets))
         # Cut out of its surroundings, a text may need more tokens.
-        while len(_offsets(request.answer[start:end], tokenizer)) > size:
+        while last > first + 1 and len(_offsets(request.answer[start:end], tokenizer)) > size:
             last -= 1
             end = _passage_end(request.answer, start, offsets[last - 1][1], False)
         edges.append((start, end))
         if end >= offsets[-1][1]:
             break
-        reached = next(index for index, (_, stop) in enumerate(offsets) if stop > end or index == len(offsets) - 1)
+        reached = next(index for index, (_, stop) in enumerate(offsets) if stop > end)
         first = max(first + 1, reached - int(size * OVERLAP))
     return [_passage(request, number, start, end) for number, (start, end) in enumerate(edges, 1)]
 
@@ -95,12 +96,13 @@ def _passage_end(text: str, start: int, end: int, is_last: bool) -> int:
     return end
 
 
-def _word_start(text: str, index: int) -> int:
-    """The start of the word at an index, at most 100 characters before it."""
-    for start in range(index, max(index - 100, 0), -1):
-        if not (text[start].isalnum() and text[start - 1].isalnum()):
-            return start
-    return index
+def _word_start(text: str, offsets: Sequence[tuple[int, int]], first: int, most: int) -> int:
+    """The start of the word in which a token begins; of the token itself if that is more than ``most`` tokens before."""
+    index = first
+    while index > max(first - most, 0) and one_word(text, offsets[index][0]):
+        index -= 1
+    start = offsets[index][0]
+    return start if not one_word(text, start) else offsets[first][0]
 
 
 def _passage(request: Request, number: int, start: int, end: int) -> Request:
