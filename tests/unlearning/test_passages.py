@@ -33,8 +33,8 @@ def test_every_passage_fits_and_together_they_hold_the_document(pieces, length):
     position = 0
     for part in parts:
         assert part.answer and len(encode(TOKENIZER, TEMPLATE, part).sequence) <= length
-        start = text.rfind(part.answer, 0, position + len(part.answer))
-        assert 0 <= start <= position
+        start = text.rfind(part.answer, 0, position + len(part.answer) + 4)
+        assert start >= 0 and not text[position:start].strip(), "only white space may lie between passages"
         position = max(position, start + len(part.answer))
     assert position == len(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,7 +76,7 @@ def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
         if end >= offsets[-1][1]:
             break
         reached = next(index for index, (_, stop) in enumerate(offsets) if stop > end)
-        first = max(first + 1, reached - int(size * OVERLAP))
+        first = max(first + 1, reached - math.ceil(size * OVERLAP))
     return [_passage(request, number, start, end) for number, (start, end) in enumerate(edges, 1)]
 
 
@@ -97,7 +98,7 @@ def _passage_end(text: str, start: int, end: int, is_last: bool) -> int:
 
 
 def _word_start(text: str, offsets: Sequence[tuple[int, int]], first: int, most: int) -> int:
-    """The start of the word in which a token begins; of the token itself if that is more than ``most`` tokens before."""
+    """The start of the word of a token; of the token itself if the word began more than ``most`` tokens before."""
     index = first
     while index > max(first - most, 0) and one_word(text, offsets[index][0]):
         index -= 1
