@@ -17,7 +17,7 @@ from rlx.unlearning.data.span_words import (
     RELATION_WORDS,
     STREET_WORDS,
 )
-from rlx.unlearning.data.text_units import Unit, units
+from rlx.unlearning.data.text_units import HANGUL, Unit, units
 
 CJK_NUMERALS = re.compile("[〇零一二三四五六七八九十百千万亿億两]")
 POSSESSIVE = re.compile(r"['’](?:s|S|[dt][ae]n?|y[aeıiuü]|n?[ıiuü]n)?$")
@@ -178,6 +178,8 @@ def _needs_exact_match(token: Token) -> bool:
 def _has_relative(word: str, in_question: set[str]) -> bool:
     """Whether a word of the question differs from this one by its ending only: wohnt, wohnen."""
     for other in in_question:
+        if re.fullmatch(f"[{HANGUL}]{{2,}}", word) and word[:-1] == other[:-1]:  # another particle
+            return True
         stem = max(4, min(len(word), len(other)) - 1, max(len(word), len(other)) - 3)
         if len(word) >= stem and len(other) >= stem and word[:stem] == other[:stem] and not other[:1].isdigit():
             return True
@@ -195,4 +197,6 @@ def _ends_sentence(token: Token, gap: str) -> bool:
     if not re.match(r"[\"'’”»)]*\.(?:\s|$|[\"”»])", gap):
         return False
     short = len(token.text) <= 1 and token.capitalised
-    return not (short or token.word in ABBREVIATIONS or (token.number and len(token.text) <= 2))
+    return not (
+        short or token.word in ABBREVIATIONS or token.word.endswith("str") or (token.number and len(token.text) <= 2)
+    )
