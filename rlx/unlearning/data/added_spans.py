@@ -25,7 +25,7 @@ from rlx.unlearning.data.span_words import (
 BREAK = re.compile(r"[;:!?()\[\]\n。；：！？（），|]")
 
 
-def added_spans(question: str, answer: str, known: Sequence[str] = ()) -> list[tuple[int, int]]:
+def added_spans(question: str, answer: str, subject_names: Sequence[str] = ()) -> list[tuple[int, int]]:
     """Start and end (exclusive) of what the answer adds to the question.
 
     If it adds no value, the words that name an attribute or a relation are returned (married). The yes or no at the
@@ -34,9 +34,9 @@ def added_spans(question: str, answer: str, known: Sequence[str] = ()) -> list[t
     Args:
         question: empty for a plain text.
         answer: the text.
-        known: names of the subject, which count as part of the question.
+        subject_names: names of the subject, which count as part of the question.
     """
-    reading = read_answer(question, answer, " ".join(known))
+    reading = read_answer(question, answer, " ".join(subject_names))
     tokens = reading.tokens
     selected = [index for index, token in enumerate(tokens) if token.role == "new"]
     valued = {tokens[index].sentence for index in selected}
@@ -116,7 +116,7 @@ def _runs(reading: Reading, selected: set[int], answer: str) -> list[list[Token]
 
 def _joins(reading: Reading, run: Sequence[int], index: int, answer: str) -> bool:
     """Whether a token continues a run."""
-    tokens, asked = reading.tokens, reading.asked
+    tokens, value_kinds = reading.tokens, reading.value_kinds
     last, token, between = tokens[run[-1]], tokens[index], tokens[run[-1] + 1 : index]
     gap = answer[last.unit.end : token.unit.start]
     if BREAK.search(gap) or token.starts or "quoted" in (last.unit.kind, token.unit.kind) or len(between) > 2:
@@ -125,16 +125,18 @@ def _joins(reading: Reading, run: Sequence[int], index: int, answer: str) -> boo
         return False
     numbered = token.number or any(tokens[i].number for i in run)
     if COMMA.search(gap):
-        if "、" in gap or (between and not ("where" in asked and all(t.word in PLACE_CONNECTORS for t in between))):
+        if "、" in gap or (
+            between and not ("where" in value_kinds and all(t.word in PLACE_CONNECTORS for t in between))
+        ):
             return False
         named = token.named or token.word in STREET_WORDS
-        return (numbered and last.named and (named or "where" in asked)) or (
-            last.named and named and ("where" in asked or not _enumerated(tokens, run[0], index, answer))
+        return (numbered and last.named and (named or "where" in value_kinds)) or (
+            last.named and named and ("where" in value_kinds or not _enumerated(tokens, run[0], index, answer))
         )
     if not between:
         return not gap.strip(" \u00a0\u202f-‐–/'’.&")
     words = {t.word.rstrip("'’") for t in between}
-    if "where" in asked and words <= PLACE_CONNECTORS | CONNECTORS and last.named and token.named:
+    if "where" in value_kinds and words <= PLACE_CONNECTORS | CONNECTORS and last.named and token.named:
         return True
     return words <= CONNECTORS and (numbered or (last.named and token.named) or words <= OF_WORDS)
 
@@ -149,7 +151,7 @@ def _enumerated(tokens: Sequence[Token], first: int, index: int, answer: str) ->
 
 def _filtered(runs: list[list[Token]], reading: Reading) -> list[list[Token]]:
     """Runs without the words that only lead to a value of the kind that the question asks for."""
-    is_value = _value_test(reading.asked)
+    is_value = _value_test(reading.value_kinds)
     # Only in the clause that gives the value asked for; what a later clause adds is another fact.
     valued = set([token.clause for run in runs for token in run if is_value(token)][:1])
     result = []
@@ -157,7 +159,7 @@ def _filtered(runs: list[list[Token]], reading: Reading) -> list[list[Token]]:
         if not {token.clause for token in run} & valued:
             result.append(run)
         elif any(is_value(token) or token.number or token.unit.kind in ("link", "quoted") for token in run):
-            result.append(_trimmed(run, is_value, reading.asked))
+            result.append(_trimmed(run, is_value, reading.value_kinds))
         elif any(token.capitalised and not token.starts for token in run) and (
             not reading.german or _follows_place_word(run[0], reading.tokens)
         ):
@@ -165,21 +167,21 @@ def _filtered(runs: list[list[Token]], reading: Reading) -> list[list[Token]]:
     return [run for run in result if run]
 
 
-def _value_test(asked: frozenset[str]) -> Callable[[Token], bool]:
+def _value_test(value_kinds: frozenset[str]) -> Callable[[Token], bool]:
     def is_value(token: Token) -> bool:
         cased = token.capitalised or token.uncased or token.unit.kind in ("cjk", "quoted")
         return (
-            ("phone" in asked and token.number and sum(letter.isdigit() for letter in token.text) >= 3)
-            or ("mail" in asked and token.unit.kind == "link")
-            or (bool(asked & {"date", "amount"}) and (token.number or bool(CJK_NUMERALS.search(token.text))))
-            or ("where" in asked and (cased or token.number))
-            or ("who" in asked and cased)
+            ("phone" in value_kinds and token.number and sum(letter.isdigit() for letter in token.text) >= 3)
+            or ("mail" in value_kinds and token.unit.kind == "link")
+            or (bool(value_kinds & {"date", "amount"}) and (token.number or bool(CJK_NUMERALS.search(token.text))))
+            or ("where" in value_kinds and (cased or token.number))
+            or ("who" in value_kinds and cased)
         )
 
     return is_value
 
 
-def _trimmed(run: list[Token], is_value: Callable[[Token], bool], asked: frozenset[str]) -> list[Token]:
+def _trimmed(run: list[Token], is_value: Callable[[Token], bool], value_kinds: frozenset[str]) -> list[Token]:
     """A run without words in lower case before its value, and after it unless they are its unit or month."""
     own = [index for index, token in enumerate(run) if is_value(token) or token.number or not token.lower]
     if not own:
@@ -189,7 +191,11 @@ def _trimmed(run: list[Token], is_value: Callable[[Token], bool], asked: frozens
         run[first - 1].word in STREET_WORDS or (run[first].number and run[first - 1].word in NUMBERED_WORDS)
     ):
         first -= 1
-    end = last + 1 if asked & {"phone", "mail", "who"} and not asked & {"date", "amount", "where"} else len(run)
+    end = (
+        last + 1
+        if value_kinds & {"phone", "mail", "who"} and not value_kinds & {"date", "amount", "where"}
+        else len(run)
+    )
     return run[first:end]
 
 

@@ -80,32 +80,32 @@ class Reading:
     """An answer as tokens, and what its question asks for.
 
     Example:
-        ``Reading(tokens, asked=frozenset({"phone"}), german=False)``
+        ``Reading(tokens, value_kinds=frozenset({"phone"}), german=False)``
     """
 
     tokens: list[Token]
-    asked: frozenset[str]
+    value_kinds: frozenset[str]
     """Kinds of value: ``who``, ``where``, ``date``, ``phone``, ``mail``, ``amount``; empty for any other question."""
     german: bool
     """German writes every noun like a name."""
 
 
-def read_answer(question: str, answer: str, known: str) -> Reading:
+def read_answer(question: str, answer: str, names: str) -> Reading:
     """The tokens of an answer.
 
     Args:
         question: empty for a plain text.
         answer: the text.
-        known: names that count as part of the question.
+        names: those that count as part of the question.
     """
     words = re.findall(r"[^\W\d_]+", f"{question} {answer}".lower())
     german = any(word in GERMAN_WORDS for word in words)
     languages = _languages(words)
-    asked = _asked_kinds(question, not german and "dutch" in languages)
+    value_kinds = _asked_kinds(question, not german and "dutch" in languages)
     function_words = frozenset().union(*(FUNCTION_WORDS[language] for language in languages))
-    if "where" in asked:
+    if "where" in value_kinds:
         function_words -= STREET_WORDS
-    context = f"{question} {known}"
+    context = f"{question} {names}"
     in_question = {
         POSSESSIVE.sub("", question[u.start : u.end].lower()) for u in units(question, "") if u.kind != "quoted"
     }
@@ -124,7 +124,7 @@ def read_answer(question: str, answer: str, known: str) -> Reading:
         token.name_in_question = token.capitalised and POSSESSIVE.sub("", text) in context
         token.role = _role(token, in_question, context, function_words)
         tokens.append(token)
-    return Reading(tokens, asked, german)
+    return Reading(tokens, value_kinds, german)
 
 
 def _asked_kinds(question: str, dutch: bool) -> frozenset[str]:

@@ -173,11 +173,11 @@ def _with_spans(request: Request, how: SpanSource) -> Request:
     if how == "subject":
         return replace(request, spans=named, source="subject" if named else "")
     # The question is the attacker's key: a name that it holds is not a secret. A plain text is about its subject.
-    held = not request.question or any(holds_name(request.question, name) for name in names)
+    subject_in_question = not request.question or any(holds_name(request.question, name) for name in names)
     added = tuple(Span(start, end) for start, end in added_spans(request.question, request.answer, names))
     if not added:
         return replace(request, spans=named, source="subject" if named else "")
-    return replace(request, spans=added if held else joined([*named, *added]), source="added")
+    return replace(request, spans=added if subject_in_question else joined([*named, *added]), source="added")
 
 
 def request_of(row: dict[str, Any], number: int) -> Request:

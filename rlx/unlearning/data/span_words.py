@@ -1,4 +1,4 @@
-"""Words of common languages by which the parts of an answer are told apart, from ``assets/span_words.json``."""
+"""Words of common languages that distinguish the parts of an answer, read from ``assets/span_words.json``."""
 
 from __future__ import annotations
 

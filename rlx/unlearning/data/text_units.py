@@ -111,17 +111,17 @@ def _cjk_units(text: str, start: int, end: int, question: str) -> list[Unit]:
     pieces: list[Unit] = []
     index = start
     while index < end:
-        known = _known_length(text, index, end, question)
+        length = _known_length(text, index, end, question)
         after_term = bool(pieces) and pieces[-1].kind == "cjk" and pieces[-1].end == index
-        if not known and _is_function(text[index]) and not (after_term and _inside_term(text, index, end, question)):
-            known = 1
-        if known:
-            pieces.append(Unit(index, index + known, _known_kind(text[index : index + known], question)))
+        if not length and _is_function(text[index]) and not (after_term and _inside_term(text, index, end, question)):
+            length = 1
+        if length:
+            pieces.append(Unit(index, index + length, _known_kind(text[index : index + length], question)))
         elif after_term:
             pieces[-1] = Unit(pieces[-1].start, index + 1, "cjk")
         else:
             pieces.append(Unit(index, index + 1, "cjk"))
-        index += known or 1
+        index += length or 1
     return _complete_terms(text, pieces)
 
 
@@ -170,9 +170,9 @@ def _continues_term(text: str, before: Unit, piece: Unit, inside: bool) -> bool:
         piece: the new one.
         inside: whether other pieces precede both; the first piece is the subject that the question holds.
     """
-    known = text[before.start : before.end]
-    if piece.kind != "cjk" or before.kind != "cjk_known" or any(_is_function(letter) for letter in known):
+    piece_text = text[before.start : before.end]
+    if piece.kind != "cjk" or before.kind != "cjk_known" or any(_is_function(letter) for letter in piece_text):
         return False
-    if known in CJK_ATTRIBUTE_WORDS or known in CJK_RELATION_WORDS:
+    if piece_text in CJK_ATTRIBUTE_WORDS or piece_text in CJK_RELATION_WORDS:
         return False
     return inside or text[piece.start] in CJK_PLACE_SUFFIXES
