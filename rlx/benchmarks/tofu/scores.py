@@ -94,8 +94,7 @@ def exact_memorisation(predicted: Sequence[int], labels: Sequence[int]) -> float
 def extraction_strength(predicted: Sequence[int], labels: Sequence[int]) -> float:
     """1 - k/n with the smallest k in 0..n-1 for which argmax[k:] = labels[k:] (Carlini et al. 2021, arXiv 2012.07805).
 
-    As published tables have it (locuslab/open-unlearning, src/evals/metrics/memorization.py): where even the last token
-    is wrong, its loop ends with k = n - 1, so that no answer scores less than 1/n.
+    Where even the last token is wrong, k = n - 1 as in locuslab/open-unlearning's loop: no answer has less than 1/n.
     """
     return 1.0 - min(_tokens_needed(predicted, labels), len(labels) - 1) / len(labels)
 
