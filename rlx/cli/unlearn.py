@@ -58,7 +58,9 @@ def unlearn(
     forget: Annotated[
         str | None, typer.Option(help="File of requests, each with question and answer, or with text.")
     ] = None,
-    retain: Annotated[str | None, typer.Option(help="File of questions and answers to retain.")] = None,
+    retain: Annotated[
+        str | None, typer.Option(help="File of questions and answers to retain; default: general questions.")
+    ] = None,
     tofu: Annotated[
         str | None, typer.Option(help="TOFU split to use instead of --forget: forget01, forget05 or forget10.")
     ] = None,

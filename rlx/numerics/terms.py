@@ -60,7 +60,7 @@ def count(masks: Iterable[Tensor], max_tokens: int = 1) -> Counts:
     """
     tokens = sequences = 0
     for mask in masks:
-        rows = mask.reshape(mask.shape[0], -1)
+        rows = mask.flatten(1) if mask.dim() > 1 else mask[:, None]  # no reshape: a side may have no sequence
         tokens += int(rows.sum())
         sequences += int(rows.any(dim=1).sum())
     return Counts(tokens, sequences, max_tokens)

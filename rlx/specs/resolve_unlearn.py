@@ -27,6 +27,8 @@ from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 EMBEDDED_MODELS = Path(__file__).parents[1] / "assets" / "minitofu"
 """Folder of the embedded models: ``target``, which knows the forget set, and ``retain``, which never saw it."""
 EMBEDDED_DATA = "minitofu"
+GENERAL_FACTS = Path(__file__).parents[1] / "assets" / "general_facts.jsonl"
+"""Questions that are retained and measured with one's own requests if ``forget.retain`` is not given."""
 EMBEDDED_COMPARISONS = "grad_diff,npo"
 """Methods that the embedded model is unlearned with for comparison, in addition to the default one."""
 TOFU_SPLITS = ("forget01", "forget05", "forget10")
@@ -121,7 +123,7 @@ def _default_source(user_spec: UnlearnSpec) -> str:
     if user_spec.model.path != "embedded":
         raise UserError(
             f"forget.source is not given, and model.path is '{user_spec.model.path}'",
-            fix="add --forget and --retain, each with a file, or --tofu forget05",
+            fix="add --forget with a file of requests (and --retain with what to keep), or --tofu forget05",
         )
     return EMBEDDED_DATA
 
@@ -142,9 +144,11 @@ def _check_sources(spec: UnlearnSpec) -> None:
             )
     else:
         for key, path in (("forget.source", source), ("forget.retain", retain)):
-            if path == "auto" or local_files(Source(path, key=key)) is None:
-                problem = "is not given" if path == "auto" else f"is '{path}', and there is no such file"
-                raise UserError(f"{key} {problem}", fix=f"give a file with one request a row ({FORMATS})")
+            if path != "auto" and local_files(Source(path, key=key)) is None:
+                raise UserError(
+                    f"{key} is '{path}', and there is no such file",
+                    fix=f"give a file with one request a row ({FORMATS})",
+                )
 
 
 def _sources(spec: UnlearnSpec) -> dict[str, list[Source]]:
@@ -153,7 +157,9 @@ def _sources(spec: UnlearnSpec) -> dict[str, list[Source]]:
         return {}
     return {
         "forget": [Source(spec.forget.source, key="forget.source")],
-        "retain": [Source(spec.forget.retain, key="forget.retain")],
+        "retain": [
+            Source(str(GENERAL_FACTS) if spec.forget.retain == "auto" else spec.forget.retain, key="forget.retain")
+        ],
     }
 
 
@@ -164,6 +170,13 @@ def _check_batch(spec: UnlearnSpec) -> None:
         raise UserError(
             f"batch.forget is {forget}, which is not divisible by method.microbatch={microbatch}",
             fix=f"set method.microbatch to a divisor of {forget}",
+        )
+    retain = spec.batch.retain or forget
+    if spec.method.reduction == "microbatch" and retain < forget // microbatch:
+        raise UserError(
+            f"batch.retain is {retain}, but an update has {forget // microbatch} micro-batches (batch.forget={forget}, "
+            f"method.microbatch={microbatch}), each of which needs a retain sequence",
+            fix=f"set batch.retain to {forget // microbatch} or more",
         )
 
 

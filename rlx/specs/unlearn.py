@@ -17,12 +17,14 @@ class Forget(Section):
     """``minitofu`` (embedded), ``tofu/forget01|05|10``, or requests: a file (.jsonl, .json, .csv, .parquet, each also
     .gz), a glob, or a folder saved by ``datasets``."""
     retain: str = "auto"
-    """Questions and answers to retain, in the same formats; ``minitofu`` and TOFU have their own."""
+    """Questions and answers to retain, in the same formats; ``minitofu`` and TOFU have their own, and with one's own
+    requests ``auto`` retains general questions that come with rlx."""
     tofu: str = "locuslab/TOFU"
     """Source of TOFU: the hub data set, or a folder with its .jsonl files."""
     spans: Literal["auto", "given", "subject", "surprisal", "all"] = "auto"
-    """How the sensitive spans of an answer are found. ``auto`` uses the spans given in the request, else those of the
-    subject, else the words of the answer that are not in the question; the other choices use one method only."""
+    """How the sensitive spans of an answer are found. ``auto`` uses the spans given in the request, else what the
+    answer adds to the question, with the subject only where the question does not hold it; ``subject`` marks the
+    subject and its aliases, for requests to forget that somebody exists; the other choices use one method only."""
     surprisal: float = Field(default=2.0, gt=0)
     """For ``spans: surprisal``: tokens with at least this surprisal (nats) without the question are sensitive."""
     system: str | None = None
@@ -34,7 +36,8 @@ class Forget(Section):
     chat_kwargs: dict[str, Any] = Field(default_factory=dict, json_schema_extra=ADDED_LATER)
     """Additional arguments of the chat template, such as ``enable_thinking: false`` (Qwen3)."""
     max_tokens: int = Field(default=512, ge=8)
-    """Maximum length of a sequence (tokens); a longer request is an error and is never truncated."""
+    """Maximum length of a sequence (tokens). A longer document is cut into passages; a longer question with its answer
+    is an error and is never truncated."""
 
 
 class Unlearning(Section):

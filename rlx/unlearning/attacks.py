@@ -115,7 +115,7 @@ def attack_all(
     halves: tuple[Sequence[Request], Sequence[Request]],
     spec: UnlearnSpec,
 ) -> list[Attack]:
-    """Run every attack of the spec.
+    """Run every attack of the spec; relearning only if there are requests other than the measured ones to relearn.
 
     Args:
         loaders: functions that return new copies of the ``unlearned``, ``original`` and, if given, ``retain`` models.
@@ -135,7 +135,12 @@ def attack_all(
         return values
 
     attacks = []
+    final_ids = {request.id for request in halves[1]}
+    teachable = any(request.id not in final_ids for request in halves[0])
     for name in spec.evaluation.attacks:
+        # Relearning the very request that is measured would teach its answer, not bring it back.
+        if name == "relearn" and not teachable:
+            continue
         attacked = rouge("unlearned", name)
         original = rouge("original", "prefix" if name == "prefix" else "none")
         yardstick = rouge("retain", name) if "retain" in loaders else rouge("unlearned", "none")

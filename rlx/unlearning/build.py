@@ -13,7 +13,7 @@ from rlx.data.chat import check_prompts, end_of_turn, stop_ids
 from rlx.data.chat import encode as encode_prompt
 from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.hidden_state_hook import HiddenStateHook
-from rlx.engine.load import load_model, load_tokenizer, load_trainable
+from rlx.engine.load import describe_model, load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
 from rlx.engine.recovery import Recovery
@@ -33,8 +33,9 @@ from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Model
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_per_epoch
+from rlx.unlearning.data.passages import in_passages, passage_length
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
-from rlx.unlearning.data.sets import load_sets
+from rlx.unlearning.data.sets import Sets, load_sets
 from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
 from rlx.unlearning.measures import Subject
@@ -68,7 +69,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     component = unlearn_method(spec)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
-    sets = load_sets(spec.forget, spec.evaluation.limit)
+    sets = _load_passages(resolved, tokenizer, recorder)
     trained = load_trainable(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
     lm = causal_lm(trained)
     if not spec.method.train_lm_head:
@@ -182,6 +183,19 @@ def template_of(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     """The prompt of a question, and the token after an answer, in the tokenizer's chat template."""
     forget = resolved.spec.forget
     return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
+
+
+def _load_passages(resolved: ResolvedUnlearn, tokenizer: Any, recorder: Recorder) -> Sets:
+    """The sets with their documents cut into passages; prints what a person should know about them."""
+    spec = resolved.spec
+    sets = load_sets(spec.forget, spec.evaluation.limit)
+    context = describe_model(resolved.model_folder, spec.model).context
+    sets = in_passages(sets, tokenizer, passage_length(spec.forget, context), spec.evaluation.limit)
+    for notice in sets.notices:
+        recorder.note(notice)
+    if len(sets.forget) == 1:
+        recorder.note("one request cannot be split: the checkpoint is selected on the request that is measured")
+    return sets
 
 
 def _surprisal_requests(subject: Subject, requests: Sequence[Request], threshold: float) -> list[Request]:

@@ -72,6 +72,12 @@ class UnlearnComponents:
         return self.subject.engine
 
     @property
+    def chosen_on_same_requests(self) -> bool:
+        """Whether the checkpoint is selected on the requests that are measured, because they are too few to split."""
+        final = {request.id for request in self.final}
+        return any(request.id in final for request in self.validation)
+
+    @property
     def updates_per_epoch(self) -> int:
         """Optimiser updates of one pass over the forget set."""
         return updates_per_epoch(len(self.forget.examples), self.resolved.spec.batch.forget)
@@ -86,8 +92,11 @@ def split_by_author(requests: Sequence[Request]) -> tuple[list[Request], list[Re
     """Split requests into a validation half and a final half; an author's questions stay together.
 
     The halves depend on the requests alone: runs that differ in their training seed are measured on the same ones, so
-    that a study can pair them. With a single author the questions are split individually.
+    that a study can pair them. With a single author the questions are split individually. One request alone is both
+    halves: its checkpoint is selected on it.
     """
+    if len(requests) < 2:
+        return list(requests), list(requests)
     clusters: dict[int, list[Request]] = {}
     for index, request in enumerate(requests):
         clusters.setdefault(index if request.author is None else request.author, []).append(request)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
-from rlx.benchmarks.tofu.scores import Floats, Sample, exact_memorisation, extraction_strength, truth_ratio
+from rlx.benchmarks.tofu.scores import (
+    Floats,
+    Sample,
+    exact_memorisation,
+    extraction_strength,
+    strict_extraction_strength,
+    truth_ratio,
+)
 from rlx.engine.lora import LM
 from rlx.engine.model import ReadableModel
 from rlx.engine.step import Engine
@@ -174,6 +181,7 @@ def _one(
         truth_ratio=truth_ratio(right, wrongs) if wrongs else None,
         exact=exact_memorisation(predicted[:-1].tolist(), labels) if labels else None,
         strength=extraction_strength(predicted[:-1].tolist(), labels) if labels else None,
+        strict_strength=strict_extraction_strength(predicted[:-1].tolist(), labels) if labels else None,
         attacks=attacks if part in ("forget", "holdout") else {},
     )
     return Scored(sample, request.id, loss, len(sequence.response))

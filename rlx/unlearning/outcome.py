@@ -54,6 +54,8 @@ class Conclusion:
     retain_metrics: Mapping[str, Estimate]
     attacks: Sequence[Attack]
     findings: Sequence[Finding]
+    chosen_on_same_requests: bool = False
+    """Whether the checkpoint was selected on the requests that are measured, because they are too few to split."""
 
     @property
     def verdict(self) -> str:
@@ -106,6 +108,7 @@ def conclude(
         retain_metrics=metrics.get("retain", {}),
         attacks=attacks,
         findings=findings(finals, attacks, components.resolved.spec.evaluation.utility_budget),
+        chosen_on_same_requests=components.chosen_on_same_requests,
     )
 
 
@@ -123,12 +126,12 @@ def findings(finals: Mapping[str, Sequence[Sample]], attacks: Sequence[Attack], 
         Finding("utility is kept", share >= budget, f"{after:.3f} of {before:.3f} ({share:.1%}), budget {budget:.0%}")
     ]
     forget = {who: [s for s in samples if s.part == "forget"] for who, samples in finals.items()}
-    columns = [[s.strength or 0.0 for s in forget[who]] for who in ("unlearned", "retain") if who in forget]
+    columns = [[s.strict_strength or 0.0 for s in forget[who]] for who in ("unlearned", "retain") if who in forget]
     excess = _excess(columns, [s.author for s in forget["unlearned"]])
     against = "the retain model's" if "retain" in forget else "zero"
     results.append(
         Finding(
-            f"extraction strength is near {against}",
+            f"strict extraction strength is near {against}",
             excess.high <= MARGIN,
             f"excess {excess.value:+.3f} [{excess.low:+.3f}, {excess.high:+.3f}], allowed {MARGIN:g}",
         )
@@ -161,6 +164,7 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
             "truth_ratio": one.sample.truth_ratio,
             "exact_memorization": one.sample.exact,
             "extraction_strength": one.sample.strength,
+            "extraction_strength_strict": one.sample.strict_strength,
             "generation": one.generation,
             **{f"mia_{name}": one.sample.attacks.get(name) for name in ("loss", "zlib", "min_k", "min_k_plus_plus")},
         }
@@ -180,9 +184,9 @@ def _ordered(components: UnlearnComponents) -> list[Request]:
 
 
 def _final(components: UnlearnComponents, scored: Sequence[Scored]) -> list[Sample]:
-    """Samples without the validation half, which selected the checkpoint."""
-    validation_ids = {request.id for request in components.validation}
-    return [one.sample for one in scored if one.sample.part != "forget" or one.id not in validation_ids]
+    """Samples of the final half, which selected nothing unless there is one request only, and of the other sets."""
+    final_ids = {request.id for request in components.final}
+    return [one.sample for one in scored if one.sample.part != "forget" or one.id in final_ids]
 
 
 def _excess(columns: Sequence[Sequence[float]], authors: Sequence[int]) -> Estimate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.text import Text
+
 from rlx.console import print_out
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.preview import print_lengths, print_problems, print_prompts
@@ -15,9 +17,15 @@ from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.build import freeze_head, most_update_tokens, template_of
 from rlx.unlearning.components import updates_per_epoch
+from rlx.unlearning.data.passages import in_passages, passage_length
 from rlx.unlearning.data.requests import Request, coverage, with_spans
 from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.tokens import examples
+
+OPEN, CLOSE = "⟦", "⟧"
+"""Brackets around a sensitive span, for output without colour."""
+MOST_REQUESTS = 500
+"""Most requests that are printed."""
 
 
 def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int) -> int:
@@ -39,6 +47,8 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     template = template_of(resolved, tokenizer)
     sets = load_sets(spec.forget, spec.evaluation.limit)
+    notices = sets.notices
+    sets = in_passages(sets, tokenizer, passage_length(spec.forget, description.context), spec.evaluation.limit)
     stops = stop_ids(description.generation_config, spec.forget, tokenizer)
     questions = (template.prompt(request.question) for request in (*sets.forget, *sets.retain) if request.question)
     check_prompts(questions, stops, description.vocabulary, tokenizer)
@@ -50,7 +60,10 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
         f"{len(sets.forget)} requests to forget ({spec.forget.source}), {len(sets.retain)} rows to retain; measured: "
         f"{measured}"
     )
+    for notice in notices:
+        print_out(notice)
     requests = with_spans(sets.forget, spec.forget.spans)
+    _print_requests(requests)
     problems = _print_coverage(resolved, requests)
     forget = examples(tokenizer, template, requests, spec.forget.max_tokens)
     retain = examples(tokenizer, template, sets.retain, spec.forget.max_tokens)
@@ -62,6 +75,32 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
     print_lengths([len(e.encoded.sequence) for e in retain], "retain sequences")
     longest = max(len(e.encoded.sequence) for e in [*forget, *retain])
     return print_problems(problems + _print_size(resolved, len(forget), longest, world))
+
+
+def _print_requests(requests: Sequence[Request]) -> None:
+    """Print every request with its sensitive spans in brackets, which are red on a terminal."""
+    print_out(f"\nsensitive parts are marked {OPEN}so{CLOSE}; the source of the spans is in parentheses")
+    for request in requests[:MOST_REQUESTS]:
+        source = f" ({request.source})" if request.source else " (no sensitive part)"
+        print_out(f"request {request.id}{source}")
+        if request.question:
+            print_out(f"  Q {request.question}")
+        print_out(
+            Text("  A ").append_text(marked(request)) if request.question else Text("    ").append_text(marked(request))
+        )
+    if len(requests) > MOST_REQUESTS:
+        print_out(f"and {len(requests) - MOST_REQUESTS} more requests")
+    print_out("")
+
+
+def marked(request: Request) -> Text:
+    """The answer with its sensitive spans in brackets and in colour."""
+    text, position = Text(), 0
+    for span in request.spans:
+        text.append(request.answer[position : span.start])
+        text.append(f"{OPEN}{request.answer[span.start : span.end]}{CLOSE}", style="bold red")
+        position = span.end
+    return text.append(request.answer[position:])
 
 
 def _print_coverage(resolved: ResolvedUnlearn, requests: Sequence[Request]) -> list[str]:

@@ -101,7 +101,8 @@ def work(resolved: ResolvedUnlearn, folder: RunDir) -> int:
 def _write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assembled, conclusion: Conclusion) -> None:
     """Write samples, certificate and, last, the summary that marks the run as complete."""
     write_samples(sample_table(conclusion), folder.sample_part(conclusion.selected_step))
-    validation = {request.id for request in assembled.components.validation}
+    components = assembled.components
+    validation = {r.id for r in components.validation} - {r.id for r in components.final}
     content = certificate(resolved, assembled.requests, assembled.report, conclusion, folder.model, validation)
     write_atomically(folder.certificate, json.dumps(content, indent=2, allow_nan=False))
     write_atomically(folder.certificate.with_suffix(".html"), page(content))
@@ -111,6 +112,7 @@ def _write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assembl
         "verdict": conclusion.verdict,
         "selected_step": conclusion.selected_step,
         "within_budget": conclusion.within_budget,
+        "chosen_on_same_requests": conclusion.chosen_on_same_requests,
         "seconds": round(sum(r.get("time/step", 0.0) for r in records) + records[0].get("time/eval", 0.0), 1),
         "aggregates": content["aggregates"],
         "attacks": content["attacks"],

@@ -216,8 +216,7 @@ def plan_of(rows: Sequence[Row], paired: bool, micro: int) -> Plan | None:
     by_side = {side: [i for i, row in enumerate(rows) if row.side == side] for side in SIDES}
     if micro:
         cuts = range(-(-len(by_side["forget"]) // micro))
-        shares = {side: -(-len(members) // max(len(cuts), 1)) for side, members in by_side.items()}
-        fixed = [[i for s in SIDES for i in by_side[s][cut * shares[s] : (cut + 1) * shares[s]]] for cut in cuts]
+        fixed = [[i for s in SIDES for i in _share(by_side[s], cut, len(cuts))] for cut in cuts]
         return lambda max_tokens: fixed
     if not paired:
         return None
@@ -225,6 +224,13 @@ def plan_of(rows: Sequence[Row], paired: bool, micro: int) -> Plan | None:
     units += [[i] for i in by_side["retain"]]
     lengths = [sum(len(rows[i].sequence) for i in unit) for unit in units]
     return lambda max_tokens: [[i for u in group for i in units[u]] for group in micro_batches(lengths, max_tokens)]
+
+
+def _share(members: Sequence[int], part: int, parts: int) -> Sequence[int]:
+    """One of several parts that differ by at most one member, so that none is empty if there are enough."""
+    size, larger = divmod(len(members), parts)
+    start = part * size + min(part, larger)
+    return members[start : start + size + (part < larger)]
 
 
 @dataclass(frozen=True, slots=True)

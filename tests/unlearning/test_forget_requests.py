@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rlx.errors import UserError
 from rlx.unlearning.data.requests import coverage, read_requests, with_spans
-from rlx.unlearning.data.spans import Span, added_spans, repair, subject_spans, surprising_spans
+from rlx.unlearning.data.spans import Span, name_spans, repair, surprising_spans
+from rlx.unlearning.data.text_units import one_word
 
 TOFU = Path(__file__).parents[2] / "../shared/data/tofu"
 ANSWER = "The author Basil Al-Kuwaiti was born in Kuwait."
@@ -46,7 +47,7 @@ def test_a_used_span_never_leaves_the_text_nor_cuts_a_word(answer: str, start: i
         assert 0 <= span.start <= span.end <= len(answer)
         for edge in (span.start, span.end):
             inside = 0 < edge < len(answer) and span.start < span.end
-            assert not (inside and answer[edge - 1].isalnum() and answer[edge].isalnum())
+            assert not (inside and one_word(answer, edge))
 
 
 def test_overlapping_spans_are_one() -> None:
@@ -54,15 +55,9 @@ def test_overlapping_spans_are_one() -> None:
 
 
 def test_the_subject_is_found_whole_else_by_first_or_last_name_and_never_inside_a_word() -> None:
-    assert texts(ANSWER, subject_spans(ANSWER, "basil al-kuwaiti")) == ["Basil Al-Kuwaiti"]
-    assert texts("Ms. Doe wrote. Doer!", subject_spans("Ms. Doe wrote. Doer!", "Jo Doe")) == ["Doe"]
-    assert subject_spans(ANSWER, "Nobody") == ()
-
-
-def test_what_the_answer_adds_to_the_question_is_found_in_runs() -> None:
-    answer = "The author's full name is Hsiao Yun-Hwa."
-    assert texts(answer, added_spans("What is the full name of the author?", answer)) == ["Hsiao Yun-Hwa"]
-    assert added_spans("Is it so?", "Yes, it is so.") == ()
+    assert texts(ANSWER, name_spans(ANSWER, ["basil al-kuwaiti"])) == ["Basil Al-Kuwaiti"]
+    assert texts("Ms. Doe wrote. Doer!", name_spans("Ms. Doe wrote. Doer!", ["Jo Doe"])) == ["Doe"]
+    assert name_spans(ANSWER, ["Nobody"]) == ()
 
 
 def test_surprising_tokens_make_whole_words() -> None:

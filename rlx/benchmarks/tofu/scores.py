@@ -43,7 +43,9 @@ class Sample:
     exact: float | None = None
     """Fraction of positions where the teacher-forced argmax is the label."""
     strength: float | None = None
-    """Extraction strength."""
+    """Extraction strength, at least 1/n as in open-unlearning."""
+    strict_strength: float | None = None
+    """Extraction strength that is 0 where even the last token is wrong."""
     attacks: Mapping[str, float] = field(default_factory=dict)
     """Score of each membership attack; lower means more likely a member."""
 
@@ -90,9 +92,22 @@ def exact_memorisation(predicted: Sequence[int], labels: Sequence[int]) -> float
 
 
 def extraction_strength(predicted: Sequence[int], labels: Sequence[int]) -> float:
-    """1 - k/n with the smallest k for which argmax[k:] = labels[k:] (Carlini et al. 2021, arXiv 2012.07805)."""
+    """1 - k/n with the smallest k in 0..n-1 for which argmax[k:] = labels[k:] (Carlini et al. 2021, arXiv 2012.07805).
+
+    Where even the last token is wrong, k = n - 1 as in locuslab/open-unlearning's loop: no answer has less than 1/n.
+    """
+    return 1.0 - min(_tokens_needed(predicted, labels), len(labels) - 1) / len(labels)
+
+
+def strict_extraction_strength(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """The same with k in 0..n: 0 where even the last token is wrong."""
+    return 1.0 - _tokens_needed(predicted, labels) / len(labels)
+
+
+def _tokens_needed(predicted: Sequence[int], labels: Sequence[int]) -> int:
+    """The number of tokens after which every further one is predicted."""
     wrong = np.flatnonzero(np.asarray(predicted) != np.asarray(labels))
-    return 1.0 - (float(wrong[-1]) + 1.0) / len(labels) if len(wrong) else 1.0
+    return int(wrong[-1]) + 1 if len(wrong) else 0
 
 
 def auc(members: Floats, others: Floats) -> float:
@@ -144,6 +159,7 @@ def aggregates(
     for name, key in (
         ("exact_memorization", "exact"),
         ("extraction_strength", "strength"),
+        ("extraction_strength_strict", "strict_strength"),
         ("forget_Q_A_Prob", "prob"),
         ("forget_Q_A_ROUGE", "rouge"),
     ):

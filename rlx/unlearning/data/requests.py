@@ -9,7 +9,9 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.files.sources import Source, read_source
-from rlx.unlearning.data.spans import Span, SpanSource, added_spans, repair, subject_spans
+from rlx.unlearning.data.added_spans import added_spans
+from rlx.unlearning.data.request_fields import aliases_of, author_of, date_of, spans_of, text_of, texts_of
+from rlx.unlearning.data.spans import Span, SpanSource, holds_name, joined, name_spans, repair
 
 KEYS = (
     "id",
@@ -19,6 +21,9 @@ KEYS = (
     "spans",
     "sensitive_spans",
     "subject",
+    "aliases",
+    "received",
+    "basis",
     "alternate",
     "author",
     "paraphrased_answer",
@@ -43,11 +48,19 @@ class Request:
     answer: str
     line: int
     subject: str | None = None
+    aliases: tuple[str, ...] = ()
+    """Other names of the subject."""
     spans: tuple[Span, ...] = ()
     source: str = ""
     """Origin of the spans: ``given``, ``subject``, ``added``, ``surprisal``, ``all``; empty if there are none."""
     repaired: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    received: str | None = None
+    """Date on which the request came in, as written in it."""
+    basis: str | None = None
+    """Legal basis of the request, as written in it."""
+    document: str | None = None
+    """Id of the document that this passage was cut from."""
     alternate: str | None = None
     """The answer preferred instead (dpo)."""
     author: int | None = None
@@ -119,9 +132,10 @@ def read_requests(path: Path, key: str = "forget.source") -> list[Request]:
         more = f" (and {len(problems) - 1} more rows)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0].what}{more}", fix=f"{problems[0].fix}; no request is left out")
     if not requests:
-        raise UserError(
-            f"{key} '{path}' has no usable row (it is empty)", fix="write one request a row, with question and answer"
-        )
+        fix = "write one request a row, with question and answer"
+        if key == "forget.retain":
+            fix += ", or leave out forget.retain: general questions are retained then"
+        raise UserError(f"{key} '{path}' has no usable row (it is empty)", fix=fix)
     return requests
 
 
@@ -130,8 +144,9 @@ def with_spans(requests: Sequence[Request], source: SpanSource) -> list[Request]
 
     Args:
         requests: as read; given spans are kept under ``auto``.
-        source: ``auto`` takes given spans, else the subject's, else what the answer adds to the question; ``given``
-            only the given ones; ``subject`` only the subject's; ``all`` the whole answer.
+        source: ``auto`` takes given spans, else what the answer adds to the question, with the subject where the
+            question does not hold it; ``given`` only the given ones; ``subject`` only the subject and its aliases;
+            ``all`` the complete answer.
     """
     return [_with_spans(request, source) for request in requests]
 
@@ -153,11 +168,16 @@ def _with_spans(request: Request, how: SpanSource) -> Request:
         return replace(request, spans=(Span(0, len(request.answer)),), source="all")
     if how in ("given", "surprisal") or (how == "auto" and request.spans):
         return request
-    named = subject_spans(request.answer, request.subject) if request.subject else ()
-    if named or how == "subject":
+    names = [name for name in (request.subject, *request.aliases) if name]
+    named = name_spans(request.answer, names)
+    if how == "subject":
         return replace(request, spans=named, source="subject" if named else "")
-    added = added_spans(request.question, request.answer) if request.question else ()
-    return replace(request, spans=added, source="added" if added else "")
+    # The question is the attacker's key: a name that it holds is not a secret. A plain text is about its subject.
+    subject_in_question = not request.question or any(holds_name(request.question, name) for name in names)
+    added = tuple(Span(start, end) for start, end in added_spans(request.question, request.answer, names))
+    if not added:
+        return replace(request, spans=named, source="subject" if named else "")
+    return replace(request, spans=added if subject_in_question else joined([*named, *added]), source="added")
 
 
 def request_of(row: dict[str, Any], number: int) -> Request:
@@ -170,63 +190,31 @@ def request_of(row: dict[str, Any], number: int) -> Request:
     unknown = sorted(set(row) - set(KEYS))
     if unknown:
         raise ValueError(f"unknown key '{unknown[0]}' (choices: {', '.join(KEYS)})")
-    question, answer = _text(row, "question"), _text(row, "answer")
+    question, answer, text = text_of(row, "question"), text_of(row, "answer"), text_of(row, "text")
+    if answer is not None and text is not None:
+        raise ValueError("both 'answer' and 'text'; give the question with its answer, or the text alone")
     if answer is None:
-        answer, question = _text(row, "text"), question or ""
+        answer, question = text, question or ""
     if not answer or not answer.strip():
         raise ValueError("no 'answer' (with 'question') and no 'text', or it is empty")
     if question is None:
         raise ValueError("'answer' without 'question'; give the question, or 'text' instead")
-    repair_result = repair(answer, _spans(row))
-    author = row.get("author")
-    if isinstance(author, str) and author.isdecimal():
-        author = int(author)  # CSV has text only
-    if author is not None and (not isinstance(author, int) or isinstance(author, bool)):
-        raise ValueError(f"'author' is {author!r}, not a whole number")
+    repair_result = repair(answer, spans_of(row))
     return Request(
         id=str(row["id"]) if row.get("id") is not None else str(number),
         question=question,
         answer=answer,
         line=number,
-        subject=_text(row, "subject"),
+        subject=text_of(row, "subject"),
+        aliases=aliases_of(row),
         spans=repair_result.spans,
         source="given" if repair_result.spans else "",
         repaired=repair_result.repaired,
         refused=repair_result.refused,
-        alternate=_text(row, "alternate"),
-        author=author,
-        paraphrase=_text(row, "paraphrased_answer"),
-        wrong=tuple(_texts(row, "perturbed_answer")),
+        received=date_of(row, "received"),
+        basis=text_of(row, "basis"),
+        alternate=text_of(row, "alternate"),
+        author=author_of(row),
+        paraphrase=text_of(row, "paraphrased_answer"),
+        wrong=tuple(texts_of(row, "perturbed_answer")),
     )
-
-
-def _spans(row: dict[str, Any]) -> list[tuple[int, int, str | None]]:
-    given = row.get("spans") or row.get("sensitive_spans") or []
-    if not isinstance(given, list):
-        raise ValueError(f"'spans' is {given!r}, not a list")
-    spans: list[tuple[int, int, str | None]] = []
-    for span in given:
-        pair = (span.get("start"), span.get("end"), span.get("word")) if isinstance(span, dict) else span
-        if not isinstance(pair, list | tuple) or len(pair) not in (2, 3):
-            raise ValueError(f"a span is {span!r}; write {{'start': 3, 'end': 9, 'word': ...}} or [3, 9]")
-        start, end, word = (*pair, None)[:3]
-        if any(not isinstance(edge, int) or isinstance(edge, bool) for edge in (start, end)):
-            raise ValueError(f"a span's edges are {start!r} and {end!r}, not whole numbers")
-        if word is not None and not isinstance(word, str):
-            raise ValueError(f"a span's word is {word!r}, not a text")
-        spans.append((start, end, word))
-    return spans
-
-
-def _text(row: dict[str, Any], key: str) -> str | None:
-    value = row.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"'{key}' is {value!r}, not a text")
-    return value
-
-
-def _texts(row: dict[str, Any], key: str) -> list[str]:
-    value = row.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"'{key}' is not a list of texts")
-    return value

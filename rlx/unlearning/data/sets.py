@@ -10,9 +10,10 @@ from typing import Any
 from rlx.data.rows import read_rows
 from rlx.errors import UserError
 from rlx.files.sources import Source
+from rlx.specs.resolve_unlearn import GENERAL_FACTS
 from rlx.specs.unlearn import Forget
 from rlx.unlearning.data.minitofu import generate
-from rlx.unlearning.data.requests import Request, read_requests, request_of
+from rlx.unlearning.data.requests import MOST_SHOWN, Request, read_requests, request_of
 
 QUESTIONS_AN_AUTHOR = 20
 RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
@@ -32,6 +33,8 @@ class Sets:
     """Rows that training must keep."""
     measured: Mapping[str, list[Request]] = field(default_factory=dict)
     """By part: ``retain``, ``real_authors``, ``world_facts`` and ``holdout``, those that exist."""
+    notices: tuple[str, ...] = ()
+    """What a person should know about these sets, as sentences."""
 
 
 def load_sets(forget: Forget, limit: int) -> Sets:
@@ -52,8 +55,66 @@ def load_sets(forget: Forget, limit: int) -> Sets:
         return Sets(data.forget, trained, {**_limited(kept_sets, limit), "holdout": data.holdout})
     if forget.source.startswith("tofu/"):
         return _tofu(forget.source.removeprefix("tofu/"), forget.tofu, limit)
-    retain = read_requests(Path(forget.retain), "forget.retain")
-    return Sets(read_requests(Path(forget.source)), retain, _limited({"retain": retain}, limit))
+    requests = read_requests(Path(forget.source))
+    notices = []
+    if forget.retain == "auto":
+        retain = read_requests(GENERAL_FACTS, "forget.retain")
+        notices.append(
+            f"forget.retain is not given: {len(retain)} general questions and answers ({GENERAL_FACTS.name}) are "
+            "retained and measured instead; questions of the model's own domain (--retain) would protect it better"
+        )
+    else:
+        retain = read_requests(Path(forget.retain), "forget.retain")
+    notices += conflicts(requests, retain, forget)
+    return Sets(requests, retain, _limited({"retain": retain}, limit), tuple(notices))
+
+
+def conflicts(requests: Sequence[Request], retain: Sequence[Request], forget: Forget) -> list[str]:
+    """Sentences about answers that are both to be forgotten and to be retained.
+
+    Args:
+        requests: what to forget.
+        retain: what to retain.
+        forget: the spec's section, for messages.
+
+    Raises:
+        UserError: when a request is itself a row of the retain set: it would be forgotten and retained at once.
+    """
+    rows = {(_normal(row.question), _normal(row.answer)): row for row in reversed(retain)}
+    both = [(r, row) for r in requests if (row := rows.get((_normal(r.question), _normal(r.answer))))]
+    if both:
+        request, row = both[0]
+        more = f", and so are {len(both) - 1} more" if len(both) > 1 else ""
+        raise UserError(
+            f"request {request.id} (line {request.line} of {forget.source}) is also line {row.line} of forget.retain "
+            f"'{forget.retain}'{more}: it would be forgotten and retained at once",
+            fix="remove such rows from the retain file",
+        )
+    first: dict[tuple[str, str], Request] = {}
+    twice = [
+        f"{request.id} and {earlier.id}"
+        for request in requests
+        if (earlier := first.setdefault((_normal(request.question), _normal(request.answer)), request)) is not request
+    ]
+    notices = (
+        [f"these requests are the same and are counted separately: {', '.join(twice[:MOST_SHOWN])}"] if twice else []
+    )
+    answers = {_normal(row.answer): row for row in reversed(retain)}
+    equal = [(r, row) for r in requests if (row := answers.get(_normal(r.answer)))]
+    if not equal:
+        return notices
+    shown = ", ".join(f"{r.id} (line {row.line} of the retain set)" for r, row in equal[:MOST_SHOWN])
+    more = f" and {len(equal) - MOST_SHOWN} more" if len(equal) > MOST_SHOWN else ""
+    return [
+        *notices,
+        "the answers of these requests are also answers of the retain set, which works against forgetting them: "
+        f"{shown}{more}",
+    ]
+
+
+def _normal(text: str) -> str:
+    """A text without differences of case and white space."""
+    return " ".join(text.casefold().split())
 
 
 def _tofu(split: str, where: str, limit: int) -> Sets:

@@ -7,18 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlx.unlearning.data.text_units import CJK, HANGUL, one_word
+
 SpanSource = Literal["auto", "given", "subject", "surprisal", "all"]
 WORD = re.compile(r"\w+(?:['’]\w+)*")
-FUNCTION_WORDS = frozenset(
-    WORD.findall(
-        "a about after all also an and any are as at be because been before being both but by can could did do "
-        "does during each for from had has have he her hers him his how i in including into is it its itself like "
-        "many may might more most much no not of often on one only or other our out over own s she should so some "
-        "such t than that the their them then there these they this those through to under up upon was we were "
-        "what when where which while who whom whose why will with within would you your yes"
-    )
-)
-"""Words that carry no fact of their own; a run of new words is not broken by a single one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +67,29 @@ def repair(answer: str, given: Sequence[tuple[int, int, str | None]]) -> Repair:
     return Repair(joined(spans), tuple(repaired), tuple(refused))
 
 
-def subject_spans(answer: str, subject: str) -> tuple[Span, ...]:
-    """Every occurrence of the subject, or of its first and last word, ignoring case."""
-    words = [re.escape(word) for word in WORD.findall(subject)]
+def name_spans(answer: str, names: Sequence[str]) -> tuple[Span, ...]:
+    """Every occurrence of the names, ignoring case; for a name that does not occur, of its first and last word."""
+    return joined([span for name in names for span in _occurrences(answer, name)])
+
+
+def holds_name(question: str, name: str) -> bool:
+    """Whether a question holds a name, or its first or last word."""
+    return bool(_occurrences(question, name))
+
+
+def _occurrences(text: str, name: str) -> list[Span]:
+    words = [re.escape(word) for word in WORD.findall(name)]
     if not words:
-        return ()
-    between = r"[\W_]+"
-    matches = list(re.finditer(rf"\b{between.join(words)}\b", answer, re.IGNORECASE))
+        return []
+    # A name in a script without spaces is not bounded by anything.
+    bounded = not re.search(f"[{CJK}{HANGUL}]", name)
+    start, end = (r"(?<!\w)", r"(?!\w)") if bounded else ("", "")
+    genitive = "s?" if bounded else ""
+    matches = list(re.finditer(rf"{start}{'[^0-9A-Za-z]+'.join(words)}(?={genitive}{end})", text, re.IGNORECASE))
     if not matches and len(words) > 1:
-        parts = [*words[:1], *words[-1:]]
-        matches = list(re.finditer(rf"\b(?:{'|'.join(parts)})\b", answer, re.IGNORECASE))
-    return joined([Span(match.start(), match.end()) for match in matches])
-
-
-def added_spans(question: str, answer: str) -> tuple[Span, ...]:
-    """Runs of words of the answer that are neither in the question nor function words."""
-    question_words = {_stem(word) for word in WORD.findall(question)}
-    runs: list[list[Span]] = []
-    gap = 2
-    for match in WORD.finditer(answer):
-        new = _stem(match[0]) not in question_words and match[0].lower() not in FUNCTION_WORDS
-        if new and runs and gap <= 1 and not re.search(r"[.;:!?]\s", answer[runs[-1][-1].end : match.start()]):
-            runs[-1].append(Span(match.start(), match.end()))
-        elif new:
-            runs.append([Span(match.start(), match.end())])
-        gap = 0 if new else gap + 1
-    return joined([Span(run[0].start, run[-1].end) for run in runs])
+        parts = sorted({words[0], words[-1]}, key=len, reverse=True)
+        matches = list(re.finditer(rf"{start}(?:{'|'.join(parts)})(?={genitive}{end})", text, re.IGNORECASE))
+    return [Span(match.start(), match.end()) for match in matches]
 
 
 def surprising_spans(
@@ -156,13 +145,8 @@ def _widen_to_words(answer: str, span: Span) -> Span:
         start += 1
     while end > start and answer[end - 1].isspace():
         end -= 1
-    while start > 0 and answer[start].isalnum() and answer[start - 1].isalnum():
+    while 0 < start < end and one_word(answer, start):
         start -= 1
-    while end < len(answer) and answer[end - 1].isalnum() and answer[end].isalnum():
+    while start < end < len(answer) and one_word(answer, end):
         end += 1
     return Span(start, end)
-
-
-def _stem(word: str) -> str:
-    """Lower case without a possessive or plural s."""
-    return re.sub(r"(['’]s|s)$", "", word.lower())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlx.benchmarks.tofu import scores
 from rlx.benchmarks.tofu.log import EPSILON, read_log, samples_of
@@ -61,14 +63,30 @@ def test_a_kept_sample_counts_with_the_scores_that_its_set_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted", "strength", "exact"),
-    [([1, 2, 3, 4], 1.0, 1.0), ([1, 9, 3, 4], 0.5, 0.75), ([1, 2, 3, 9], 0.0, 0.75), ([9, 9, 9, 9], 0.0, 0.0)],
+    ("predicted", "strength", "strict", "exact"),
+    [
+        ([1, 2, 3, 4], 1.0, 1.0, 1.0),
+        ([1, 9, 3, 4], 0.5, 0.5, 0.75),
+        ([9, 9, 9, 4], 0.25, 0.25, 0.25),
+        ([1, 2, 3, 9], 0.25, 0.0, 0.75),
+        ([9, 9, 9, 9], 0.25, 0.0, 0.0),
+    ],
 )
 def test_extraction_strength_is_the_share_of_the_tail_that_is_right(
-    predicted: list[int], strength: float, exact: float
+    predicted: list[int], strength: float, strict: float, exact: float
 ) -> None:
     assert scores.extraction_strength(predicted, [1, 2, 3, 4]) == strength
+    assert scores.strict_extraction_strength(predicted, [1, 2, 3, 4]) == strict
     assert scores.exact_memorisation(predicted, [1, 2, 3, 4]) == exact
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=12))
+def test_extraction_strength_is_that_of_a_search_over_every_prefix(pairs: list[tuple[int, int]]) -> None:
+    predicted, labels = [list(side) for side in zip(*pairs, strict=True)]
+    n = len(labels)
+    fitting = [k for k in range(n) if predicted[k:] == labels[k:]]
+    assert scores.extraction_strength(predicted, labels) == 1 - min(fitting, default=n - 1) / n
+    assert scores.strict_extraction_strength(predicted, labels) == 1 - min(fitting, default=n) / n
 
 
 def test_auc_counts_ties_half() -> None:
