@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rlx.console import Progress
@@ -130,6 +131,11 @@ class RunRecorder:
         self._progress.note(text)
         if tag:
             self._tags[tag] = text
+
+    def attach(self, files: list[Path]) -> None:
+        """Send files to MLflow."""
+        if self._mlflow is not None:
+            self._mlflow.attach(files)
 
     def close(self, status: str) -> None:
         """Flush all outputs, with a limit on the time that MLflow may take."""

@@ -18,6 +18,7 @@ from rlx.runs.stop import Stop
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import Example
+from rlx.unlearning.earlier import EarlierRequest
 from rlx.unlearning.measures import Subject
 from rlx.unlearning.update import Constants, Row, example_row, widened
 
@@ -63,6 +64,8 @@ class UnlearnComponents:
     recorder: Recorder
     stop: Stop
     pad_id: int
+    earlier: Sequence[EarlierRequest] = ()
+    """Requests of the runs that this run continues."""
 
     @property
     def engine(self) -> Engine:

@@ -19,6 +19,9 @@ KEYS = (
     "spans",
     "sensitive_spans",
     "subject",
+    "aliases",
+    "received",
+    "basis",
     "alternate",
     "author",
     "paraphrased_answer",
@@ -56,6 +59,12 @@ class Request:
     """The same answer in other words."""
     wrong: tuple[str, ...] = ()
     """Wrong answers."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the subject."""
+    received: str | None = None
+    """When the request was received."""
+    basis: str | None = None
+    """Its legal basis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,9 @@ def request_of(row: dict[str, Any], number: int) -> Request:
         author=author,
         paraphrase=_text(row, "paraphrased_answer"),
         wrong=tuple(_texts(row, "perturbed_answer")),
+        aliases=tuple(_texts(row, "aliases")),
+        received=_text(row, "received"),
+        basis=_text(row, "basis"),
     )
 
 
