@@ -25,8 +25,8 @@ from rlx.cli.options import (
     RunsDir,
     Seed,
 )
-from rlx.cli.purge import purge_run
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
+from rlx.cli.purge import purge_run
 from rlx.cli.run_spec import (
     StudyOptions,
     apply_options_and_overrides,

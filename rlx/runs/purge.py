@@ -34,9 +34,7 @@ def remainders(folder: RunDir) -> list[Remainder]:
         (folder.clear_page, "certificate with the sensitive texts in clear"),
     ]
     candidates += [(cache, "values of the model before training") for cache in _reference_caches(folder)]
-    candidates += [
-        (evaluation.root, "answers of a checkpoint") for evaluation in folder.evaluations("step_*")
-    ]
+    candidates += [(evaluation.root, "answers of a checkpoint") for evaluation in folder.evaluations("step_*")]
     sizes = [(path, content, _size(path)) for path, content in candidates if path.exists()]
     return [Remainder(path, content, size) for path, content, size in sizes if path.is_file() or any(path.iterdir())]
 

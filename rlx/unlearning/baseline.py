@@ -38,9 +38,7 @@ def exchanged(request: Request, others: Sequence[Request]) -> tuple[BaselineSour
             variants.append(variant)
     if variants:
         return "names exchanged", variants
-    questions = dict.fromkeys(
-        other.question for other in others if other.question and other.answer != request.answer
-    )
+    questions = dict.fromkeys(other.question for other in others if other.question and other.answer != request.answer)
     questions.pop(request.question, None)
     lent = list(questions)[: len(OTHER_NAMES)] if request.question else []
     return ("other questions" if lent else "none"), [replace(bare, question=question) for question in lent]
@@ -57,7 +55,7 @@ def _capitalised(text: str) -> list[str]:
     names: list[list[str]] = []
     previous_end = -1
     for match in re.finditer(r"[^\W\d_][\w'’-]*", text):
-        starts_sentence = not text[: match.start()].strip() or text[: match.start()].rstrip()[-1] in ".!?:¿¡\"«„“"
+        starts_sentence = not text[: match.start()].strip() or text[: match.start()].rstrip()[-1] in '.!?:¿¡"«„“'
         word = re.sub(r"['’]s?$", "", match.group())
         if word[0].isupper() and word != "I" and not starts_sentence:
             adjacent = bool(names) and text[previous_end : match.start()].isspace()

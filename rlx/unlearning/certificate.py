@@ -13,7 +13,6 @@ from rlx.benchmarks.tofu.scores import Estimate
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.attacks import Attack
 from rlx.unlearning.certificate_schema import (
-    SCHEMA_VERSION,
     AttackRow,
     Baseline,
     Certificate,
@@ -81,7 +80,7 @@ def certificate(
     spec, verdict = resolved.spec, conclusion.verdict
     after = None if spec.after is None else Path(spec.after).name
     return Certificate(
-        schema_version=SCHEMA_VERSION,
+        schema_version=1,
         title=TITLE,
         certified_removal=False,
         outcome=verdict.outcome,
@@ -145,7 +144,7 @@ def _counts(verdicts: Iterable[RequestVerdict]) -> dict[str, int]:
 def _hashes(
     resolved: ResolvedUnlearn, requests: Sequence[Request], model: Path, masker: Masker
 ) -> dict[str, str | dict[str, str]]:
-    """Hashes of models, code, spec and requests; those of personal data are keyed, so that no guess can be confirmed."""
+    """Hashes of models, code, spec and requests; those of personal data are keyed, so that a guess is not confirmed."""
     keyed = {
         name: masker.digest(value) if name in ("forget", "retain") else value
         for name, value in resolved.fingerprints.items()

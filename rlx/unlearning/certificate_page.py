@@ -121,7 +121,7 @@ def _done(content: Certificate) -> list[str]:
     if not selection.within_budget:
         sentences.append("No state of the training kept the model's utility; the last one is shown.")
     if selection.on_same_requests:
-        sentences.append("The state was chosen on the same requests that are reported, because there are too few to split.")
+        sentences.append("The state was chosen on the requests that are reported: there are too few to split.")
     attacks = [attack.name for attack in content.attacks]
     tried = f", and attacked to bring the answers back ({', '.join(attacks)})" if attacks else ""
     sentences.append(f"The result was asked every question again{tried}.")

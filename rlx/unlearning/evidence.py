@@ -44,9 +44,7 @@ def request_baselines(
         retain: the retain model's scores; empty if there is none.
     """
     if retain:
-        return {
-            one.id: RequestBaseline("retain model", level_of(one)) for one in retain if one.sample.part == "forget"
-        }
+        return {one.id: RequestBaseline("retain model", level_of(one)) for one in retain if one.sample.part == "forget"}
     variants = {request.id: exchanged(request, requests) for request in requests}
     rows = [variant for _, group in variants.values() for variant in group]
     scored: dict[str, list[Scored]] = {request.id: [] for request in requests}
@@ -133,9 +131,7 @@ def says_sensitive(request: Request, generation: str, reference: str) -> bool:
     parts = [_words(request.answer[span.start : span.end]) for span in request.spans] or [_words(request.answer)]
     spoken, others = _words(generation), (_words(request.question), _words(reference))
     return any(
-        len(part.replace(" ", "")) >= SHORTEST_PART
-        and part in spoken
-        and not any(part in other for other in others)
+        len(part.replace(" ", "")) >= SHORTEST_PART and part in spoken and not any(part in other for other in others)
         for part in parts
     )
 

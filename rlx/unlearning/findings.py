@@ -37,7 +37,9 @@ def findings(
 def _utility(finals: Mapping[str, Sequence[Sample]], budget: float) -> Finding:
     before, after = (kept_utility(aggregates(finals[who])) for who in ("original", "unlearned"))
     share = after / before if before else 0.0
-    sentence = f"The model keeps {share:.1%} of the original's utility ({after:.3f} of {before:.3f}; required: {budget:.0%})"
+    sentence = (
+        f"The model keeps {share:.1%} of the original's utility ({after:.3f} of {before:.3f}; required: {budget:.0%})"
+    )
     if not before:
         measured = any(sample.part not in ("forget", "holdout", "earlier") for sample in finals["original"])
         sentence = "The original's utility is 0" if measured else "No utility was measured: there is no retained set"

@@ -105,7 +105,9 @@ def create_key(path: Path) -> None:
             temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({reason(error)})", fix="free some space or choose another --runs-dir", exit_code=1
+            f"{path} cannot be written ({reason(error)})",
+            fix="free some space or choose another --runs-dir",
+            exit_code=1,
         ) from None
 
 
@@ -118,7 +120,9 @@ def read_key(path: Path) -> bytes:
     try:
         return bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})", fix="start the run again with --fresh", exit_code=1) from None
+        raise UserError(
+            f"{path} cannot be read ({error})", fix="start the run again with --fresh", exit_code=1
+        ) from None
 
 
 def write_private(path: Path, text: str) -> None:

@@ -91,7 +91,10 @@ def conclude(
     verdicts = own_verdicts(forget, baselines, scored, [*attacks, *swapped])
     earlier = earlier_verdicts(components.earlier, scored)
     conditions = findings(
-        finals, [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)], attacks, spec.evaluation
+        finals,
+        [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)],
+        attacks,
+        spec.evaluation,
     )
     return Conclusion(
         selected_step=selected,

@@ -30,9 +30,7 @@ def write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assemble
     )
     earlier = [one.request for one in components.earlier if one.request is not None]
     masker = Masker(read_key(folder.mask_key), secret_texts([*assembled.requests, *earlier]))
-    write_samples(
-        sample_table(conclusion, assembled.requests, masker), folder.sample_part(conclusion.selected_step)
-    )
+    write_samples(sample_table(conclusion, assembled.requests, masker), folder.sample_part(conclusion.selected_step))
     content = certificate(resolved, subjects, conclusion, folder.model, masker)
     write_atomically(folder.certificate, content.model_dump_json(indent=2))
     write_atomically(folder.certificate_page, page(content))

@@ -173,7 +173,9 @@ def run_verdict(
         earlier: verdicts of the requests of earlier runs, measured again.
     """
     remembered = [verdict for verdict in verdicts if verdict.status != "not known before"]
-    problems = _problems(verdicts, "request") + _problems(earlier, "request of earlier runs", "requests of earlier runs")
+    problems = _problems(verdicts, "request") + _problems(
+        earlier, "request of earlier runs", "requests of earlier runs"
+    )
     if not remembered and not problems:
         return RunVerdict("nothing to forget")
     reasons = problems + [finding.sentence for finding in findings if not finding.holds]
