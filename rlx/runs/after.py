@@ -76,6 +76,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     result = dict(base)
     for key, value in changes.items():
         old = result.get(key)
-        nested = isinstance(value, Mapping) and isinstance(old, Mapping) and key != "params"
-        result[key] = _merged(old, value) if nested else value
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and key != "params":
+            result[key] = _merged(old, value)
+        else:
+            result[key] = value
     return result

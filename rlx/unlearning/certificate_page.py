@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlx.templates import render
 from rlx.unlearning.certificate_schema import Certificate
-from rlx.unlearning.verdict import STATUSES, Outcome
+from rlx.unlearning.verdict import PROBE_NAMES, STATUSES, Outcome
 
 HEADLINES: Mapping[Outcome, str] = {
     "supported": "Supported by these measurements",
@@ -58,6 +58,7 @@ def page(content: Certificate, texts: Mapping[str, str] | None = None) -> str:
         models=[model for model, metrics in content.aggregates.items() if metrics],
         model_names=MODELS,
         tones=STATUS_TONES,
+        probe_names=PROBE_NAMES,
         texts=texts or {},
         clear=texts is not None,
     )
@@ -114,7 +115,7 @@ def _asked(content: Certificate) -> list[str]:
 def _done(content: Certificate) -> list[str]:
     method, selection = content.method, content.selection
     sentences = [
-        f"The model {content.run.model} was trained with the method {method.name} for {method.epochs} "
+        f"The model '{content.run.model}' was trained with the method {method.name} for {method.epochs} "
         f"epoch{'' if method.epochs == 1 else 's'} to forget them; the state after update {selection.update} is the "
         "result."
     ]
@@ -122,8 +123,8 @@ def _done(content: Certificate) -> list[str]:
         sentences.append("No state of the training kept the model's utility; the last one is shown.")
     if selection.on_same_requests:
         sentences.append("The state was chosen on the requests that are reported: there are too few to split.")
-    attacks = [attack.name for attack in content.attacks]
-    tried = f", and attacked to bring the answers back ({', '.join(attacks)})" if attacks else ""
+    attacks = [PROBE_NAMES.get(attack.name, attack.name) for attack in content.attacks]
+    tried = f". To bring the answers back, it was attacked by {', '.join(attacks)}" if attacks else ""
     sentences.append(f"The result was asked every question again{tried}.")
     if content.request_set.uncovered:
         sentences.append(

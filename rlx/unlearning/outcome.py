@@ -1,4 +1,4 @@
-"""After training: select the checkpoint, measure and attack it, and decide the verdict of each request and of the run."""
+"""After training: select the checkpoint, measure and attack it, and decide the verdicts of the requests and the run."""
 
 from __future__ import annotations
 
@@ -90,12 +90,8 @@ def conclude(
     baselines = request_baselines(components.subject, loaders["original"], forget, scored.get("retain", []))
     verdicts = own_verdicts(forget, baselines, scored, [*attacks, *swapped])
     earlier = earlier_verdicts(components.earlier, scored)
-    conditions = findings(
-        finals,
-        [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)],
-        attacks,
-        spec.evaluation,
-    )
+    strengths = [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)]
+    conditions = findings(finals, strengths, attacks, spec.evaluation)
     return Conclusion(
         selected_step=selected,
         within_budget=within_budget,

@@ -25,6 +25,12 @@ BROUGHT_BACK = 0.5
 RECOVERABLE = 0.25
 """Largest fraction of what all requests lost that an attack may bring back, at the interval's upper end."""
 
+PROBE_NAMES = {
+    "relearn": "relearning",
+    "quantize": "rounding the weights",
+    "prefix": "the start of the answer",
+}
+"""What a reader calls the attacks; other probes have their own name."""
 DIRECT_PROBES = ("extraction strength", "probability", "the question")
 """Probes of the model as it is; every request is tried with them."""
 
@@ -173,16 +179,15 @@ def run_verdict(
         earlier: verdicts of the requests of earlier runs, measured again.
     """
     remembered = [verdict for verdict in verdicts if verdict.status != "not known before"]
-    problems = _problems(verdicts, "request") + _problems(
-        earlier, "request of earlier runs", "requests of earlier runs"
-    )
+    problems = _problems(verdicts, "request", "requests")
+    problems += _problems(earlier, "request of earlier runs", "requests of earlier runs")
     if not remembered and not problems:
         return RunVerdict("nothing to forget")
     reasons = problems + [finding.sentence for finding in findings if not finding.holds]
     return RunVerdict("not supported" if reasons else "supported", tuple(reasons))
 
 
-def _problems(verdicts: Sequence[RequestVerdict], one: str, many: str = "requests") -> list[str]:
+def _problems(verdicts: Sequence[RequestVerdict], one: str, many: str) -> list[str]:
     """Sentences on the requests that are still extractable or not tested."""
     extractable = [verdict for verdict in verdicts if verdict.status == "still extractable"]
     untested = [verdict for verdict in verdicts if verdict.status == "not tested"]
@@ -190,7 +195,7 @@ def _problems(verdicts: Sequence[RequestVerdict], one: str, many: str = "request
     noun = one if len(verdicts) == 1 else many
     if extractable:
         by = Counter(probe for verdict in extractable for probe in verdict.probes)
-        probes = ", ".join(f"{probe} {count}" for probe, count in by.most_common())
+        probes = ", ".join(f"{PROBE_NAMES.get(probe, probe)} {count}" for probe, count in by.most_common())
         verb = "is" if len(extractable) == 1 else "are"
         sentences.append(f"{len(extractable)} of {len(verdicts)} {noun} {verb} still extractable (by {probes})")
     if untested:
