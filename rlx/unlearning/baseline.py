@@ -10,11 +10,13 @@ from typing import Literal
 from rlx.unlearning.data.requests import Request
 
 BaselineSource = Literal["retain model", "names exchanged", "other questions", "none"]
-OTHER_NAMES = (("Maren", "Holtby"), ("Teodor", "Vance"), ("Ilse", "Karlow"))
-"""Invented given and family names that replace those of a request; the baseline is the mean over them."""
+VARIANTS = 3
+"""Exchanged requests whose mean score is the baseline."""
+INVENTED_NAMES = (("Maren", "Holtby"), ("Teodor", "Vance"), ("Ilse", "Karlow"))
+"""Given and family names, used where the data have too few other names of two words."""
 
 
-def exchanged(request: Request, others: Sequence[Request]) -> tuple[BaselineSource, list[Request]]:
+def exchanged(request: Request, others: Sequence[Request], pool: Sequence[str]) -> tuple[BaselineSource, list[Request]]:
     """Requests whose scores under the original model are the baseline of a request.
 
     The names are exchanged in the question and in the answer, so that only their association with the rest of the
@@ -24,24 +26,46 @@ def exchanged(request: Request, others: Sequence[Request]) -> tuple[BaselineSour
     Args:
         request: with its subject, if it has one.
         others: all requests, of which those with another answer lend their questions.
+        pool: names of other persons in the data, whose parts replace the request's (see ``name_pool``).
 
     Returns:
         How the baseline is made, and up to three requests without paraphrases and wrong answers.
     """
     bare = replace(request, paraphrase=None, wrong=(), alternate=None, spans=())
+    variants: list[Request] = []
     names = _names(request)
-    variants = []
-    for given, family in OTHER_NAMES:
-        swap = _swaps(names, given, family)
+    for words in _other_names(names, pool):
+        swap = _swaps(names, words[0], words[-1])
         variant = replace(bare, question=_replaced(bare.question, swap), answer=_replaced(bare.answer, swap))
         if (variant.question, variant.answer) != (bare.question, bare.answer) and variant.answer.strip():
             variants.append(variant)
     if variants:
-        return "names exchanged", variants
+        return "names exchanged", variants[:VARIANTS]
     questions = dict.fromkeys(other.question for other in others if other.question and other.answer != request.answer)
     questions.pop(request.question, None)
-    lent = list(questions)[: len(OTHER_NAMES)] if request.question else []
+    lent = list(questions)[:VARIANTS] if request.question else []
     return ("other questions" if lent else "none"), [replace(bare, question=question) for question in lent]
+
+
+def name_pool(requests: Sequence[Request], retain: Sequence[Request]) -> list[str]:
+    """Names of persons in the data: subjects of forget requests, then those of retained rows, or names in them."""
+    pool: dict[str, None] = {request.subject: None for request in requests if request.subject}
+    for row in retain:
+        pool |= dict.fromkeys([row.subject] if row.subject else _capitalised(row.question))
+    return list(pool)
+
+
+def _other_names(names: Sequence[str], pool: Sequence[str]) -> list[list[str]]:
+    """Given and family names of persons whom the model does not know, none of them a word of the request's own names.
+
+    A given name of one person with the family name of another is in the vocabulary of any model that read the data,
+    and is nobody of whom it could know another answer.
+    """
+    own = {word.lower() for name in names for word in name.split()}
+    usable = [words for words in (name.split() for name in pool) if len(words) > 1]
+    usable = [words for words in usable if own.isdisjoint(word.lower() for word in words)]
+    combined = [[one[0], other[-1]] for one, other in zip(usable, usable[1:], strict=False) if one[-1] != other[-1]]
+    return [*combined[:VARIANTS], *(list(words) for words in INVENTED_NAMES)]
 
 
 def _names(request: Request) -> list[str]:

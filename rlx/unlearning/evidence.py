@@ -33,7 +33,11 @@ class RequestBaseline:
 
 
 def request_baselines(
-    subject: Subject, load_original: Callable[[], LM], requests: Sequence[Request], retain: Sequence[Scored]
+    subject: Subject,
+    load_original: Callable[[], LM],
+    requests: Sequence[Request],
+    pool: Sequence[str],
+    retain: Sequence[Scored],
 ) -> dict[str, RequestBaseline]:
     """The baseline of every request, by id: the retain model's scores, or those of exchanged requests.
 
@@ -41,11 +45,12 @@ def request_baselines(
         subject: tokenizer, template and engine.
         load_original: loads the model before unlearning.
         requests: the forget requests.
+        pool: names of other persons, see ``name_pool``.
         retain: the retain model's scores; empty if there is none.
     """
     if retain:
         return {one.id: RequestBaseline("retain model", level_of(one)) for one in retain if one.sample.part == "forget"}
-    variants = {request.id: exchanged(request, requests) for request in requests}
+    variants = {request.id: exchanged(request, requests, pool) for request in requests}
     rows = [variant for _, group in variants.values() for variant in group]
     scored: dict[str, list[Scored]] = {request.id: [] for request in requests}
     if rows:

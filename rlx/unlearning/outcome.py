@@ -10,6 +10,7 @@ from rlx.engine.checkpoint import latest_checkpoint, load_checkpoint, load_weigh
 from rlx.engine.lora import LM
 from rlx.runs.samples import Row
 from rlx.unlearning.attacks import Attack, attack_all
+from rlx.unlearning.baseline import name_pool
 from rlx.unlearning.components import UnlearnComponents
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.evidence import RequestBaseline, earlier_verdicts, own_verdicts, request_baselines
@@ -87,7 +88,8 @@ def conclude(
     is_split = {request.id for request in halves[0]} != {request.id for request in halves[1]}
     swapped = attack_all(loaders, components.subject, (halves[1], halves[0]), spec) if is_split else []
     forget = _ordered(components)
-    baselines = request_baselines(components.subject, loaders["original"], forget, scored.get("retain", []))
+    pool = name_pool(forget, [example.request for example in components.retain.examples])
+    baselines = request_baselines(components.subject, loaders["original"], forget, pool, scored.get("retain", []))
     verdicts = own_verdicts(forget, baselines, scored, [*attacks, *swapped])
     earlier = earlier_verdicts(components.earlier, scored)
     strengths = [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)]
