@@ -1,10 +1,12 @@
-"""Write the generated blocks of the README: the tables of methods and the help of commands.
+"""Write the generated blocks of the README, the tables of methods and the help of commands, and the published schema.
 
 A block is the text between <!-- begin generated: NAME --> and <!-- end generated: NAME -->. NAME is "policy methods",
 "unlearning methods", "rlx help", or a command followed by "help", such as "train help".
 
-python docs/generate.py            rewrite the blocks
-python docs/generate.py --check    write nothing; exit code 1 if a block is out of date
+docs/certificate.schema.json is the JSON schema of the certificate of rlx unlearn.
+
+python docs/generate.py            rewrite the blocks and the schema
+python docs/generate.py --check    write nothing; exit code 1 if one of them is out of date
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import sys
 from pathlib import Path
 
 from rlx.cli.methods import markdown_table
+from rlx.unlearning.certificate_schema import json_schema
 
+SCHEMA = Path(__file__).parent / "certificate.schema.json"
 README = Path(__file__).parents[1] / "README.md"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
 MARKER = re.compile(r"<!-- (?:begin|end) generated:")
@@ -67,6 +71,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is out of date")
     parser.add_argument("--readme", type=Path, default=README, help="the file with the blocks")
     arguments = parser.parse_args()
+    old_schema = SCHEMA.read_text(encoding="utf-8") if SCHEMA.exists() else ""
+    if arguments.check and old_schema != json_schema():
+        sys.exit(f"{SCHEMA.name} is out of date; run 'make docs' and commit the result")
+    if old_schema != json_schema():
+        SCHEMA.write_text(json_schema(), encoding="utf-8")
     old = arguments.readme.read_text(encoding="utf-8")
     text, stale = fill(old)
     if arguments.check and stale:
