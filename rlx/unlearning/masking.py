@@ -7,8 +7,9 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from rlx.errors import UserError, reason
@@ -19,7 +20,10 @@ SHORTEST_WITH_LETTER = 4
 SHORTEST_SECRET = 2
 """Shorter texts are not searched for in other texts."""
 HASH_DIGITS = 16
+LONGEST = 64
+"""Words of a secret text that are compared."""
 MASK = "[masked]"
+WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,19 @@ class Masker:
         return "hmac:" + hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()[:HASH_DIGITS]
 
     def scrub(self, text: str) -> str:
-        """A text in which every secret text is replaced by ``[masked]``."""
-        return _pattern(tuple(self.secret_texts)).sub(MASK, text) if self.secret_texts else text
+        """A text in which every secret text is replaced by ``[masked]``, whatever its case and punctuation."""
+        by_first_word, without_words = _indexed(tuple(self.secret_texts))
+        for secret in without_words:
+            text = text.replace(secret, MASK)
+        words = [(match.group().casefold(), match.start(), match.end()) for match in WORD.finditer(text)]
+        pieces, shown_to, index = [], 0, 0
+        while index < len(words):
+            length = _matching_words([word for word, *_ in words[index : index + LONGEST]], by_first_word)
+            if length:
+                pieces += [text[shown_to : words[index][1]], MASK]
+                shown_to = words[index + length - 1][2]
+            index += length or 1
+        return "".join([*pieces, text[shown_to:]])
 
     def label(self, request: Request) -> str:
         """A request's id, masked if it contains a secret text; a line number never is."""
@@ -134,13 +149,21 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches any of the texts, as complete words where they start or end with a letter or digit."""
-    parts = []
+@lru_cache(maxsize=4)
+def _indexed(texts: tuple[str, ...]) -> tuple[dict[str, list[list[str]]], list[str]]:
+    """Texts as words by their first word, longest first; and those of scripts that do not separate words."""
+    by_first_word: dict[str, list[list[str]]] = {}
+    without_words = []
     for text in sorted(texts, key=len, reverse=True):
-        words = r"\s+".join(re.escape(word) for word in text.split())
-        cased = text.upper() != text.lower() or text[0].isdigit()
-        left = r"(?<!\w)" if cased and text[0].isalnum() else ""
-        right = r"(?!\w)" if cased and text[-1].isalnum() else ""
-        parts.append(f"{left}{words}{right}")
-    return re.compile("|".join(parts), re.IGNORECASE)
+        words = [word.casefold() for word in WORD.findall(text)][:LONGEST]
+        if text.upper() == text.lower() and not any(letter.isascii() and letter.isalnum() for letter in text):
+            without_words.append(text)
+        elif words:
+            by_first_word.setdefault(words[0], []).append(words)
+    return by_first_word, without_words
+
+
+def _matching_words(words: Sequence[str], by_first_word: Mapping[str, Sequence[Sequence[str]]]) -> int:
+    """Number of words at the start that are a secret text; 0 for none."""
+    matches = [secret for secret in by_first_word.get(words[0], ()) if list(words[: len(secret)]) == list(secret)]
+    return max((len(secret) for secret in matches), default=0)

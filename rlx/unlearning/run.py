@@ -144,7 +144,9 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
         print_out(f"certificate  {folder.certificate_page}")
         if folder.clear_page.exists():
             print_out(f"in clear     {folder.clear_page} (readable by its owner only)")
-    print_out(f"next         {next_step(summaries[0].get('outcome', 'not supported'), str(folders[0].root))}")
+    first = summaries[0]
+    supported = "supported" if first["verdict"].startswith("supported") else "not supported"
+    print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")
 
 
 def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -70,6 +70,8 @@ def test_secret_texts_are_replaced_inside_of_others_as_complete_words():
     masker = Masker(b"1", secret_texts([request]))
     assert masker.scrub("call BOB or Bobby at 555-0199 now, Bobsled") == f"call {MASK} or {MASK} at {MASK} now, Bobsled"
     assert masker.scrub("nothing here") == "nothing here"
+    assert masker.scrub("(555) 0199") == f"({MASK}", "punctuation does not hide a number"
+    assert Masker(b"1", ("王伟",)).scrub("我叫王伟。") == f"我叫{MASK}。"
     assert "Bob" not in masker.label(replace(request, id="Bob")) and masker.label(request) != "bob"
     assert masker.label(replace(request, id="17", line=17)) == "17"
     assert Masker(b"1").scrub("555") == "555"
