@@ -154,9 +154,8 @@ def _old_copies(content: Certificate) -> list[tuple[str, str]]:
     runs = list(dict.fromkeys([row.run for row in content.earlier_requests]))
     copies = [
         (f"The model before this run ({content.run.model}) and every copy of it: restrict or delete them.", ""),
+        *([("The models before and of the earlier runs: in the same way.", "")] if runs else []),
         ("The training data, and backups of models and data: handle them in the same way.", ""),
         ("Checkpoints, reference caches and samples of this run.", f"rlx unlearn --purge {content.run.id}"),
     ]
-    return copies + [
-        (f"The same of the earlier run {run}, and its model.", f"rlx unlearn --purge {run}") for run in runs
-    ]
+    return copies + [(f"The same of the earlier run {run}.", f"rlx unlearn --purge {run}") for run in runs]

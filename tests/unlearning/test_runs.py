@@ -155,15 +155,8 @@ def test_an_unlearning_killed_again_and_again_ends_in_the_same_bits(tmp_path, me
 
 
 def test_requests_of_a_file_are_forgotten_with_adapters_and_those_without_a_span_are_named(tmp_path):
-    lora = [
-        "--show-secrets",
-        "--set",
-        "model.lora={}",
-        "--spans",
-        "subject",
-        "--set",
-        "evaluation.attacks=[relearn, quantize, prefix]",
-    ]
+    lora = ["--show-secrets", "--set", "model.lora={}", "--spans", "subject"]
+    lora += ["--set", "evaluation.attacks=[relearn, quantize, prefix]"]
     done = run(tmp_path / "runs", *SMALL, *lora, *files(tmp_path, REQUESTS))
     assert done.returncode == 0, done.stderr
     assert "2 of 3 requests have a sensitive span" in done.stderr
