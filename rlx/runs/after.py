@@ -28,8 +28,8 @@ def finished_run(name: str, runs: Path, option: str) -> RunDir:
             if "forget" not in read_json(folder.resolved).get("spec", {}):
                 raise UserError(f"{option} is '{name}', which is not a run of rlx unlearn", fix="give one that is")
             return folder
-    known = sorted(path.parent.parent.name for path in runs.glob("*/model/config.json"))
-    raise UserError(f"{option} is '{name}', and there is no such run", fix=f"choices: {', '.join(known) or 'none'}")
+    choices = sorted(path.parent.parent.name for path in runs.glob("*/model/config.json"))
+    raise UserError(f"{option} is '{name}', and there is no such run", fix=f"choices: {', '.join(choices) or 'none'}")
 
 
 def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:

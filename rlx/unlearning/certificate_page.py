@@ -32,7 +32,7 @@ class Summary:
 
     headline: str
     tone: str
-    asked: list[str]
+    requested: list[str]
     done: list[str]
     meaning: str
     counts: list[tuple[str, int, str]]
@@ -69,7 +69,7 @@ def summary(content: Certificate) -> Summary:
     return Summary(
         headline=HEADLINES[content.outcome],
         tone=TONES[content.outcome],
-        asked=_asked(content),
+        requested=_requested(content),
         done=_done(content),
         meaning=_meaning(content),
         counts=_counts(content.counts),
@@ -93,7 +93,7 @@ def next_step(outcome: Outcome, folder: str) -> str:
     return "do not release this model; try more epochs (--epochs) or another method (--method)"
 
 
-def _asked(content: Certificate) -> list[str]:
+def _requested(content: Certificate) -> list[str]:
     number = content.request_set.requests
     sentences = [f"Forget {number} request{'' if number == 1 else 's'} from {content.request_set.source}."]
     dates = sorted({row.received for row in content.requests if row.received})

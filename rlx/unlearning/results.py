@@ -54,16 +54,16 @@ def write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assemble
     write_atomically(folder.summary, json.dumps(summary, indent=2))
 
 
-def request_clear_page(folder: RunDir, wanted: bool) -> None:
+def request_clear_page(folder: RunDir, requested: bool) -> None:
     """Create the empty page with sensitive text, which every process of the run then sees, or drop an earlier request.
 
     Args:
         folder: the run folder.
-        wanted: whether the page is requested.
+        requested: whether the page is requested.
     """
-    if wanted and not folder.clear_page.exists():
+    if requested and not folder.clear_page.exists():
         write_private(folder.clear_page, "")
-    elif not wanted and folder.clear_page.exists() and not folder.clear_page.stat().st_size:
+    elif not requested and folder.clear_page.exists() and not folder.clear_page.stat().st_size:
         folder.clear_page.unlink()
 
 
