@@ -1,11 +1,13 @@
-"""Write the generated blocks of the README and of docs/reliability.md: tables of methods and faults, help of commands.
+"""Write the generated blocks of the README and of docs/reliability.md, and the published schema of the certificate.
 
 A block is the text between <!-- begin generated: NAME --> and <!-- end generated: NAME -->. NAME is "policy methods",
 "unlearning methods", "rlx help", "file faults" (the list that tests/runs/test_recovery.py tries), or a command followed
 by "help", such as "train help".
 
-python docs/generate.py            rewrite the blocks
-python docs/generate.py --check    write nothing; exit code 1 if a block is out of date
+docs/certificate.schema.json is the JSON schema of the certificate of rlx unlearn.
+
+python docs/generate.py            rewrite the blocks and the schema
+python docs/generate.py --check    write nothing; exit code 1 if one of them is out of date
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import sys
 from pathlib import Path
 
 from rlx.cli.methods import markdown_table
+from rlx.unlearning.certificate_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "reliability.md")
 FAULTS = ROOT / "tests" / "runs" / "faults.py"
+SCHEMA = ROOT / "docs" / "certificate.schema.json"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
 MARKER = re.compile(r"<!-- (?:begin|end) generated:")
 BLOCK = re.compile(r"(<!-- begin generated: (.+?) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
@@ -84,6 +88,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is out of date")
     parser.add_argument("--readme", type=Path, help="the only page; default: README and docs/reliability.md")
     arguments = parser.parse_args()
+    old_schema = SCHEMA.read_text(encoding="utf-8") if SCHEMA.exists() else ""
+    if old_schema != json_schema():
+        if arguments.check:
+            sys.exit(f"{SCHEMA.name} is out of date; run 'make docs' and commit the result")
+        SCHEMA.write_text(json_schema(), encoding="utf-8")
     for page in [arguments.readme] if arguments.readme else PAGES:
         old = page.read_text(encoding="utf-8")
         text, stale = fill(old)

@@ -27,6 +27,7 @@ from rlx.cli.options import (
     TakeOver,
 )
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
+from rlx.cli.purge import purge_run
 from rlx.cli.run_spec import (
     StudyOptions,
     apply_options_and_overrides,
@@ -67,6 +68,14 @@ def unlearn(
     retain_model: Annotated[
         str | None, typer.Option(help="Reference model trained without the forget set: a folder or a hub id.")
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            help="Earlier unlearning run: start from its model with its settings, forget the new requests of --forget, "
+            "and measure its requests again.",
+            metavar="RUN",
+        ),
+    ] = None,
     spans: Annotated[
         str | None,
         typer.Option(help="How sensitive spans are found: auto, given, subject, surprisal or all."),
@@ -74,6 +83,20 @@ def unlearn(
     epochs: Annotated[int | None, typer.Option(help="Number of passes over the forget set.")] = None,
     seed: Seed = None,
     run_name: RunName = None,
+    show_secrets: Annotated[
+        bool,
+        typer.Option(
+            "--show-secrets",
+            help="Also write the certificate with sensitive texts in clear, to one file that only you can read.",
+        ),
+    ] = False,
+    purge: Annotated[
+        str | None,
+        typer.Option(
+            help="List what in a run's folder still holds the forgotten knowledge, ask, and delete it.", metavar="RUN"
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --purge: delete without asking.")] = False,
     overrides: Overrides = None,
     processes: Processes = 1,
     nodes: Nodes = 1,
@@ -96,6 +119,7 @@ def unlearn(
     is a study (it has axes), all of its runs are trained.
     """
     from rlx.engine.processes import ProcessLayout
+    from rlx.runs.after import continue_run
     from rlx.runs.folder import RunDir
     from rlx.runs.locate import with_existing_id
     from rlx.specs.unlearn import UnlearnSpec
@@ -105,7 +129,10 @@ def unlearn(
     if json_schema:
         print_json_schema(UnlearnSpec)
         return
+    if purge is not None:
+        raise typer.Exit(purge_run(purge, runs_dir, yes))
     options = {
+        "after": after,
         "method.name": method,
         "model.path": model,
         "forget.source": f"tofu/{tofu.removeprefix('tofu/')}" if tofu else forget,
@@ -123,7 +150,7 @@ def unlearn(
         raise typer.Exit(
             run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir, take_over))
         )
-    content = apply_options_and_overrides(content, options, overrides or [])
+    content = continue_run(apply_options_and_overrides(content, options, overrides or []), runs_dir)
     experiments = [
         (with_existing_id(resolved, runs_dir), own)
         for resolved, own in _experiments(content, against, compare_embedded=method is None)
@@ -146,7 +173,8 @@ def unlearn(
 
     from rlx.unlearning.run import run_unlearn
 
-    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, ProcessLayout(processes, nodes, node_rank, master)))
+    layout = ProcessLayout(processes, nodes, node_rank, master)
+    raise typer.Exit(run_unlearn(experiments, runs_dir, fresh, layout, show_secrets))
 
 
 def _experiments(

@@ -9,6 +9,9 @@ runs/<id>/lock               the process that writes the run: see lock.py
 runs/<id>/model/             the trained model, for from_pretrained
 runs/<id>/mlflow.json        MLflow run id, kept across resume
 runs/<id>/certificate.json   evidence of an unlearning run, and .html
+runs/<id>/certificate_clear.html  the same with sensitive text (`--show-secrets`), mode 600
+runs/<id>/mask.key           key of the hashes of masked text, mode 600
+runs/<id>/references.txt     names of the reference caches that the run used
 runs/<id>/summary.json       written last: the run is complete
 runs/<id>/profile/           phases.tsv and trace.json.gz of `rlx train --profile`
 runs/<id>/verl/              verl's files: see VerlDir
@@ -89,8 +92,28 @@ class RunDir:
 
     @property
     def certificate(self) -> Path:
-        """Evidence of an unlearning run as JSON; the page for readers has the same name with .html."""
+        """Evidence of an unlearning run as JSON."""
         return self.root / "certificate.json"
+
+    @property
+    def certificate_page(self) -> Path:
+        """The certificate as a page for readers."""
+        return self.root / "certificate.html"
+
+    @property
+    def clear_page(self) -> Path:
+        """The certificate with sensitive text in clear; exists from the request for it (``--show-secrets``)."""
+        return self.root / "certificate_clear.html"
+
+    @property
+    def mask_key(self) -> Path:
+        """The key of the hashes of masked text."""
+        return self.root / "mask.key"
+
+    @property
+    def reference_list(self) -> Path:
+        """Names of the files of ``references`` that the run used, one a line."""
+        return self.root / "references.txt"
 
     @property
     def picture(self) -> Path:

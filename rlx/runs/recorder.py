@@ -140,6 +140,11 @@ class RunRecorder:
         if tag:
             self._tags[tag] = text
 
+    def attach(self, files: list[Path]) -> None:
+        """Send files to MLflow."""
+        if self._mlflow is not None:
+            self._mlflow.attach(files)
+
     def close(self, status: str) -> None:
         """Flush all outputs, with a limit on the time that MLflow may take."""
         self._progress.stop()

@@ -152,7 +152,7 @@ class MlflowSink:
     id_file: Path
     """Stores MLflow's run id, so that a resumed run continues in it."""
     warn: Callable[[str], None]
-    _queue: queue.Queue[Metrics | str] = field(default_factory=queue.Queue)
+    _queue: queue.Queue[Metrics | list[Path] | str] = field(default_factory=queue.Queue)
     _thread: threading.Thread | None = None
     _dead: bool = False
 
@@ -168,6 +168,11 @@ class MlflowSink:
         """Log the metrics of one step, unless MLflow already has them."""
         if not self._dead:
             self._queue.put(record)
+
+    def attach(self, files: list[Path]) -> None:
+        """Log files as artifacts of the run."""
+        if not self._dead:
+            self._queue.put(files)
 
     def close(self, status: str, timeout: float = 60.0) -> None:
         """Wait for pending records, at most ``timeout`` seconds.
@@ -192,7 +197,10 @@ class MlflowSink:
                 for artifact in artifacts:
                     client.log_artifact(run, str(artifact))
             while not isinstance(record := self._queue.get(), str):
-                if record["step"] > logged:
+                if isinstance(record, list):
+                    for file in record:
+                        client.log_artifact(run, str(file))
+                elif record["step"] > logged:
                     client.log_batch(run, metrics=_metrics(record))
             client.set_terminated(run, status=record)
         except Exception as error:  # training continues without MLflow, whatever it raises

@@ -130,6 +130,11 @@ def _default_source(user_spec: UnlearnSpec) -> str:
 
 def _check_sources(spec: UnlearnSpec) -> None:
     """Refuse an unknown TOFU split, the embedded data with another model, and files that do not exist."""
+    if spec.after is not None and not Path(spec.model.path).is_relative_to(spec.after):
+        raise UserError(
+            f"after is '{spec.after}', but model.path is '{spec.model.path}', which is not in it",
+            fix="use rlx unlearn --after RUN, or leave after out",
+        )
     source, retain = spec.forget.source, spec.forget.retain
     if is_tofu(source):
         split = source.removeprefix("tofu/")

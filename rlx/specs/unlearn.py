@@ -106,6 +106,8 @@ class UnlearnSpec(Section):
     """Passes over the forget set."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of every random choice."""
+    after: str | None = Field(default=None, json_schema_extra=ADDED_LATER)
+    """Folder of an earlier unlearning run: its model is the start; its requests are measured again (``--after``)."""
     model: Model = Model()
     forget: Forget = Forget()
     method: Unlearning = Unlearning()

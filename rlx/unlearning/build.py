@@ -38,8 +38,10 @@ from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
 from rlx.unlearning.data.sets import Sets, load_sets
 from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
+from rlx.unlearning.earlier import earlier_requests
+from rlx.unlearning.masking import hide_quoted
 from rlx.unlearning.measures import Subject
-from rlx.unlearning.reference import digest_of, load_constants, reference_constants, save_constants
+from rlx.unlearning.reference import digest_of, list_reference, load_constants, reference_constants, save_constants
 from rlx.unlearning.update import Constants, example_row, side_needs, widened
 
 
@@ -122,6 +124,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         recovery=recovery,
         stop=Stop(),
         pad_id=pad_id,
+        earlier=earlier_requests(spec.after),
     )
     return Assembled(components, requests, report, _loaders(resolved, folder, engine))
 
@@ -154,6 +157,8 @@ class References:
         digest = digest_of(
             model, rows, constant_names, self.top_k, layer, spec.model.precision, spec.model.lora is not None
         )
+        if self.engine.rank == 0:
+            list_reference(self.folder.reference_list, digest)
         constants = load_constants(self.folder.references, digest, len(rows))
         if self.engine.agree(constants is None) or constants is None:  # every process takes part in computing them
             constants = reference_constants(self.engine, rows, constant_names, self.top_k, self.hook)
@@ -221,7 +226,7 @@ def _report_coverage(
     """Print which requests have sensitive spans, and refuse to go on if a method that needs spans has none."""
     report = coverage(requests)
     for line in report.lines():
-        recorder.note(line)
+        recorder.note(hide_quoted(line))
     if "forget.sensitive" in needs and not report.covered:
         raise UserError(
             f"none of the {report.requests} requests has a sensitive span, and method "

@@ -19,6 +19,7 @@ from rlx.runs.stop import Stop
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import Example
+from rlx.unlearning.earlier import EarlierRequest
 from rlx.unlearning.measures import Subject
 from rlx.unlearning.update import Constants, Row, example_row, widened
 
@@ -65,6 +66,8 @@ class UnlearnComponents:
     recovery: Recovery
     stop: Stop
     pad_id: int
+    earlier: Sequence[EarlierRequest] = ()
+    """Requests of the runs that this run continues."""
 
     @property
     def engine(self) -> Engine:

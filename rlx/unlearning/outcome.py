@@ -1,40 +1,24 @@
-"""After training: select the checkpoint, measure and attack it, and decide the certificate's verdict."""
+"""After training: select the checkpoint, measure and attack it, and decide the verdicts of the requests and the run."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from rlx.benchmarks.tofu.scores import Estimate, Sample, aggregates, clustered_interval, intervals, kept_utility
+from rlx.benchmarks.tofu.scores import Estimate, Sample, intervals
 from rlx.engine.checkpoint import load_checkpoint, load_weights
 from rlx.engine.lora import LM
 from rlx.runs.checkpoint_files import step_folders
 from rlx.runs.samples import Row
 from rlx.unlearning.attacks import Attack, attack_all
+from rlx.unlearning.baseline import name_pool
 from rlx.unlearning.components import UnlearnComponents
 from rlx.unlearning.data.requests import Request
+from rlx.unlearning.evidence import RequestBaseline, earlier_verdicts, own_verdicts, request_baselines
+from rlx.unlearning.findings import findings
+from rlx.unlearning.masking import Masker
 from rlx.unlearning.measures import Scored, examine
-
-MARGIN = 0.1
-"""Largest extraction strength above the reference level's, at the interval's upper end."""
-RECOVERABLE = 0.25
-"""Largest fraction of the lost knowledge that an attack may recover, at the interval's upper end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One condition of the verdict.
-
-    Example:
-        ``Finding("utility is kept", True, "0.87 of 0.88 (99 %), budget 95 %")``
-    """
-
-    condition: str
-    holds: bool
-    values: str
+from rlx.unlearning.verdict import Finding, RequestVerdict, RunVerdict, run_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +37,17 @@ class Conclusion:
     after_metrics: Mapping[str, Estimate]
     retain_metrics: Mapping[str, Estimate]
     attacks: Sequence[Attack]
+    """On the final half."""
+    validation_attacks: Sequence[Attack]
+    """The same attacks on the validation half; relearning then trains on the final half."""
     findings: Sequence[Finding]
-    chosen_on_same_requests: bool = False
-    """Whether the checkpoint was selected on the requests that are measured, because they are too few to split."""
-
-    @property
-    def verdict(self) -> str:
-        """``supported``, or the conditions that fail."""
-        failed = [finding.condition for finding in self.findings if not finding.holds]
-        return "supported by these measurements" if not failed else "NOT supported; what fails: " + "; ".join(failed)
+    baselines: Mapping[str, RequestBaseline]
+    """By request id."""
+    verdicts: Mapping[str, RequestVerdict]
+    """By request id."""
+    earlier_verdicts: Sequence[RequestVerdict]
+    """Of the requests of earlier runs, in the order of ``UnlearnComponents.earlier``."""
+    verdict: RunVerdict
 
 
 def load_selected(components: UnlearnComponents) -> tuple[int, bool]:
@@ -90,13 +76,22 @@ def conclude(
         selected: the selected update.
         within_budget: whether it is within the utility budget.
     """
+    spec = components.resolved.spec
     scored = {who: _examine(components, load) for who, load in loaders.items()}
     finals = {who: _final(components, scores) for who, scores in scored.items()}
     retain = finals.get("retain", [])
-    metrics = {who: intervals(samples, retain, seed=components.resolved.spec.seed) for who, samples in finals.items()}
-    attacks = attack_all(
-        loaders, components.subject, (components.validation, components.final), components.resolved.spec
-    )
+    metrics = {who: intervals(samples, retain, seed=spec.seed) for who, samples in finals.items()}
+    halves = (components.validation, components.final)
+    attacks = attack_all(loaders, components.subject, halves, spec)
+    is_split = {request.id for request in halves[0]} != {request.id for request in halves[1]}
+    swapped = attack_all(loaders, components.subject, (halves[1], halves[0]), spec) if is_split else []
+    forget = _ordered(components)
+    pool = name_pool(forget, [example.request for example in components.retain.examples])
+    baselines = request_baselines(components.subject, loaders["original"], forget, pool, scored.get("retain", []))
+    verdicts = own_verdicts(forget, baselines, scored, [*attacks, *swapped])
+    earlier = earlier_verdicts(components.earlier, scored)
+    strengths = [baselines[request.id].level.strength or 0.0 for request in _final_requests(components)]
+    conditions = findings(finals, strengths, attacks, spec.evaluation)
     return Conclusion(
         selected_step=selected,
         within_budget=within_budget,
@@ -107,54 +102,30 @@ def conclude(
         after_metrics=metrics["unlearned"],
         retain_metrics=metrics.get("retain", {}),
         attacks=attacks,
-        findings=findings(finals, attacks, components.resolved.spec.evaluation.utility_budget),
-        chosen_on_same_requests=components.chosen_on_same_requests,
+        validation_attacks=swapped,
+        findings=conditions,
+        baselines=baselines,
+        verdicts=verdicts,
+        earlier_verdicts=earlier,
+        verdict=run_verdict(list(verdicts.values()), conditions, earlier),
     )
 
 
-def findings(finals: Mapping[str, Sequence[Sample]], attacks: Sequence[Attack], budget: float) -> list[Finding]:
-    """The conditions of the verdict, each with its values.
+def sample_table(conclusion: Conclusion, requests: Sequence[Request], masker: Masker) -> list[Row]:
+    """Every sample of every model as rows of one table, without sensitive text.
 
     Args:
-        finals: samples of the final half and the kept sets, by model.
-        attacks: their results.
-        budget: fraction of the original's utility that must be kept.
+        conclusion: the measurements.
+        requests: the forget requests.
+        masker: masks the ids and the answers.
     """
-    before, after = (kept_utility(aggregates(finals[who])) for who in ("original", "unlearned"))
-    share = after / before if before else 0.0
-    results = [
-        Finding("utility is kept", share >= budget, f"{after:.3f} of {before:.3f} ({share:.1%}), budget {budget:.0%}")
-    ]
-    forget = {who: [s for s in samples if s.part == "forget"] for who, samples in finals.items()}
-    columns = [[s.strict_strength or 0.0 for s in forget[who]] for who in ("unlearned", "retain") if who in forget]
-    excess = _excess(columns, [s.author for s in forget["unlearned"]])
-    against = "the retain model's" if "retain" in forget else "zero"
-    results.append(
-        Finding(
-            f"strict extraction strength is near {against}",
-            excess.high <= MARGIN,
-            f"excess {excess.value:+.3f} [{excess.low:+.3f}, {excess.high:+.3f}], allowed {MARGIN:g}",
-        )
-    )
-    for attack in attacks:
-        recovery = attack.recovery
-        values = f"recovers {recovery.value:.0%} [{recovery.low:.0%}, {recovery.high:.0%}], allowed {RECOVERABLE:.0%}"
-        nothing_lost = math.isnan(recovery.value)
-        if nothing_lost:
-            values = "nothing was lost that could come back"
-        holds = nothing_lost or recovery.high <= RECOVERABLE
-        results.append(Finding(f"the {attack.name} attack brings little back", holds, values))
-    return results
-
-
-def sample_table(conclusion: Conclusion) -> list[Row]:
-    """Every sample of every model as rows of one table."""
+    labels = {request.id: masker.label(request) for request in requests}
     sources = {"original": conclusion.before, "unlearned": conclusion.after, "retain": conclusion.retain}
     return [
         {
             "model": who,
             "part": one.sample.part,
-            "id": one.id,
+            "id": labels.get(one.id, one.id) if one.sample.part == "forget" else masker.scrub(one.id),
             "author": one.sample.author,
             "nll": one.nll,
             "tokens": one.tokens,
@@ -165,7 +136,7 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
             "exact_memorization": one.sample.exact,
             "extraction_strength": one.sample.strength,
             "extraction_strength_strict": one.sample.strict_strength,
-            "generation": one.generation,
+            "generation": _shown(one, masker),
             **{f"mia_{name}": one.sample.attacks.get(name) for name in ("loss", "zlib", "min_k", "min_k_plus_plus")},
         }
         for who, scored in sources.items()
@@ -173,9 +144,18 @@ def sample_table(conclusion: Conclusion) -> list[Row]:
     ]
 
 
+def _shown(one: Scored, masker: Masker) -> str:
+    """An answer as it is stored: masked if it answers a forget request, else without the secret texts in it."""
+    if one.sample.part in ("forget", "earlier"):
+        return masker.mask(one.generation).short if one.generation else ""
+    return masker.scrub(one.generation)
+
+
 def _examine(components: UnlearnComponents, load: Callable[[], LM]) -> list[Scored]:
-    """A model's scores on all sets; the forget set in its own order."""
-    return examine(replace(components.subject, model=load()), {"forget": _ordered(components), **components.measured})
+    """A model's scores on all sets; the forget set in its own order, then the requests of earlier runs."""
+    earlier = [one.request for one in components.earlier if one.request is not None]
+    parts = {"forget": _ordered(components), **components.measured}
+    return examine(replace(components.subject, model=load()), parts | ({"earlier": earlier} if earlier else {}))
 
 
 def _ordered(components: UnlearnComponents) -> list[Request]:
@@ -183,15 +163,13 @@ def _ordered(components: UnlearnComponents) -> list[Request]:
     return [example.request for example in components.forget.examples]
 
 
+def _final_requests(components: UnlearnComponents) -> list[Request]:
+    """The final half in the order of the request file."""
+    final_ids = {request.id for request in components.final}
+    return [request for request in _ordered(components) if request.id in final_ids]
+
+
 def _final(components: UnlearnComponents, scored: Sequence[Scored]) -> list[Sample]:
     """Samples of the final half, which selected nothing unless there is one request only, and of the other sets."""
     final_ids = {request.id for request in components.final}
     return [one.sample for one in scored if one.sample.part != "forget" or one.id in final_ids]
-
-
-def _excess(columns: Sequence[Sequence[float]], authors: Sequence[int]) -> Estimate:
-    """Mean of the first column minus that of the second (or zero)."""
-    arrays = [np.array(column) for column in columns]
-    if len(arrays) == 1:
-        return clustered_interval(arrays, authors, lambda a: float(a.mean()))
-    return clustered_interval(arrays, authors, lambda a, b: float(a.mean() - b.mean()))

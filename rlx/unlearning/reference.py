@@ -19,6 +19,7 @@ from rlx.errors import UserError, reason
 from rlx.numerics.collate import TokenBatch
 from rlx.numerics.output_layer.logprobs import Head
 from rlx.numerics.output_layer.statistics import label_logprobs, over_logits, row_logits
+from rlx.runs.folder import write_atomically
 from rlx.runs.integrity import Damaged, check_file, replace_with_hash
 from rlx.unlearning.update import Constants, Row
 
@@ -110,6 +111,19 @@ def save_constants(folder: Path, digest: str, constants: Sequence[Constants]) ->
             fix="free some space and run the same command again",
             exit_code=1,
         ) from None
+
+
+def list_reference(path: Path, digest: str) -> None:
+    """Note in the run folder that the run uses these constants, so that ``--purge`` can find them.
+
+    Args:
+        path: the list, one file name a line.
+        digest: of the constants.
+    """
+    name = _constants_file(path.parent, digest).name
+    names = path.read_text(encoding="ascii").split() if path.exists() else []
+    if name not in names:
+        write_atomically(path, "".join(f"{line}\n" for line in [*names, name]))
 
 
 def _constants_file(folder: Path, digest: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 from rlx.console import print_out, table
 from rlx.engine.export import save_trained
 from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
-from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.folder import RunDir, read_json
 from rlx.runs.recorder import NullRecorder, RunRecorder
-from rlx.runs.samples import write_samples
 from rlx.runs.stop import STOPPED
-from rlx.runs.tracking import read_metrics
 from rlx.specs.reading import validate
 from rlx.specs.unlearn import ResolvedUnlearn
-from rlx.unlearning.build import Assembled, build_unlearn
-from rlx.unlearning.certificate import certificate, page
+from rlx.unlearning.build import build_unlearn
+from rlx.unlearning.certificate_page import next_step
 from rlx.unlearning.display import unlearn_recorder
 from rlx.unlearning.loop import unlearn
-from rlx.unlearning.outcome import Conclusion, conclude, load_selected, sample_table
+from rlx.unlearning.masking import create_key
+from rlx.unlearning.outcome import conclude, load_selected
+from rlx.unlearning.results import fill_clear_page, request_clear_page, write_results
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
 """A resolved experiment and the user's spec."""
@@ -30,7 +29,11 @@ KEPT_METRICS = ("model_utility", "retain_Prob", "retain_ROUGE")
 
 
 def run_unlearn(
-    experiments: Sequence[Experiment], runs: Path, fresh: bool = False, layout: ProcessLayout | None = None
+    experiments: Sequence[Experiment],
+    runs: Path,
+    fresh: bool = False,
+    layout: ProcessLayout | None = None,
+    show_secrets: bool = False,
 ) -> int:
     """Run experiments one after the other and end with a table and a picture.
 
@@ -39,6 +42,7 @@ def run_unlearn(
         runs: folder of all runs.
         fresh: delete earlier results of these runs.
         layout: the processes that share the run; by default this one.
+        show_secrets: also write each certificate with the sensitive texts in clear, readable by its owner only.
 
     Returns:
         The exit code: 0 if all are complete, 130 if stopped.
@@ -50,23 +54,26 @@ def run_unlearn(
         if fresh and layout.node_rank == 0:
             with folder.locked():
                 folder.clear()
-        code = _run_one(resolved, content, folder, layout)
+        if rank() == 0 and layout.node_rank == 0:
+            folder.create(content, resolved.model_dump_json(indent=2))
+            create_key(folder.mask_key)
+            request_clear_page(folder, show_secrets)
+        code = _run_one(resolved, folder, layout)
         if code:
             return code
     if rank() == 0 and layout.node_rank == 0:
+        for (resolved, _), folder in zip(experiments, folders, strict=True):
+            fill_clear_page(resolved, folder)
         print_summary([resolved for resolved, _ in experiments], folders)
     return 0
 
 
-def _run_one(resolved: ResolvedUnlearn, content: dict[str, Any], folder: RunDir, layout: ProcessLayout) -> int:
+def _run_one(resolved: ResolvedUnlearn, folder: RunDir, layout: ProcessLayout) -> int:
     """Run one experiment in this process, or in those that the launcher starts; return the exit code."""
-    resolved_json = resolved.model_dump_json(indent=2)
-    if rank() == 0 and layout.node_rank == 0:
-        folder.create(content, resolved_json)
 
     def is_complete() -> bool:
         if not folder.summary.exists():
-            folder.update(resolved_json)
+            folder.update(resolved.model_dump_json(indent=2))
         return folder.summary.exists()
 
     return run_in_processes("rlx.unlearning.run", folder, layout, is_complete, lambda: work(resolved, folder))
@@ -89,36 +96,14 @@ def work(resolved: ResolvedUnlearn, folder: RunDir) -> int:
             save_trained(assembled.components.engine, assembled.components.subject.tokenizer, folder)
             recorder.note(f"checkpoint of update {selected} was selected; measuring and attacking it")
             conclusion = conclude(assembled.components, assembled.loaders, selected, within)
-            if is_first:
-                _write_results(resolved, folder, assembled, conclusion)
+            if isinstance(recorder, RunRecorder):
+                write_results(resolved, folder, assembled, conclusion)
+                recorder.attach([folder.certificate, folder.certificate_page])
         elif is_first:
             recorder.note(f"stopped; the same command continues from here ({folder.root})")
     finally:
         recorder.close(status)
     return 0 if complete else STOPPED
-
-
-def _write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assembled, conclusion: Conclusion) -> None:
-    """Write samples, certificate and, last, the summary that marks the run as complete."""
-    write_samples(sample_table(conclusion), folder.sample_part(conclusion.selected_step))
-    components = assembled.components
-    validation = {r.id for r in components.validation} - {r.id for r in components.final}
-    content = certificate(resolved, assembled.requests, assembled.report, conclusion, folder.model, validation)
-    write_atomically(folder.certificate, json.dumps(content, indent=2, allow_nan=False))
-    write_atomically(folder.certificate.with_suffix(".html"), page(content))
-    records = read_metrics(folder.metrics)
-    summary = {
-        "method": resolved.spec.method.name,
-        "verdict": conclusion.verdict,
-        "selected_step": conclusion.selected_step,
-        "within_budget": conclusion.within_budget,
-        "chosen_on_same_requests": conclusion.chosen_on_same_requests,
-        "seconds": round(sum(r.get("time/step", 0.0) for r in records) + records[0].get("time/eval", 0.0), 1),
-        "aggregates": content["aggregates"],
-        "attacks": content["attacks"],
-        "curve": [[r["step"], r["eval/forgetting"], r["eval/utility"]] for r in records if "eval/utility" in r],
-    }
-    write_atomically(folder.summary, json.dumps(summary, indent=2))
 
 
 def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]) -> None:
@@ -152,11 +137,17 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
         names = [attack["name"] for attack in summaries[0]["attacks"]]
         print_out(table("fraction of the lost knowledge that attacks recover", ["method", *names], attacks))
     for summary in summaries:
-        print_out(f"{summary['method']}: {summary['verdict']}")
+        print_out(_verdict(summary))
     draw(summaries, folders[0].picture)
     print_out(f"picture      {folders[0].picture}")
     for folder in folders:
-        print_out(f"certificate  {folder.certificate.with_suffix('.html')}")
+        print_out(f"model        {folder.model}")
+        print_out(f"certificate  {folder.certificate_page}")
+        if folder.clear_page.exists():
+            print_out(f"in clear     {folder.clear_page} (readable by its owner only)")
+    first = summaries[0]
+    supported = "supported" if first["verdict"].startswith("supported") else "not supported"
+    print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")
 
 
 def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -179,6 +170,16 @@ def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_title("each point is a checkpoint, the star is the selected one")
     axes.legend()
     fig.savefig(path, dpi=150)
+
+
+def _verdict(summary: Mapping[str, Any]) -> str:
+    """A run's verdict with the number of requests by their verdicts."""
+    counts = [f"{number} {status}" for status, number in summary.get("counts", {}).items()]
+    earlier = [f"{number} {status}" for status, number in summary.get("earlier_counts", {}).items()]
+    lines = [f"{summary['method']}: {summary['verdict']}"]
+    lines += [f"  requests: {', '.join(counts)}"] if counts else []
+    lines += [f"  requests of earlier runs: {', '.join(earlier)}"] if earlier else []
+    return "\n".join(lines)
 
 
 def _cell(estimate: Mapping[str, float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,7 @@ def test_the_certificate_is_evidence_with_hashes_that_can_be_checked(finished):
         assert row["after"]["probability"] < row["before"]["probability"] and row["sensitive"]
     page = (at / "certificate.html").read_text()
     assert "Evidence, never certified removal." in page
+    assert "Bettina" not in page and "Bettina" not in json.dumps(content)
     assert f"Checkpoint of update {content['selection']['update']}" in page
     assert "built-in method" not in page
 
@@ -146,19 +148,26 @@ def test_an_unlearning_killed_again_and_again_ends_in_the_same_bits(tmp_path, me
     a, b = folder(tmp_path / "whole"), folder(tmp_path / "cut")
     assert records(a) == records(b)
     assert [record["step"] for record in records(b)] == list(range(11))
-    for name in ("model/model.safetensors", "checkpoints/step_000010/optimizer.safetensors", "certificate.json"):
+    for name in ("model/model.safetensors", "checkpoints/step_000010/optimizer.safetensors"):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    one, other = (re.sub(r"hmac:\w+", "", (at / "certificate.json").read_text()) for at in (a, b))
+    assert one == other, "hashes of masked text are under a key of each run"
 
 
 def test_requests_of_a_file_are_forgotten_with_adapters_and_those_without_a_span_are_named(tmp_path):
-    lora = ["--set", "model.lora={}", "--spans", "subject", "--set", "evaluation.attacks=[relearn, quantize, prefix]"]
+    lora = ["--show-secrets", "--set", "model.lora={}", "--spans", "subject"]
+    lora += ["--set", "evaluation.attacks=[relearn, quantize, prefix]"]
     done = run(tmp_path / "runs", *SMALL, *lora, *files(tmp_path, REQUESTS))
     assert done.returncode == 0, done.stderr
     assert "2 of 3 requests have a sensitive span" in done.stderr
     assert "two" in done.stderr
     content = json.loads((folder(tmp_path / "runs") / "certificate.json").read_text())
     assert content["request_set"]["uncovered"] == ["two (line 2)"]
-    assert [row["sensitive"] for row in content["requests"]] == [["Ada Quill"], [], ["Bo Tarn"]]
+    assert [[(one["first"], one["length"]) for one in row["sensitive"]] for row in content["requests"]] == [
+        [("A", 9)], [], [("B", 7)],
+    ]  # fmt: skip
+    clear = (folder(tmp_path / "runs") / "certificate_clear.html").read_text()
+    assert "Ada Quill was born in Lima." in clear and "in clear. Do not hand it on" in clear
     assert [attack["name"] for attack in content["attacks"]] == ["relearn", "quantize", "prefix"]
 
 

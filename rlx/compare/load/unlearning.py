@@ -50,7 +50,7 @@ def read_unlearned_run(folder: RunDir) -> UnlearnedRun:
     """Read the folder of a finished run.
 
     Raises:
-        UserError: if the run is not finished.
+        UserError: if the run is not finished, or its samples were deleted.
     """
     if not folder.summary.is_file():
         raise UserError(
@@ -66,6 +66,12 @@ def read_unlearned_run(folder: RunDir) -> UnlearnedRun:
             fix=f"remove {folder.summary} and run rlx unlearn {folder.spec}: it is measured again",
             exit_code=1,
         ) from None
+    if not samples:
+        raise UserError(
+            f"run {folder.run_id} has no samples: they were deleted (rlx unlearn --purge)",
+            fix="repeat it with rlx unlearn ... --fresh, or leave it out",
+            exit_code=1,
+        )
     return UnlearnedRun(
         folder.run_id,
         read_json(folder.resolved),
@@ -127,7 +133,7 @@ def _unlearning_result(run: UnlearnedRun) -> UnlearningResult:
         within_budget=bool(run.summary["within_budget"]),
         budget=float(run.resolved["spec"]["evaluation"]["utility_budget"]),
         kept=kept_utility(metrics["after"]) / before if before else 0.0,
-        supported=all(finding["holds"] for finding in run.certificate["findings"]),
+        supported=_is_supported(run.certificate),
         references={
             name: (1 - metrics[model]["forget_Q_A_Prob"], kept_utility(metrics[model]))
             for name, model in (("original", "before"), ("retain model", "retain_model"))
@@ -136,9 +142,16 @@ def _unlearning_result(run: UnlearnedRun) -> UnlearningResult:
     )
 
 
+def _is_supported(certificate: Mapping[str, Any]) -> bool:
+    """Whether the verdict is positive; certificates without a schema version have no verdict for each request."""
+    if "outcome" in certificate:
+        return bool(certificate["outcome"] == "supported")
+    return all(finding["holds"] for finding in certificate["findings"])
+
+
 def _all_scores(run: UnlearnedRun) -> tuple[Scores, ...]:
     """Forgetting, extraction, utility, and the resistance to every attack whose recovery is defined."""
-    final = {row["id"]: row for row in run.certificate["requests"] if row["half"] == "final"}
+    final = {row["id"]: row for row in run.certificate["requests"] if row["half"] != "validation"}
     samples = {
         (row["part"], row["id"]): Sample(
             part=row["part"],

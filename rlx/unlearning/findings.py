@@ -1,0 +1,89 @@
+"""The conditions on a run in addition to the verdicts of its requests, as sentences that say what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rlx.benchmarks.tofu.scores import Estimate, Sample, aggregates, clustered_interval, kept_utility
+from rlx.specs.unlearn import UnlearnEvaluation
+from rlx.unlearning.attacks import Attack
+from rlx.unlearning.verdict import MARGIN, RECOVERABLE, Finding
+
+
+def findings(
+    finals: Mapping[str, Sequence[Sample]],
+    baseline_strengths: Sequence[float],
+    attacks: Sequence[Attack],
+    settings: UnlearnEvaluation,
+) -> list[Finding]:
+    """Every condition, each with its values.
+
+    Args:
+        finals: samples of the final half and the retained sets, by model.
+        baseline_strengths: extraction strength of each final request's baseline.
+        attacks: their results.
+        settings: the utility budget, and what the attacks did.
+    """
+    forget = [sample for sample in finals["unlearned"] if sample.part == "forget"]
+    results = [_utility(finals, settings.utility_budget)]
+    if forget:
+        results.append(_strength(forget, baseline_strengths, "retain" in finals))
+    return results + [_attack(attack, settings) for attack in attacks]
+
+
+def _utility(finals: Mapping[str, Sequence[Sample]], budget: float) -> Finding:
+    before, after = (kept_utility(aggregates(finals[who])) for who in ("original", "unlearned"))
+    share = after / before if before else 0.0
+    sentence = (
+        f"The model keeps {share:.1%} of the original's utility ({after:.3f} of {before:.3f}; required: {budget:.0%})"
+    )
+    if not before:
+        measured = any(sample.part not in ("forget", "holdout", "earlier") for sample in finals["original"])
+        sentence = "The original's utility is 0" if measured else "No utility was measured: there is no retained set"
+    return Finding("utility", share >= budget, sentence)
+
+
+def _strength(forget: Sequence[Sample], baselines: Sequence[float], against_retain: bool) -> Finding:
+    columns = [np.array([sample.strict_strength or 0.0 for sample in forget]), np.array(baselines)]
+    excess = clustered_interval(
+        columns, [sample.author for sample in forget], lambda after, base: float(after.mean() - base.mean())
+    )
+    against = "the retain model's" if against_retain else "that of the requests with names exchanged"
+    direction = "above" if excess.value >= 0 else "below"
+    sentence = (
+        f"Strict extraction strength is {abs(excess.value):.3f} {direction} {against} "
+        f"({_interval(excess, '{:+.3f}')}; allowed: {MARGIN:g} above at the upper end)"
+    )
+    return Finding("extraction strength", excess.high <= MARGIN, sentence)
+
+
+def _attack(attack: Attack, settings: UnlearnEvaluation) -> Finding:
+    what, share = attack_name(attack.name, settings), attack.recovery
+    condition = f"{attack.name} attack"
+    if math.isnan(share.value):
+        return Finding(condition, True, f"{what} brings nothing back: nothing was lost")
+    if share.value < 0:
+        amount = "brings back nothing of what was lost"
+    else:
+        amount = f"brings back {share.value:.0%} of what was lost"
+    sentence = f"{what} {amount} ({_interval(share, '{:.0%}')}; allowed: {RECOVERABLE:.0%} at the upper end)"
+    return Finding(condition, share.high <= RECOVERABLE, sentence)
+
+
+def attack_name(name: str, settings: UnlearnEvaluation) -> str:
+    """What an attack does, as the subject of a sentence."""
+    names = {
+        "relearn": "Relearning",
+        "quantize": f"Rounding the weights to {settings.quantize_bits} bits",
+        "prefix": f"Giving the first {settings.prefix_tokens} tokens of the answer",
+    }
+    return names.get(name, f"The {name} attack")
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    if math.isnan(estimate.low):
+        return "interval unknown: too few authors"
+    return f"95 % interval {form.format(estimate.low)} to {form.format(estimate.high)}"
