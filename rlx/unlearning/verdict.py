@@ -43,8 +43,8 @@ RULE = (
     "be tried.",
     "Nothing to forget: no request was known before, and none is still extractable or not tested.",
     f"Supported: every request that was known before is no longer extractable, none is not tested, the utility is "
-    f"within its budget, the mean strict extraction strength exceeds the baseline's by at most {MARGIN:g}, and each attack "
-    f"brings back at most {RECOVERABLE:.0%} of what all requests lost, both at the upper end of the interval.",
+    f"within its budget, the mean strict extraction strength exceeds the baseline's by at most {MARGIN:g}, and each "
+    f"attack brings back at most {RECOVERABLE:.0%} of what all requests lost, both at the upper end of the interval.",
     "Not supported: all other cases.",
 )
 """The rule that this module implements, as it is printed on the certificate."""
