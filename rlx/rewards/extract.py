@@ -1,10 +1,17 @@
-r"""Extraction of final answers from text: the last balanced ``\boxed{}`` and what follows the last ``####``."""
+r"""Extraction of final answers from text: the last ``\boxed{}`` or boxes, and what follows the last ``####``."""
 
 from __future__ import annotations
 
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\boxed\s+(?=[^\s{])")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]}$*\\]*\s")
+_LINK_WORDS = re.compile(
+    r"\\(?:quad|qquad|text|mathrm|textbf|mbox|begin|end|left|right|item)(?![a-zA-Z])|\b(?:and|or)\b"
+)
+_RUN = re.compile(r"\S*")
+_PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_NAME = re.compile(r"(?<![\w}])(\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?'?(?:\([a-z]\))?)\s*=\s*$")
 
 
 def after_thinking(text: str) -> str:
@@ -30,6 +37,31 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
+def boxed_answer(text: str) -> str | None:
+    r"""The answer that the last boxes after the last ``</think>`` give together; see ``last_boxed`` for one box.
+
+    Boxes of one sentence, or on successive lines without words between them, are one answer: its parts are joined with
+    commas, so all of them must be right. A box in a later sentence or paragraph replaces the earlier ones.
+
+    Example:
+        ``boxed_answer(r"So $a=\boxed{3}$ and $b=\boxed{4}$.") == "a=3, b=4"``
+    """
+    text = after_thinking(text)
+    if text.count("\\boxed") + text.count("\\fbox") < 2:
+        return last_boxed(text)
+    boxes = _innermost(_boxes(text))
+    if not boxes:
+        return None
+    first = len(boxes) - 1
+    while first and _one_answer(text[boxes[first - 1][3] : boxes[first][0]]):
+        first -= 1
+    group = boxes[first:]
+    contents = [text[start:end].strip() for _, start, end, _ in group]
+    if len(set(contents)) == 1:
+        return contents[0]
+    return ", ".join(_named(text, box, content) for box, content in zip(group, contents, strict=True))
+
+
 def last_hash(text: str) -> str | None:
     """The first line after the last ``####`` (GSM8K's answer marker) that follows the last ``</think>``."""
     _, separator, rest = after_thinking(text).rpartition("####")
@@ -47,3 +79,38 @@ def _closings(text: str) -> dict[int, int]:
         elif match.group() == "}" and opened:
             closed[opened.pop()] = match.start()
     return closed
+
+
+def _boxes(text: str) -> list[tuple[int, int, int, int]]:
+    """Every closed box: where its command, its content, the end of its content and the text after it begin."""
+    closings = _closings(text)
+    boxes = []
+    for match in _BOX.finditer(text):
+        start = match.end()
+        if not match.group().endswith("{"):
+            end = start + len(_RUN.match(text, start)[0].rstrip(".,$"))
+            boxes.append((match.start(), start, end, end))
+        elif start - 1 in closings:
+            boxes.append((match.start(), start, closings[start - 1], closings[start - 1] + 1))
+    return boxes
+
+
+def _innermost(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """The boxes, in the order of the text, that hold no other box."""
+    return [box for number, box in enumerate(boxes) if number + 1 == len(boxes) or boxes[number + 1][0] >= box[3]]
+
+
+def _one_answer(between: str) -> bool:
+    """Return whether two boxes with this text between them are parts of one answer."""
+    if _SENTENCE_END.search(between) or re.search(r"\n\s*\n", between):
+        return False
+    return "\n" not in between or not _PROSE.search(_LINK_WORDS.sub(" ", between))
+
+
+def _named(text: str, box: tuple[int, int, int, int], content: str) -> str:
+    """The content of a box, with the name that an equation in front of the box gives to it."""
+    before = text[max(0, box[0] - 40) : box[0]]
+    name = None if "=" in content else _NAME.search(before)
+    if name is None or before[: name.start()].rstrip().endswith(("+", "-", "*", "/", "^", "=", "<", ">", "{")):
+        return content
+    return f"{name[1]}={content}"

@@ -1,0 +1,264 @@
+r"""Reading an answer into its kind: a value, an ordered tuple or interval, a set or list, a union, a relation, words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rlx.rewards.notation import WORD
+from rlx.rewards.prose import AND, OR, without_marks, words_and_rest
+from rlx.rewards.units import meaningful, unit
+
+DEPTH = 20
+"""Nested brackets deeper than this are compared as a whole."""
+_TOKEN = re.compile(rf"\\(?:begin|end)\s*\{{[a-zA-Z*]+\}}|\\[a-zA-Z]+|\\.|{WORD}[^{WORD}]*{WORD}|.", re.DOTALL)
+_OPENING = frozenset(["(", "[", "{", "\\{", "\\langle", "\\lfloor", "\\lceil"])
+_CLOSING = frozenset([")", "]", "}", "\\}", "\\rangle", "\\rfloor", "\\rceil"])
+_THOUSANDS = re.compile(r"[+-]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_OPERATORS = {
+    "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\equiv": "mod", "\\in": "in",
+    "\\approx": "=", "\\simeq": "=", "\\sim": "=",
+}  # fmt: skip
+_SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+_TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[a-z])\s*\^\\circ(?![a-zA-Z])")
+_QUALIFIER = re.compile(r"\s*[a-zA-Z]\s*\\in\s*\\mathbb\s*\{?\s*[ZNQRC]\s*\}?(?:\^?\{?[+*]\}?)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number or an expression.
+
+    Example:
+        ``Value(r"\\frac{1}{2}", mark="", unit=None)``
+    """
+
+    latex: str
+    mark: str = ""
+    """``%``, or ``deg`` for degrees."""
+    unit: tuple[str, Fraction] | None = None
+    """Dimension and size of a known unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """An answer in words, such as ``Tuesday``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A pair, tuple or vector, or an interval: ``(1, 2]``."""
+
+    items: tuple[Answer, ...]
+    opening: str
+    closing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unordered:
+    r"""A set ``\{1, 2\}`` or a list of solutions ``1, 2``; the empty set without items."""
+
+    items: tuple[Answer, ...]
+    braces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """Sets or conditions joined by a union or by ``or``; by ``and`` or commas if ``both``."""
+
+    parts: tuple[Answer, ...]
+    both: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    r"""``A \setminus B``."""
+
+    base: Answer
+    removed: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Equations and inequalities, also chains: ``-2 <= x < 7`` has three sides and two operators."""
+
+    sides: tuple[str, ...]
+    operators: tuple[str, ...]
+
+    @property
+    def is_equation(self) -> bool:
+        """Whether all its operators are equality."""
+        return all(operator == "=" for operator in self.operators)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """``3:4``, also a time of day."""
+
+    parts: tuple[str, ...]
+
+
+Answer = Value | Words | Ordered | Unordered | Union | Without | Relation | Ratio
+
+
+def read_answer(latex: str, depth: int = 0) -> Answer:
+    """The kind and the parts of an answer from ``marked_words``.
+
+    Args:
+        latex: the answer.
+        depth: number of brackets around it.
+    """
+    latex = _unwrapped(latex.strip().strip("$").strip(" .;,\n"))
+    if depth > DEPTH:
+        return Value(latex)
+    if _THOUSANDS.fullmatch(latex):
+        return Value(latex.replace(",", ""))
+    for separators in (frozenset([OR]), frozenset([AND, ";"]), frozenset([","])):
+        parts = [part for part in split(latex, separators)[0] if part.strip(" ,")]
+        if len(parts) > 1:
+            return _joined([read_answer(part, depth + 1) for part in _without_qualifiers(parts)], OR in separators)
+    if _SIGNS.search(latex):
+        return Unordered(tuple(read_answer(_signed(latex, sign), depth + 1) for sign in "+-"))
+    sets = split(latex, frozenset(["\\cup"]))[0]
+    if len(sets) > 1:
+        return Union(tuple(read_answer(part, depth + 1) for part in sets))
+    difference = split(latex, frozenset(["\\setminus", "\\backslash"]))[0]
+    if len(difference) == 2:
+        base, removed = (read_answer(part, depth + 1) for part in difference)
+        return Without(base, removed)
+    return _bracketed(latex, depth) or _related(latex) or _single(latex)
+
+
+def split(latex: str, separators: frozenset[str] | dict[str, str]) -> tuple[list[str], list[str]]:
+    """The parts between separators outside of all brackets, and the separators."""
+    if not any(separator in latex for separator in separators):
+        return [latex], []
+    parts, between, depth, start = [], [], 0, 0
+    for match in _TOKEN.finditer(latex):
+        token = match[0]
+        if token in _OPENING or token.startswith("\\begin"):
+            depth += 1
+        elif token in _CLOSING or token.startswith("\\end"):
+            depth -= 1
+        elif depth == 0 and token in separators:
+            parts.append(latex[start : match.start()])
+            between.append(token)
+            start = match.end()
+    return [*parts, latex[start:]], between
+
+
+def _joined(items: list[Answer], alternatives: bool) -> Answer:
+    """Parts joined by ``or``, ``and`` or commas as one answer; lists inside of lists become one list."""
+    if len(items) == 1:
+        return items[0]
+    if all(_is_condition(item) for item in items) or (alternatives and all(map(_is_set, items))):
+        return Union(tuple(items), both=not alternatives)
+    flat: list[Answer] = []
+    for item in items:
+        nested = isinstance(item, Unordered) and not item.braces and not (alternatives and _is_assignment(item))
+        flat += item.items if nested and isinstance(item, Unordered) else [item]
+    return Unordered(tuple(flat))
+
+
+def _is_condition(item: Answer) -> bool:
+    return isinstance(item, Union) or (
+        isinstance(item, Relation) and not item.is_equation and "mod" not in item.operators
+    )
+
+
+def _is_set(item: Answer) -> bool:
+    interval = isinstance(item, Ordered) and len(item.items) == 2 and "[" + item.opening + item.closing != "[()"
+    return interval or _is_condition(item)
+
+
+def _is_assignment(item: Answer) -> bool:
+    return isinstance(item, Unordered) and all(isinstance(part, Relation) for part in item.items)
+
+
+def _without_qualifiers(parts: list[str]) -> list[str]:
+    r"""The parts of a list without a domain such as ``k \in \mathbb{Z}``, unless nothing else is there."""
+    return [part for part in parts if not _QUALIFIER.fullmatch(part)] or parts
+
+
+def _unwrapped(latex: str) -> str:
+    """An answer without braces around it that only group; braces around a list mean a set."""
+    while latex.startswith("{") and latex.endswith("}") and _closes_at_end(latex):
+        if len(split(latex[1:-1], frozenset([","]))[0]) > 1 or not latex[1:-1].strip():
+            return "\\{" + latex[1:-1] + "\\}"
+        latex = latex[1:-1].strip()
+    return latex
+
+
+def _closes_at_end(latex: str) -> bool:
+    """Return whether the bracket that opens an answer is closed by its last token."""
+    depth = 0
+    for match in _TOKEN.finditer(latex):
+        if match[0] in _OPENING:
+            depth += 1
+        elif match[0] in _CLOSING:
+            depth -= 1
+            if depth == 0:
+                return match.end() == len(latex)
+    return False
+
+
+def _bracketed(latex: str, depth: int) -> Answer | None:
+    """The answer inside brackets that enclose all of it; None without such brackets."""
+    opening = next((token for token in ("(", "[", "\\{", "\\langle") if latex.startswith(token)), None)
+    closing = next((token for token in (")", "]", "\\}", "\\rangle") if latex.endswith(token)), None)
+    if opening is None or closing is None or not _closes_at_end(latex):
+        return None
+    inside = latex[len(opening) : len(latex) - len(closing)].strip()
+    if opening == "\\{":
+        if not inside:
+            return Unordered((), braces=True)
+        condition = re.match(r"\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\||:)(.*)", inside, re.DOTALL)
+        if condition:
+            return read_answer(condition[1], depth + 1)
+        parts = split(inside, frozenset([",", ";"]))[0]
+        return Unordered(tuple(read_answer(part, depth + 1) for part in parts), braces=True)
+    parts = split(inside, frozenset([",", ";"]))[0]
+    if len(parts) > 1:
+        return Ordered(tuple(read_answer(part, depth + 1) for part in parts), opening, closing)
+    return read_answer(inside, depth + 1) if opening == "(" and closing == ")" and inside else None
+
+
+def _related(latex: str) -> Answer | None:
+    """An equation, an inequality, membership in a set, or a ratio; None for others."""
+    sides, operators = split(latex, _OPERATORS)
+    names = [_OPERATORS[operator] for operator in operators]
+    if names and not sides[0].strip() and names[0] == "=":
+        return read_answer("=".join(sides[1:]))  # "= 5" or "\approx 5"
+    if names == ["in"]:
+        return read_answer(sides[1])
+    if names and "in" not in names and all(side.strip() for side in sides):
+        return Relation(tuple(side.strip() for side in sides), tuple(names))
+    parts = [part.strip() for part in split(latex, frozenset([":"]))[0]]
+    if len(parts) > 1 and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts):
+        return Ratio(tuple(parts))
+    return None
+
+
+def _single(latex: str) -> Answer:
+    """One value with its percent sign, degrees or unit; or words."""
+    words, power, rest = words_and_rest(latex)
+    if words and (not rest or meaningful(words)):
+        return Words(without_marks(latex))
+    if rest == "\\emptyset":
+        return Unordered((), braces=True)
+    if _TRIGONOMETRIC.search(rest) or rest.count("\\circ") > 1:
+        return Value(_DEGREES.sub(r"(\\frac{\1 \\cdot \\pi}{180})", rest), unit=unit(words, power))
+    degrees = re.search(r"\^\\circ\s*(?:[CFK])?\s*$", rest)
+    if degrees:
+        return Value(rest[: degrees.start()].strip(), mark="deg")
+    if rest.endswith("%"):
+        return Value(rest[:-1].strip(), mark="%")
+    return Value(rest, unit=unit(words, power))
+
+
+def _signed(latex: str, sign: str) -> str:
+    opposite = {"+": "-", "-": "+"}
+    return _SIGNS.sub(lambda match: sign if match[1] == "pm" else opposite[sign], latex)
