@@ -1,4 +1,4 @@
-r"""Reading an answer into its kind: a value, an ordered tuple or interval, a set or list, a union, a relation, words."""
+r"""Reading an answer into its kind: a value, a tuple or interval, a set or list, a union, a relation, words."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ _CLOSING = frozenset([")", "]", "}", "\\}", "\\rangle", "\\rfloor", "\\rceil"])
 _THOUSANDS = re.compile(r"[+-]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\equiv": "mod", "\\in": "in",
-    "\\approx": "=", "\\simeq": "=", "\\sim": "=",
+    "\\approx": "~", "\\simeq": "~", "\\sim": "~",
 }  # fmt: skip
 _SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[a-z])\s*\^\\circ(?![a-zA-Z])")
+MODULUS = re.compile(
+    r"(?P<value>.*?)\s*(?:\\pmod|\\mod|\\bmod|\(\s*\\?mod)\s*\{?\s*(?P<modulus>[^{}()]+?)\s*[})]*\s*", re.DOTALL
+)
 _QUALIFIER = re.compile(r"\s*[a-zA-Z]\s*\\in\s*\\mathbb\s*\{?\s*[ZNQRC]\s*\}?(?:\^?\{?[+*]\}?)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number or an expression.
+    r"""A number or an expression.
 
     Example:
-        ``Value(r"\\frac{1}{2}", mark="", unit=None)``
+        ``Value(r"\frac{1}{2}", mark="", unit=None)``
     """
 
     latex: str
@@ -95,13 +98,23 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class Approximated:
+    r"""An exact answer with its decimals: ``\frac{1}{3} \approx 0.33``."""
+
+    exact: Answer
+    decimals: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class Ratio:
     """``3:4``, also a time of day."""
 
     parts: tuple[str, ...]
+    half_day: str = ""
+    """``a`` or ``p`` for a time with a.m. or p.m."""
 
 
-Answer = Value | Words | Ordered | Unordered | Union | Without | Relation | Ratio
+Answer = Value | Words | Ordered | Unordered | Union | Without | Relation | Ratio | Approximated
 
 
 def read_answer(latex: str, depth: int = 0) -> Answer:
@@ -111,12 +124,12 @@ def read_answer(latex: str, depth: int = 0) -> Answer:
         latex: the answer.
         depth: number of brackets around it.
     """
-    latex = _unwrapped(latex.strip().strip("$").strip(" .;,\n"))
+    latex = _unwrapped(latex.strip(" ;,$\n").rstrip(" .;,$\n"))
     if depth > DEPTH:
         return Value(latex)
     if _THOUSANDS.fullmatch(latex):
         return Value(latex.replace(",", ""))
-    for separators in (frozenset([OR]), frozenset([AND, ";"]), frozenset([","])):
+    for separators in (frozenset([OR]), frozenset([";"]), frozenset([AND]), frozenset([","])):
         parts = [part for part in split(latex, separators)[0] if part.strip(" ,")]
         if len(parts) > 1:
             return _joined([read_answer(part, depth + 1) for part in _without_qualifiers(parts)], OR in separators)
@@ -156,10 +169,12 @@ def _joined(items: list[Answer], alternatives: bool) -> Answer:
         return items[0]
     if all(_is_condition(item) for item in items) or (alternatives and all(map(_is_set, items))):
         return Union(tuple(items), both=not alternatives)
+    names = [_names(item) for item in items]
+    if sum(map(len, names)) > len(set().union(*names)) and max(map(len, names)) > 1:
+        return Unordered(tuple(items))  # x=1, y=2 or x=3, y=4
     flat: list[Answer] = []
     for item in items:
-        nested = isinstance(item, Unordered) and not item.braces and not (alternatives and _is_assignment(item))
-        flat += item.items if nested and isinstance(item, Unordered) else [item]
+        flat += item.items if isinstance(item, Unordered) and not item.braces else [item]
     return Unordered(tuple(flat))
 
 
@@ -174,8 +189,11 @@ def _is_set(item: Answer) -> bool:
     return interval or _is_condition(item)
 
 
-def _is_assignment(item: Answer) -> bool:
-    return isinstance(item, Unordered) and all(isinstance(part, Relation) for part in item.items)
+def _names(item: Answer) -> set[str]:
+    """The left-hand sides of the equations in a list."""
+    if not isinstance(item, Unordered):
+        return set()
+    return {part.sides[0] for part in item.items if isinstance(part, Relation) and part.is_equation}
 
 
 def _without_qualifiers(parts: list[str]) -> list[str]:
@@ -184,10 +202,10 @@ def _without_qualifiers(parts: list[str]) -> list[str]:
 
 
 def _unwrapped(latex: str) -> str:
-    """An answer without braces around it that only group; braces around a list mean a set."""
+    """An answer without the braces around it that only group, and that nobody sees; ``{}`` is the empty set."""
     while latex.startswith("{") and latex.endswith("}") and _closes_at_end(latex):
-        if len(split(latex[1:-1], frozenset([","]))[0]) > 1 or not latex[1:-1].strip():
-            return "\\{" + latex[1:-1] + "\\}"
+        if not latex[1:-1].strip():
+            return "\\emptyset"
         latex = latex[1:-1].strip()
     return latex
 
@@ -227,19 +245,34 @@ def _bracketed(latex: str, depth: int) -> Answer | None:
 
 
 def _related(latex: str) -> Answer | None:
-    """An equation, an inequality, membership in a set, or a ratio; None for others."""
+    """An equation, an inequality, a congruence, membership in a set, or a ratio; None for others."""
     sides, operators = split(latex, _OPERATORS)
     names = [_OPERATORS[operator] for operator in operators]
-    if names and not sides[0].strip() and names[0] == "=":
+    if names and not sides[0].strip() and names[0] in "=~":
         return read_answer("=".join(sides[1:]))  # "= 5" or "\approx 5"
+    if "~" in names:
+        return _approximated(sides, operators, names.index("~"))
     if names == ["in"]:
         return read_answer(sides[1])
     if names and "in" not in names and all(side.strip() for side in sides):
         return Relation(tuple(side.strip() for side in sides), tuple(names))
-    parts = [part.strip() for part in split(latex, frozenset([":"]))[0]]
-    if len(parts) > 1 and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts):
-        return Ratio(tuple(parts))
+    if not names and MODULUS.fullmatch(latex):
+        return Relation(("x", latex), ("mod",))
+    words, _, rest = words_and_rest(latex)
+    parts = [part.strip() for part in split(rest, frozenset([":"]))[0]]
+    if len(parts) > 1 and not meaningful(words) and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts):
+        half = re.search(r"\b([ap])\.?\s?m\b", words.lower())
+        return Ratio(tuple(parts), half[1] if half else "")
     return None
+
+
+def _approximated(sides: list[str], operators: list[str], first: int) -> Answer:
+    r"""``x = \sqrt{2} \approx 1.41``; an answer without anything in front of its decimals is their equation."""
+    before = "".join(side + operator for side, operator in zip(sides, [*operators[:first], ""], strict=False))
+    decimals = read_answer(sides[-1])
+    if first == 0 and re.fullmatch(r"\s*\\?[a-zA-Z]+(?:_\S+)?\s*", sides[0]):
+        return Relation((sides[0].strip(), sides[-1].strip()), ("=",))
+    return Approximated(read_answer(before), decimals)
 
 
 def _single(latex: str) -> Answer:

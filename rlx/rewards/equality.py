@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from math import gcd
 
-from rlx.rewards.answers import Answer, Ordered, Ratio, Relation, Union, Unordered, Value, Without, Words, read_answer
+from rlx.rewards.answers import Answer, Approximated, Ordered, Ratio, Relation, Union, Unordered, Value, Without, Words, read_answer
 from rlx.rewards.equations import assigned_values, defined_value, same_relation, stated_value
-from rlx.rewards.real_sets import is_clearly_set, real_set, same_real_set
+from rlx.rewards.real_sets import is_clearly_set, real_set, same_real_set, variable_of
 from rlx.rewards.values import number, rational, same_value
 
+NEARBY = 0.01
+"""Relative difference up to which decimals count as the rounded value of what stands in front of them."""
 PAIRINGS = 60
 """Lists with more parts that are not plain numbers than this are compared in order."""
 _NOTHING = re.compile(
@@ -24,10 +26,15 @@ _SYNONYMS = {"true": "yes", "false": "no", "dne": "does not exist"}
 
 def same_answer(gold: Answer, answer: Answer) -> bool:
     """Return whether an answer equals the gold."""
+    if isinstance(gold, Approximated):
+        return same_answer(gold.exact, answer) or same_answer(gold.decimals, answer)
+    if isinstance(answer, Approximated):
+        return same_answer(gold, answer.exact) or (_rounded(answer) and same_answer(gold, answer.decimals))
     if is_clearly_set(gold) or is_clearly_set(answer):
         pieces = real_set(gold), real_set(answer)
+        variables = {variable_of(gold), variable_of(answer)} - {None}
         if pieces[0] is not None and pieces[1] is not None:
-            return same_real_set(pieces[0], pieces[1])
+            return len(variables) < 2 and same_real_set(pieces[0], pieces[1])
     if isinstance(gold, Words) or isinstance(answer, Words):
         return _same_words(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -37,7 +44,8 @@ def same_answer(gold: Answer, answer: Answer) -> bool:
     if isinstance(gold, Ordered) and isinstance(answer, Ordered):
         return _same_tuple(gold, answer)
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
-        return _same_ratio(gold.parts, answer.parts)
+        halves = {gold.half_day, answer.half_day}
+        return halves != {"a", "p"} and _same_ratio(gold.parts, answer.parts)
     if isinstance(gold, Union) and isinstance(answer, Union):
         return gold.both == answer.both and _same_parts(list(gold.parts), list(answer.parts))
     if isinstance(gold, Without) and isinstance(answer, Without):
@@ -45,6 +53,16 @@ def same_answer(gold: Answer, answer: Answer) -> bool:
     if isinstance(gold, Value) and isinstance(answer, Value):
         return _same_marked(gold, answer)
     return False
+
+
+def _rounded(answer: Approximated) -> bool:
+    """Return whether the decimals of an answer are near to its exact value."""
+    exact = answer.exact
+    latex = (stated_value(exact) if isinstance(exact, Relation) else None) or _latex(exact)
+    values = [number(side) if side else None for side in (latex, _latex(answer.decimals))]
+    if values[0] is None or values[1] is None:
+        return False
+    return bool(abs(values[0] - values[1]) <= NEARBY * abs(values[0]))
 
 
 def _same_marked(gold: Value, answer: Value) -> bool:
@@ -100,6 +118,10 @@ def _same_words(gold: Answer, answer: Answer) -> bool:
     )
 
 
+def _latex(answer: Answer) -> str:
+    return answer.latex if isinstance(answer, Value) else ""
+
+
 def _text(answer: Answer) -> str:
     if isinstance(answer, Relation):  # \text{Name} = \text{Tuesday}
         value = defined_value(answer)
@@ -140,6 +162,17 @@ def _with_list(gold: Answer, answer: Answer) -> bool:
             return not other.braces and len(items) == len(other.items) and all(map(same_answer, items, other.items))
         if not in_order:
             answer = Unordered(tuple(items))
+    if isinstance(gold, Ordered) or isinstance(answer, Ordered):
+        tuple_, other = (gold, answer) if isinstance(gold, Ordered) else (answer, gold)
+        if isinstance(other, Unordered) and not any(isinstance(item, Ordered) for item in other.items):
+            # 3, 1 is the pair (3, 1) without its brackets; a set is never a tuple
+            in_order = zip(tuple_.items, other.items, strict=False)
+            return (
+                not other.braces
+                and tuple_.opening + tuple_.closing in ("()", "\\langle\\rangle")
+                and len(tuple_.items) == len(other.items)
+                and all(same_answer(one, two) for one, two in in_order)
+            )
     parts = [list(side.items) if isinstance(side, Unordered) else [side] for side in (gold, answer)]
     if any(isinstance(part, Value) and "\\ldots" in part.latex for side in parts for part in side):
         return len(parts[0]) == len(parts[1]) and all(map(same_answer, *parts))

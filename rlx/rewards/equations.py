@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from rlx.rewards.answers import Answer, Ordered, Relation, Unordered, read_answer, split
+from rlx.rewards.answers import MODULUS, Answer, Ordered, Relation, Unordered, read_answer, split
 from rlx.rewards.notation import WORD
 from rlx.rewards.values import constant_ratio, number, parsed, same_value
 
@@ -14,16 +14,14 @@ _LETTER = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_(?:\w|\{[^{}]*\}))?'*"
 _NAME = re.compile(
     rf"{_LETTER}(?:\s*\^\{{?\s*(?:-1|\([a-z\d]+\)|\\prime)\s*\}}?)?(?:\s*(?:\([^()=]*\)|\[[^=\[\]]*\]))?"
     rf"|\\frac\s*\{{\s*(?:d|\\partial)\s*[a-z]?\s*\}}\s*\{{\s*(?:d|\\partial)\s*[a-z]\s*\}}(?:\s*[a-z])?"
-    rf"|(?:m\s*)?\\(?:angle|triangle|overline|widehat|vec|overrightarrow|mathbf|measuredangle)\s*\{{?\s*[A-Z]{{1,3}}\s*\}}?"
+    rf"|(?:m\s*)?\\(?:angle|triangle|overline|widehat|vec|overrightarrow|mathbf|measuredangle)\s*\{{?\s*[A-Za-z]{{1,3}}\s*\}}?"
+    rf"|\\frac\s*\{{\s*[A-Z]{{2}}\s*\}}\s*\{{\s*[A-Z]{{2}}\s*\}}|{_LETTER}(?:\s*:\s*{_LETTER})+|[A-Z]{{2}}(?::[A-Z]{{2}})+"
     rf"|\|?[A-Z]{{2,4}}\|?|\[[A-Z]{{3,}}\]"
     rf"|\(\s*{_LETTER}(?:\s*,\s*{_LETTER})+\s*\)"
 )
 _FUNCTION_NAME = re.compile(rf"{_LETTER}.*\(.*\)")
 _COORDINATES = frozenset("xyz")
 _LETTER_ROWS = ("abcdefgh", "klmn", "pqrst", "uvwxyz")
-_MODULUS = re.compile(
-    r"(?P<value>.*?)\s*(?:\\pmod|\\mod|\\bmod|\(\s*\\?mod)\s*\{?\s*(?P<modulus>[^{}()]+?)\s*[})]*\s*", re.DOTALL
-)
 Same = Callable[[Answer, Answer], bool]
 
 
@@ -95,8 +93,8 @@ def _same_equation(gold: Relation, answer: Relation, same: Same) -> bool:
     left, right = defined_value(gold), defined_value(answer)
     if left is not None and right is not None:
         names = [re.sub(r"[{}\s]", "", relation.sides[0]) for relation in (gold, answer)]
-        if len(_COORDINATES & set(names)) == 2:
-            return False  # x = 5 and y = 5 are different lines
+        if len(_COORDINATES & set(names)) == 2:  # x = 5 and y = 5 are different lines
+            return _is_multiple(gold, answer)
         if same(read_answer(left), read_answer(right)):
             return True
         if _FUNCTION_NAME.fullmatch(gold.sides[0]) or not _structured(left):
@@ -154,7 +152,7 @@ def _oriented(relation: Relation) -> Relation:
 
 def _same_congruence(gold: Relation, answer: Relation) -> bool:
     """X = 3 (mod 7) equals x = 10 (mod 7)."""
-    sides = [_MODULUS.fullmatch(relation.sides[-1]) for relation in (gold, answer)]
+    sides = [MODULUS.fullmatch(relation.sides[-1]) for relation in (gold, answer)]
     if sides[0] is None or sides[1] is None:
         return gold.sides == answer.sides
     values = [number(side[part]) for side in sides if side for part in ("value", "modulus")]

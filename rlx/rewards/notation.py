@@ -82,17 +82,19 @@ _REWRITES = [
         (r"\\(?:\$|pounds|euro)|\\text\{\s*\\?\$\s*\}", ""),
         (r"(?<![\\a-zA-Z])(sqrt|frac|dfrac|tfrac|binom)(?=\s*\{)", r"\\\1"),
         (r"(\d+|(?<![a-zA-Z\\])[a-zA-Z])!(?=\s*\^)", r"(\1!)"),
-        (r"\\begin\{array\}\s*\{[lcr| ]*\}", r"\\begin{array}"),
+        (r"[(\[]\s*\\begin\{array\}\s*(?:\{[lcr| ]*\})?", r"\\begin{pmatrix}"),
+        (r"\\end\{array\}\s*[)\]]", r"\\end{pmatrix}"),
     )
 ]
 _EXPONENT_NUMBER = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?)0*(\d{1,4})(?![\w.])")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _LETTER_E = re.compile(r"(?<![a-zA-Z\\])e(?![a-zA-Z])|\\exp(?![a-zA-Z])|\\ln(?![a-zA-Z])")
 _OVERLINED = re.compile(
     r"(\d*)\.(\d*)\\(?:overline|bar|dot|widehat|hat)\s*(?:\{\s*(\d+)\s*\}|(\d))(?:(\d*)\\dot\s*\{(\d)\})?"
 )
 _BRACKETED = re.compile(r"(?<![\w.])(\d*)\.(\d*)\((\d+)\)(?!\s*[\w(\\^])")
 _CONTINUED = re.compile(r"(?<![\w.])(\d*)\.(\d+)\s*\\ldots")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mbox|hbox|rm|operatorname)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox|rm|operatorname)\s*\{([^{}]*)\}")
 WORD = "\ue000"
 """Stands before and after words that were written as text (``\\text{cm}``), apart from letters that are variables."""
 
@@ -107,6 +109,8 @@ def plain_latex(answer: str) -> str:
         answer = answer.translate(_UNICODE)
     if _SIMPLE.fullmatch(answer):
         return answer.strip()
+    if "\\begin" not in answer:
+        answer = re.sub(r"\\\\(?=[a-zA-Z{}])", r"\\", answer)
     for pattern, replacement in _REWRITES:
         answer = pattern.sub(replacement, answer)
     answer = _OVERLINED.sub(_repeating, answer)
@@ -121,14 +125,17 @@ def plain_latex(answer: str) -> str:
 _SIMPLE = re.compile(r"[0-9a-zA-Z+\-*/^(),]*")
 
 
-def exponents_read(gold: str, answer: str) -> tuple[str, str]:
-    r"""Both answers with numbers such as ``1.6e5`` as powers of ten, unless one uses the number e elsewhere.
+def numbers_read(gold: str, answer: str) -> tuple[str, str]:
+    r"""Both answers with numbers such as ``1.6e5`` as powers of ten, and ``1,22`` as 1.22 if the other is a decimal.
 
     ``2e-1`` may mean 2e - 1, and does if the other answer contains e.
     """
     without = [_EXPONENT_NUMBER.sub("", side) for side in (gold, answer)]
     if not any(_LETTER_E.search(side) for side in without):
         gold, answer = (_EXPONENT_NUMBER.sub(_power_of_ten, side) for side in (gold, answer))
+    for side, other in ((gold, answer), (answer, gold)):  # 1,22 is 1.22 in many languages, and a list in others
+        if _DECIMAL_COMMA.fullmatch(side.strip()) and re.fullmatch(r"[+-]?\d*\.\d+", other.strip()):
+            return (side.replace(",", "."), other) if side is gold else (other, side.replace(",", "."))
     return gold, answer
 
 

@@ -3,9 +3,10 @@ r"""Words in an answer: marking them apart from variables, and leaving out those
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from rlx.rewards.notation import WORD
-from rlx.rewards.units import doubtful, known_unit
+from rlx.rewards.units import doubtful, known_unit, number_word
 
 AND, OR = "\ue001", "\ue002"
 """Stand for the words ``and`` and ``or`` between parts of an answer."""
@@ -45,8 +46,10 @@ _BARE = re.compile(r"(?<![\\a-zA-Z_^{])[A-Za-z]{2,}(?![a-zA-Z_^({])")
 _PLAIN_WORDS = re.compile(r"\s*[A-Za-z][A-Za-z .,'/\-]*(?:\^?\{?[23]\}?)?\s*")
 _CHOICE = re.compile(r"\s*\(?[A-Z]\s*[).]\s*|\s*\([A-Z]\s*\)?\s*")
 _BETWEEN = re.compile(r"(?<![\\a-zA-Z])(and|or)(?![a-zA-Z])|\\(?:(lor|vee)|land|wedge)(?![a-zA-Z])", re.IGNORECASE)
+_FINAL = re.compile(r"[Ff]inal answer is:?\s*(?:\$|\\\()?([^$]*?)(?:\$|\\\))?\s*\.\s*I hope it is correct")
 _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _IS = re.compile(rf"^(?P<words>[^0-9=<>]*)\b(?:is|are|equals|be)\s*{WORD}(?=\s*[^\s.])", re.DOTALL)
+_NUMBER_WORD = re.compile(rf"(\d[\d,]*(?:\.\d+)?)\s*{WORD}\s*([a-zA-Z]+[^{WORD}]*){WORD}")
 _PLAIN_NAMES = re.compile(r"(?<![\\a-zA-Z])(pi|infty|theta|sin|cos|tan|ln|log|exp)(?![a-zA-Z])")
 _PLAIN_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)")
 
@@ -63,11 +66,14 @@ def marked_words(latex: str) -> str:
     latex = _PLAIN_ROOT.sub(r"\\sqrt{\1}", latex)
     latex = _PLAIN_NAMES.sub(r"\\\1 ", latex)
     pieces = latex.split(WORD)
-    inside = [_inside(piece) if number % 2 else _outside(piece) for number, piece in enumerate(pieces)]
-    latex = re.sub(rf"{WORD}\s*{WORD}", " ", "".join(inside))
+    inside = [
+        _inside(piece, pieces[number - 1]) if number % 2 else _outside(piece) for number, piece in enumerate(pieces)
+    ]
+    latex = re.sub(rf"{WORD}\s*(\b[aAI]\b)?\s*{WORD}", r" \1 ", "".join(inside))
     latex = re.sub(rf"{WORD}\s*(?:degrees?|deg)\s*{WORD}", r"^\\circ ", latex)
     latex = re.sub(rf"{WORD}\s*(?:percent|percentage|pct|per cent)\s*{WORD}", "%", latex)
     latex = re.sub(rf"(?<=\d)\s*{WORD}\s*to\s*{WORD}\s*(?=\d)", ":", latex)
+    latex = _NUMBER_WORD.sub(_multiplied, latex)
     return _without_introduction(latex).strip()
 
 
@@ -84,8 +90,21 @@ def without_marks(latex: str) -> str:
     return latex.replace(WORD, " ").replace(AND, " and ").replace(OR, " or ").strip()
 
 
+def _multiplied(match: re.Match[str]) -> str:
+    """``5 million`` as 5000000."""
+    value, words = Fraction(match[1].replace(",", "")), match[2].split()
+    exponent = number_word(words[0])
+    if exponent is None or (value * 10**exponent).denominator != 1:
+        return match[0]
+    rest = " ".join(words[1:])
+    return f"{value * 10**exponent}" + (f" {WORD}{rest}{WORD}" if rest else "")
+
+
 def _math_of(latex: str) -> str:
     """The formula in a sentence that has one between dollar signs; other answers without their dollar signs."""
+    final = _FINAL.search(latex)
+    if final:
+        return final[1]
     spans = list(_SPAN.finditer(latex))
     outside = _SPAN.sub(" ", latex).replace(WORD, " ")
     if len(spans) == 1 and re.search(r"[a-zA-Z]{2,}", outside) and "\\" not in outside and not doubtful(outside):
@@ -95,7 +114,7 @@ def _math_of(latex: str) -> str:
     return re.sub(r"\$|\\[()\[\]](?![a-zA-Z])", " ", latex) if spans or "$" in latex else latex
 
 
-def _inside(piece: str) -> str:
+def _inside(piece: str, before: str = "") -> str:
     """The content of a text command: words stay marked, formulas and single letters don't."""
     if _CHOICE.fullmatch(piece):
         return piece
@@ -105,7 +124,8 @@ def _inside(piece: str) -> str:
             for part in re.split(f"([{AND}{OR}])", _separated(piece))
             if part.strip()
         )
-    if len(piece.strip()) < 2 or not _PLAIN_WORDS.fullmatch(piece):
+    unit_letter = known_unit(piece.strip()) and re.search(r"[\d})]\s*$", before)
+    if not unit_letter and (len(piece.strip()) < 2 or not _PLAIN_WORDS.fullmatch(piece)):
         return _outside(piece)
     return f" {WORD}{piece}{WORD}"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
+from itertools import pairwise
 from typing import Any
 
 from rlx.rewards.answers import Answer, Ordered, Relation, Union, Unordered, Value, Without, Words
-from rlx.rewards.values import EXACT, number, parsed
+from rlx.rewards.values import EXACT, evaluated, number, parsed
 
 _ALL = frozenset(
     ["all real numbers", "all reals", "all real values", "real numbers", "the real numbers", "any real number"]
@@ -72,8 +73,7 @@ def _pieces(answer: Answer) -> list[Piece] | None:
             return None
         return [Piece(low, high, answer.opening == "(", answer.closing == ")")]
     if isinstance(answer, Unordered):
-        points = [number(item.latex) if isinstance(item, Value) else None for item in answer.items]
-        return None if None in points else [Piece(point, point, False, False) for point in points]
+        return _points(answer)
     if isinstance(answer, Relation):
         return _inequality(answer)
     if isinstance(answer, Without):
@@ -85,6 +85,18 @@ def _pieces(answer: Answer) -> list[Piece] | None:
     if " ".join(text.lower().split()) in _ALL or text.replace("{", "").replace("}", "").replace(" ", "") == "\\mathbbR":
         return _everything()
     return None
+
+
+def _points(answer: Unordered) -> list[Piece] | None:
+    """The numbers of a set, and the intervals of a list of which one has no end."""
+    intervals = [_pieces(item) for item in answer.items if isinstance(item, Ordered)]
+    points = [number(item.latex) if isinstance(item, Value) else None for item in answer.items]
+    if not intervals or answer.braces:
+        return None if None in points else [Piece(point, point, False, False) for point in points]
+    if len(intervals) < len(points) or None in intervals:
+        return None
+    pieces = [piece for interval in intervals if interval for piece in interval]
+    return pieces if any(piece.low.is_infinite or piece.high.is_infinite for piece in pieces) else None
 
 
 def _union(answer: Union) -> list[Piece] | None:
@@ -105,8 +117,14 @@ def _inequality(relation: Relation) -> list[Piece] | None:
     """The solutions of an inequality between a variable and numbers, such as ``-2 <= x < 7`` or ``x != 5``."""
     bounds = [number(side) for side in relation.sides]
     variables = [number_ for number_, bound in enumerate(bounds) if bound is None]
-    if len(variables) != 1 or not getattr(parsed(relation.sides[variables[0]]), "is_Symbol", False):
-        return None
+    if len(variables) != 1 or not _is_unknown(parsed(relation.sides[variables[0]])):
+        solved = [_solved(*pair) for pair in zip(pairwise(relation.sides), relation.operators, strict=True)]
+        common = _everything()
+        for pieces in solved:
+            if pieces is None:
+                return None
+            common = _intersection(common, pieces)
+        return common
     position = variables[0]
     solutions = _everything()
     for index, operator in enumerate(relation.operators):
@@ -124,6 +142,45 @@ def _inequality(relation: Relation) -> list[Piece] | None:
         else:
             return None
     return solutions
+
+
+def _is_unknown(expression: Any) -> bool:
+    """Return whether an expression is a variable or the value of a function without a formula, such as f(x)."""
+    from sympy.core.function import AppliedUndef
+
+    return getattr(expression, "is_Symbol", False) or isinstance(expression, AppliedUndef)
+
+
+def _solved(pair: tuple[str, str], operator: str) -> list[Piece] | None:
+    """The solutions of an inequality of at most second degree in one variable, or with absolute values."""
+    from sympy import Abs, Expr, FiniteSet, Interval, Poly, Rel, S
+    from sympy import Union as SympyUnion
+
+    sides = [parsed(side) for side in pair]
+    if operator not in _BOUNDS or not all(isinstance(side, Expr) for side in sides):
+        return None
+    difference = sides[0] - sides[1]
+    symbols = difference.free_symbols
+    if len(symbols) != 1:
+        return None
+    symbol = next(iter(symbols))
+    degree = Poly(difference, symbol).degree() if difference.is_polynomial(symbol) else 3
+    if degree > 2 and not (difference.has(Abs) and difference.count_ops() < 20 and not difference.atoms(Abs) & symbols):
+        return None
+    try:
+        solutions = Rel(sides[0], sides[1], operator).as_set()
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    pieces = []
+    for part in solutions.args if isinstance(solutions, SympyUnion) else [solutions]:
+        if isinstance(part, Interval):
+            low, high = evaluated(part.start), evaluated(part.end)
+            pieces.append(Piece(low, high, bool(part.left_open), bool(part.right_open)))
+        elif isinstance(part, FiniteSet):
+            pieces += [Piece(evaluated(point), evaluated(point), False, False) for point in part.args]
+        elif part is not S.EmptySet:
+            return None
+    return pieces
 
 
 def _everything() -> list[Piece]:

@@ -13,7 +13,7 @@ from rlx.rewards.answers import read_answer
 from rlx.rewards.choice import split_choice
 from rlx.rewards.equality import same_answer
 from rlx.rewards.extract import boxed_answer
-from rlx.rewards.notation import exponents_read, plain_latex
+from rlx.rewards.notation import numbers_read, plain_latex
 from rlx.rewards.prose import marked_words
 from rlx.rewards.values import RELATIVE
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
@@ -37,7 +37,7 @@ def same_latex(gold: str, answer: str) -> bool:
     Example:
         ``same_latex(r"x<2 \\text{ or } x>3", r"(-\\infty,2)\\cup(3,\\infty)")``
     """
-    gold, answer = exponents_read(plain_latex(gold), plain_latex(answer))
+    gold, answer = numbers_read(plain_latex(gold), plain_latex(answer))
     decided, gold, answer = split_choice(gold, answer)
     if decided is not None:
         return decided

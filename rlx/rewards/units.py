@@ -69,8 +69,6 @@ _MEANINGFUL = _DOUBT | frozenset(
         "base",
         "choose",
         "divided",
-        "squared",
-        "cubed",
         "to",
         "from",
         "between",
@@ -89,9 +87,14 @@ _MEANINGFUL = _DOUBT | frozenset(
 def meaningful(words: str) -> bool:
     """Return whether words around a value change what it means, as in ``5 million`` or ``not 5``."""
     found = re.findall(r"[a-z]+", words.lower())
-    if found and found[0] in _POWERS or set(found) & {"cubed", "squared"}:
-        return not any(word in _UNITS for word in found)
+    if len(found) == 1 and found[0] in _POWERS:
+        return True  # 5 squared
     return not _MEANINGFUL.isdisjoint(found)
+
+
+def number_word(word: str) -> int | None:
+    """The exponent of ten that a word such as ``million`` stands for."""
+    return {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}.get(word.lower())
 
 
 def doubtful(words: str) -> bool:

@@ -33,7 +33,7 @@ _BARE_LOG = re.compile(r"\\log(?![a-zA-Z])(?!\s*_)")
 
 def same_value(gold: str, answer: str) -> bool:
     r"""Return whether two numbers or expressions are equal; ``\log`` without a base may be that of 10 or of e."""
-    if re.sub(r"\s+", "", gold) == re.sub(r"\s+", "", answer):
+    if gold.split() == answer.split() or (len(gold) == 1 and gold.lower() == answer.lower()):
         return True
     left, right = rational(gold), rational(answer)
     if left is not None and right is not None:
@@ -83,8 +83,11 @@ def number(latex: str) -> Any:
 
         return Rational(value.numerator, value.denominator)
     expression = parsed(latex)
-    if not _is_number(expression):
-        return None
+    return evaluated(expression) if _is_number(expression) else None
+
+
+def evaluated(expression: Any) -> Any:
+    """The value of an expression without variables, also infinite, with ``DIGITS`` digits; None for no real number."""
     return expression if expression.is_infinite else _finite(expression.evalf(DIGITS))
 
 
@@ -104,17 +107,25 @@ def constant_ratio(gold: Any, answer: Any) -> Any:
 
 @lru_cache(maxsize=256)
 def _parsed(latex: str) -> Any:
-    from math_verify import LatexExtractionConfig, parse
-    from sympy import Basic, Expr, I, MatrixBase, nan, zoo
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+    from sympy import Basic, I, MatrixBase, Symbol, nan, zoo
 
-    expressions = parse(f"\\boxed{{{latex}}}", [LatexExtractionConfig()], parsing_timeout=None)
-    expression = expressions[0] if expressions else None
+    # Units were read before: math-verify's own list of them has letters that may be variables.
+    spelling = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+    try:
+        expression = latex2sympy(normalize_latex(latex, spelling), is_real=True, normalization_config=None)
+    except Exception:  # the grammar raises plain exceptions for what it does not read
+        return None
     # 1/0 is undefined, and all undefined values are one object: only the text tells them apart.
     if not isinstance(expression, Basic | MatrixBase) or (isinstance(expression, Basic) and expression.has(zoo, nan)):
         return None
-    if isinstance(expression, Expr):
-        return expression.subs({symbol: I for symbol in expression.free_symbols if symbol.name == "i"})
-    return expression
+    # The same letter may have other assumptions in another answer, and then it would be another symbol.
+    symbols = {
+        symbol: I if symbol.name == "i" else Symbol(symbol.name, real=True)
+        for symbol in expression.free_symbols
+        if isinstance(symbol, Symbol)
+    }
+    return expression.subs(symbols) if any(old != new for old, new in symbols.items()) else expression
 
 
 def _same_expression(gold: str, answer: str) -> bool:
