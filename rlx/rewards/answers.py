@@ -3,9 +3,20 @@ r"""Reading an answer into its kind: a value, a tuple or interval, a set or list
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 
+from rlx.rewards.kinds import (
+    Answer,
+    Approximated,
+    Ordered,
+    Ratio,
+    Relation,
+    Union,
+    Unordered,
+    Value,
+    Without,
+    Words,
+)
 from rlx.rewards.notation import WORD
 from rlx.rewards.prose import AND, OR, without_marks, words_and_rest
 from rlx.rewards.units import meaningful, unit
@@ -26,95 +37,10 @@ _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[a-z])\s*\^\\circ(?![a-zA-Z])")
 MODULUS = re.compile(
     r"(?P<value>.*?)\s*(?:\\pmod|\\mod|\\bmod|\(\s*\\?mod)\s*\{?\s*(?P<modulus>[^{}()]+?)\s*[})]*\s*", re.DOTALL
 )
+_DIGITS = 40
+_PI = Fraction(31415926535897932384626433832795028841971693993751, 10**49)
+_RATIO_PART = re.compile(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots")
 _QUALIFIER = re.compile(r"\s*[a-zA-Z]\s*\\in\s*\\mathbb\s*\{?\s*[ZNQRC]\s*\}?(?:\^?\{?[+*]\}?)?\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    r"""A number or an expression.
-
-    Example:
-        ``Value(r"\frac{1}{2}", mark="", unit=None)``
-    """
-
-    latex: str
-    mark: str = ""
-    """``%``, or ``deg`` for degrees."""
-    unit: tuple[str, Fraction] | None = None
-    """Dimension and size of a known unit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """An answer in words, such as ``Tuesday``."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """A pair, tuple or vector, or an interval: ``(1, 2]``."""
-
-    items: tuple[Answer, ...]
-    opening: str
-    closing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unordered:
-    r"""A set ``\{1, 2\}`` or a list of solutions ``1, 2``; the empty set without items."""
-
-    items: tuple[Answer, ...]
-    braces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """Sets or conditions joined by a union or by ``or``; by ``and`` or commas if ``both``."""
-
-    parts: tuple[Answer, ...]
-    both: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Without:
-    r"""``A \setminus B``."""
-
-    base: Answer
-    removed: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """Equations and inequalities, also chains: ``-2 <= x < 7`` has three sides and two operators."""
-
-    sides: tuple[str, ...]
-    operators: tuple[str, ...]
-
-    @property
-    def is_equation(self) -> bool:
-        """Whether all its operators are equality."""
-        return all(operator == "=" for operator in self.operators)
-
-
-@dataclass(frozen=True, slots=True)
-class Approximated:
-    r"""An exact answer with its decimals: ``\frac{1}{3} \approx 0.33``."""
-
-    exact: Answer
-    decimals: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """``3:4``, also a time of day."""
-
-    parts: tuple[str, ...]
-    half_day: str = ""
-    """``a`` or ``p`` for a time with a.m. or p.m."""
-
-
-Answer = Value | Words | Ordered | Unordered | Union | Without | Relation | Ratio | Approximated
 
 
 def read_answer(latex: str, depth: int = 0) -> Answer:
@@ -260,7 +186,11 @@ def _related(latex: str) -> Answer | None:
         return Relation(("x", latex), ("mod",))
     words, _, rest = words_and_rest(latex)
     parts = [part.strip() for part in split(rest, frozenset([":"]))[0]]
-    if len(parts) > 1 and not meaningful(words) and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts):
+    if (
+        len(parts) > 1
+        and not meaningful(words)
+        and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts)
+    ):
         half = re.search(r"\b([ap])\.?\s?m\b", words.lower())
         return Ratio(tuple(parts), half[1] if half else "")
     return None
@@ -283,13 +213,21 @@ def _single(latex: str) -> Answer:
     if rest == "\\emptyset":
         return Unordered((), braces=True)
     if _TRIGONOMETRIC.search(rest) or rest.count("\\circ") > 1:
-        return Value(_DEGREES.sub(r"(\\frac{\1 \\cdot \\pi}{180})", rest), unit=unit(words, power))
+        return Value(_DEGREES.sub(_radians, rest), unit=unit(words, power))
     degrees = re.search(r"\^\\circ\s*(?:[CFK])?\s*$", rest)
     if degrees:
         return Value(rest[: degrees.start()].strip(), mark="deg")
     if rest.endswith("%"):
         return Value(rest[:-1].strip(), mark="%")
     return Value(rest, unit=unit(words, power))
+
+
+def _radians(match: re.Match[str]) -> str:
+    """An angle in radians: as digits, which are read faster than a multiple of pi."""
+    if not match[1][0].isdigit():
+        return rf"(\frac{{{match[1]} \cdot \pi}}{{180}})"
+    digits = int(Fraction(match[1]) * _PI / 180 * 10**_DIGITS)
+    return f"{{{digits // 10**_DIGITS}.{digits % 10**_DIGITS:0{_DIGITS}d}}}"
 
 
 def _signed(latex: str, sign: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
-from rlx.rewards.answers import MODULUS, Answer, Ordered, Relation, Unordered, read_answer, split
+from rlx.rewards.answers import MODULUS, read_answer, split
+from rlx.rewards.kinds import Answer, Ordered, Relation, Unordered
 from rlx.rewards.notation import WORD
 from rlx.rewards.values import constant_ratio, number, parsed, same_value
 
@@ -70,12 +72,14 @@ def same_relation(gold: Relation, answer: Relation, same: Same) -> bool:
     return True
 
 
-def assigned_values(answer: Unordered) -> dict[str, str] | None:
+def assigned_values(answer: Answer) -> dict[str, str] | None:
     """Name to value where every part of a list is a definition of its own name; None for other lists.
 
     Names that follow each other in the alphabet are sorted: they stand for the coordinates of a tuple in that order.
     Names such as x_1 and x_2 are solutions of one variable, and then the list is an ordinary one.
     """
+    if not isinstance(answer, Unordered):
+        return None
     values: dict[str, str] = {}
     for item in answer.items:
         value = defined_value(item) if isinstance(item, Relation) else None
@@ -84,6 +88,9 @@ def assigned_values(answer: Unordered) -> dict[str, str] | None:
             return None
         values[name] = value
     if len(values) < 2:
+        return None
+    bases = {re.sub(r"_.*|'", "", name) for name in values}
+    if len(bases) == 1 and all("_" in name for name in values):
         return None
     row = any(all(name in letters for name in values) for letters in _LETTER_ROWS)
     return dict(sorted(values.items())) if row else values
@@ -124,7 +131,7 @@ def _is_multiple(gold: Relation, answer: Relation) -> bool:
     return _ratio((gold.sides[0], gold.sides[-1]), (answer.sides[0], answer.sides[-1])) is not None
 
 
-def _ratio(gold: tuple[str, ...], answer: tuple[str, ...]) -> object:
+def _ratio(gold: tuple[str, ...], answer: tuple[str, ...]) -> Any:
     """The constant by which the difference of two sides differs from that of two others; None without one."""
     from sympy import Expr, fraction, together
 

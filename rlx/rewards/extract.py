@@ -88,7 +88,8 @@ def _boxes(text: str) -> list[tuple[int, int, int, int]]:
     for match in _BOX.finditer(text):
         start = match.end()
         if not match.group().endswith("{"):
-            end = start + len(_RUN.match(text, start)[0].rstrip(".,$"))
+            run = _RUN.match(text, start)
+            end = start + len(run[0].rstrip(".,$") if run else "")
             boxes.append((match.start(), start, end, end))
         elif start - 1 in closings:
             boxes.append((match.start(), start, closings[start - 1], closings[start - 1] + 1))

@@ -6,48 +6,46 @@ import re
 from math import gcd
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_UNICODE = str.maketrans(
-    {
-        **_FULL_WIDTH,
-        **dict.fromkeys("−–—﹣", "-"),
-        **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
-        **dict.fromkeys("×⋅·∙", r"\cdot "),
-        "÷": "/",
-        "。": ".",
-        "、": ",",
-        "⟨": r"\langle ",
-        "⟩": r"\rangle ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "≈": r"\approx ",
-        "≡": r"\equiv ",
-        "±": r"\pm ",
-        "∓": r"\mp ",
-        "∞": r"\infty ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∅": r"\emptyset ",
-        "∈": r"\in ",
-        "°": r"^\circ ",
-        "º": r"^\circ ",
-        "′": "'",
-        "π": r"\pi ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "θ": r"\theta ",
-        "ℝ": r"\mathbb{R}",
-        "ℤ": r"\mathbb{Z}",
-        "²": "^{2}",
-        "³": "^{3}",
-        "½": r"\frac{1}{2}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "€": "",
-        "£": "",
-        "…": r"\ldots ",
-    }
-)
+_SYMBOLS: dict[str, str] = {
+    **dict.fromkeys("−–—﹣", "-"),
+    **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
+    **dict.fromkeys("×⋅·∙", r"\cdot "),
+    "÷": "/",
+    "。": ".",
+    "、": ",",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "≡": r"\equiv ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∅": r"\emptyset ",
+    "∈": r"\in ",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "′": "'",
+    "π": r"\pi ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "θ": r"\theta ",
+    "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
+    "²": "^{2}",
+    "³": "^{3}",
+    "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "€": "",
+    "£": "",
+    "…": r"\ldots ",
+}
+_UNICODE: dict[int, str | int] = {**_FULL_WIDTH, **str.maketrans(_SYMBOLS)}
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -94,7 +92,9 @@ _OVERLINED = re.compile(
 )
 _BRACKETED = re.compile(r"(?<![\w.])(\d*)\.(\d*)\((\d+)\)(?!\s*[\w(\\^])")
 _CONTINUED = re.compile(r"(?<![\w.])(\d*)\.(\d+)\s*\\ldots")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox|rm|operatorname)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox|rm|operatorname)\s*\{([^{}]*)\}"
+)
 WORD = "\ue000"
 """Stands before and after words that were written as text (``\\text{cm}``), apart from letters that are variables."""
 

@@ -82,7 +82,7 @@ def words_and_rest(latex: str) -> tuple[str, str, str]:
     words = " ".join(_MARKED.findall(latex))
     power = re.search(rf"{WORD}\s*\^\s*\{{?\s*([23])\s*\}}?", latex) or re.search(r"\^\{?([23])\}?\s*$", words)
     rest = re.sub(rf"{WORD}[^{WORD}]*{WORD}\s*(?:\^\s*(?:\{{\s*[23]\s*\}}|[23]))?", " ", latex)
-    return re.sub(r"\s+", " ", words).strip(), power[1] if power else "", rest.strip(" .,:;")
+    return re.sub(r"\s+", " ", words).strip(), power[1] if power else "", rest.strip(" ,:;").rstrip(" .,:;")
 
 
 def without_marks(latex: str) -> str:

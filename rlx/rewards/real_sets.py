@@ -7,7 +7,7 @@ from functools import cmp_to_key
 from itertools import pairwise
 from typing import Any
 
-from rlx.rewards.answers import Answer, Ordered, Relation, Union, Unordered, Value, Without, Words
+from rlx.rewards.kinds import Answer, Ordered, Relation, Union, Unordered, Value, Without, Words
 from rlx.rewards.values import EXACT, evaluated, number, parsed
 
 _ALL = frozenset(
@@ -200,9 +200,12 @@ def _compare(one: Any, other: Any, tolerance: float = EXACT) -> int:
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
     """The union as disjoint intervals in order."""
-    order = cmp_to_key(lambda one, other: _compare(one.low, other.low) or one.low_open - other.low_open)
+
+    def order(one: Piece, other: Piece) -> int:
+        return _compare(one.low, other.low) or one.low_open - other.low_open
+
     merged: list[Piece] = []
-    for piece in sorted(pieces, key=order):
+    for piece in sorted(pieces, key=cmp_to_key(order)):
         last = merged[-1] if merged else None
         gap = 1 if last is None else _compare(piece.low, last.high)
         if last is None or gap > 0 or (gap == 0 and piece.low_open and last.high_open):

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 _UNITS: dict[str, tuple[str, Fraction]] = {}
 for _dimension, _rows in {
-    "length": "1/1000 mm millimeter; 1/100 cm centimeter; 1 m meter; 1000 km kilometer; 127/5000 inch; 381/1250 ft foot "
-    "feet; 1143/1250 yd yard; 201168/125 mile mi",
+    "length": "1/1000 mm millimeter; 1/100 cm centimeter; 1 m meter; 1000 km kilometer; 127/5000 inch; "
+    "381/1250 ft foot feet; 1143/1250 yd yard; 201168/125 mile mi",
     "mass": "1/1000 mg milligram; 1 g gram; 1000 kg kilogram; 45359237/100000 lb lbs pound",
     "time": "1 s sec second; 60 min minute; 3600 h hr hour; 86400 day; 604800 week",
     "volume": "1/1000 ml mL milliliter; 1 L liter litre",

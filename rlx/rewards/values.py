@@ -19,7 +19,7 @@ EXACT = 1e-12
 DIGITS = 30
 POINTS = 6
 """Sample points of each kind at which two expressions are compared."""
-_DECIMAL = re.compile(r"(?<![\d.])\d*\.\d+")
+_DECIMAL = re.compile(r"(?<![\d.])\d*\.\d{1,25}(?!\d)")  # more digits are those of an angle in degrees
 _ZERO_FRACTION = re.compile(r"(?<![\d.])(\d+)\.0+(?![\d.])")
 _SIGNED = r"\s*([+-]?)\s*"
 _PLAIN = re.compile(_SIGNED + r"(\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})\s*")
@@ -140,11 +140,19 @@ def _same_expression(gold: str, answer: str) -> bool:
         return _same_matrix(left, right)
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return False
+    left, right = _computed(left), _computed(right)
     decimals = [bool(_DECIMAL.search(_ZERO_FRACTION.sub("", side))) for side in (gold, answer)]
     tolerance = RELATIVE if decimals[0] != decimals[1] else EXACT
     if _is_number(left) and _is_number(right):
         return _same_number(left, right, tolerance)
     return _same_function(left, right, tolerance)
+
+
+def _computed(expression: Any) -> Any:
+    """An expression without limits, derivatives, integrals, sums and products over an index."""
+    from sympy import Derivative, Integral, Limit, Product, Sum
+
+    return expression.doit() if expression.has(Derivative, Integral, Limit, Product, Sum) else expression
 
 
 def _same_matrix(left: Any, right: Any) -> bool:
@@ -171,17 +179,16 @@ def _same_number(left: Any, right: Any, tolerance: float) -> bool:
     """Equality of two numbers: approximately first, since exact values of huge powers take long."""
     from sympy import Float, Rational
 
-    values = [_finite(side.evalf(DIGITS)) for side in (left, right)]
-    if None not in values and not _near(*values, tolerance):
+    one, other = (_finite(side.evalf(DIGITS)) for side in (left, right))
+    computed = one is not None and other is not None
+    if computed and not _near(one, other, tolerance):
         return False
     exact = [side.doit() for side in (left, right)]
-    if all(isinstance(side, Rational) for side in exact):
-        return bool(exact[0] == exact[1])
-    if None in values:
+    if not computed or all(isinstance(side, Rational) for side in exact):
         return bool(exact[0] == exact[1])
     rationals = [side for side in exact if isinstance(side, Rational)]
     if any(side.has(Float) for side in exact) and rationals and _terminates(rationals[0].q):
-        return _near(*values, EXACT)
+        return _near(one, other, EXACT)
     return True
 
 
@@ -201,10 +208,8 @@ def _same_function(left: Any, right: Any, tolerance: float) -> bool:
 
 def _sampled(left: Any, right: Any) -> Any:
     """Pairs of finite values of two expressions at the sample points."""
-    from sympy import Derivative, I, Integral, Limit, Product, Rational, Sum
+    from sympy import I, Rational
 
-    if left.has(Derivative, Integral, Limit, Product, Sum) or right.has(Derivative, Integral, Limit, Product, Sum):
-        left, right = left.doit(), right.doit()
     imaginary = left.has(I) or right.has(I)
     symbols = sorted(left.free_symbols | right.free_symbols, key=lambda symbol: str(symbol.name))
     for kind in range(3):
@@ -259,12 +264,12 @@ def _approximates(left: Fraction, right: Fraction, exact: str) -> bool:
     value = rational(exact)
     if value is None or _terminates(value.denominator):
         return False
-    return abs(left - right) <= Fraction(RELATIVE) * max(abs(left), abs(right))
+    return bool(abs(left - right) <= Fraction(RELATIVE) * max(abs(left), abs(right)))
 
 
-def _terminates(denominator: Any) -> bool:
+def _terminates(number_under: Any) -> bool:
     """Return whether fractions with this denominator are finite decimals."""
-    denominator = int(denominator)
+    denominator = int(number_under)
     for prime in (2, 5):
         while denominator % prime == 0:
             denominator //= prime
