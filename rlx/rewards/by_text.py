@@ -13,10 +13,9 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,60}(\.0+)?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _DECIMAL = re.compile(r"[+-]?[0-9]{0,30}\.?[0-9]{1,30}")
 _RATIO = re.compile(r"([+-]?)(?:\\frac\{?([0-9]{1,30})\}?\{?([0-9]{1,30})\}?|([0-9]{1,30})/([0-9]{1,30}))")
-_GAP = "\ue003"
-"""Stands for a space that has a meaning: ``2 1/2`` is not 21/2, and ``32, 349`` is not 32,349."""
 _FRACTION_OF_ONE = re.compile(r"[+-]?(?:0?\.[0-9]+|[01]|\\frac.*|[0-9]+/[0-9]+)")
 _APART = re.compile(r"(?<=[0-9])\s+(?=[0-9]+/)|(?<=[0-9],)\s+(?=[0-9]{3}(?![0-9]))")
+"""A space that has a meaning: ``2 1/2`` is not 21/2, and ``32, 349`` is not 32,349."""
 _IN_BASE = re.compile(r"[0-9a-zA-Z]+_[0-9]+")
 
 
@@ -31,6 +30,8 @@ def by_text(extracted: str, gold: str) -> Verdict | None:
     ours, theirs = cleaned(extracted), cleaned(gold)
     if not ours:
         return Verdict(0.0, "empty", extracted)
+    if (" " in extracted or " " in gold) and (_APART.search(extracted) or _APART.search(gold)):
+        return None
     if ours == theirs and not ("%" in extracted and "%" not in gold and _FRACTION_OF_ONE.fullmatch(theirs)):
         return Verdict(1.0, "exact", extracted)  # 0.5 is 50 %, and 0.5 % is something else
     number, gold_text = as_integer(ours), as_integer(theirs)
@@ -52,8 +53,12 @@ def cleaned(answer: str) -> str:
     answer = re.sub(r"\\(?:left|right)(?![a-z])", "", answer)
     answer = re.sub(r"\\[dt]frac(?![a-z])", r"\\frac", answer)
     answer = re.sub(r"_\{([0-9]+)\}", r"_\1", answer)
-    answer = _APART.sub(_GAP, answer) if " " in answer else answer
     return _SPACES.sub("", answer).rstrip(".")
+
+
+def integer_in(answer: str) -> int | None:
+    """An answer as an integer; None if it is none. ``32, 349`` is two numbers."""
+    return None if _APART.search(answer) else as_integer(cleaned(answer))
 
 
 def as_integer(answer: str) -> int | None:

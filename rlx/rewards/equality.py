@@ -27,8 +27,6 @@ from rlx.rewards.real_sets import is_clearly_set, real_set, same_real_set, varia
 from rlx.rewards.values import number, rational, same_value
 from rlx.rewards.wording import same_words
 
-NEARBY = 0.01
-"""Relative difference up to which decimals count as the rounded value of what stands in front of them."""
 PAIRINGS = 60
 """Lists with more parts that are not plain numbers than this are compared in order."""
 _TUPLE_BRACKETS = ("()", "\\langle\\rangle")
@@ -45,7 +43,7 @@ def same_answer(gold: Answer, answer: Answer) -> bool:
         if pieces is not None and others is not None:
             return len({variable_of(gold), variable_of(answer)} - {None}) < 2 and same_real_set(pieces, others)
     if isinstance(gold, Words) or isinstance(answer, Words):
-        return same_words(gold, answer)
+        return same_words(_defined(gold), _defined(answer))
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _with_relation(gold, answer)
     if isinstance(gold, Unordered) or isinstance(answer, Unordered):
@@ -96,13 +94,22 @@ def _same_marked(gold: Value, answer: Value) -> bool:
 
 
 def _rounded(answer: Approximated) -> bool:
-    """Return whether the decimals of an answer are near to its exact value."""
+    """Return whether the decimals of an answer are its exact value to within their last digit."""
     exact = answer.exact
     latex = stated_value(exact) if isinstance(exact, Relation) else exact.latex if isinstance(exact, Value) else None
     if latex is None or not isinstance(answer.decimals, Value):
         return False
-    value, decimals = number(latex), number(answer.decimals.latex)
-    return value is not None and decimals is not None and bool(abs(value - decimals) <= NEARBY * abs(value))
+    value, decimals = number(latex), rational(answer.decimals.latex)
+    if value is None or decimals is None:
+        return False
+    last_digit = 10.0 ** -len(answer.decimals.latex.strip().partition(".")[2])
+    return bool(abs(value - number(answer.decimals.latex)) <= last_digit)
+
+
+def _defined(answer: Answer) -> Answer:
+    """The value of a definition; any other answer as it is."""
+    value = defined_value(answer) if isinstance(answer, Relation) else None
+    return answer if value is None else read_answer(value)
 
 
 def _with_relation(gold: Answer, answer: Answer) -> bool:

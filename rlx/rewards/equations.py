@@ -43,10 +43,9 @@ def stated_value(relation: Relation) -> str | None:
     """The value that an answer such as ``m+n = 101+103 = 204`` states: its last side; None if its sides contradict."""
     if not relation.is_equation:
         return None
-    defined = defined_value(relation)
-    if defined is not None:
-        return defined
-    last = relation.sides[-1]
+    defined, last = defined_value(relation), relation.sides[-1]
+    if defined is not None and defined != last:
+        return defined  # 5 = x
     constants = [side for side in relation.sides[:-1] if number(side) is not None]
     if any(not same_value(side, last) for side in constants) or _uses(last, relation.sides[0]):
         return None
@@ -178,7 +177,7 @@ def _is_name(side: str) -> bool:
 def _uses(side: str, name: str) -> bool:
     """Whether a side has the variable that the name is: ``y = 2y - 1`` defines nothing."""
     symbol = name.strip()
-    return len(symbol) == 1 and bool(re.search(rf"(?<![\\a-zA-Z]){symbol}(?![a-zA-Z])", side))
+    return len(symbol) == 1 and symbol.isalpha() and bool(re.search(rf"(?<![\\a-zA-Z]){symbol}(?![a-zA-Z])", side))
 
 
 def _structured(latex: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rlx.registry import register
-from rlx.rewards.by_text import as_integer, cleaned
+from rlx.rewards.by_text import integer_in
 from rlx.rewards.extract import after_thinking, boxed_answer
 from rlx.rewards.verdict import Verdict
 
@@ -20,7 +20,7 @@ def integer(response: str, gold: str) -> Verdict:
         response: generated text.
         gold: an integer, with or without a box of its own.
     """
-    gold_integer = as_integer(cleaned(boxed_answer(gold) or gold))
+    gold_integer = integer_in(boxed_answer(gold) or gold)
     if gold_integer is None:
         return Verdict(0.0, "gold_unparseable", None)
     extracted = boxed_answer(response)
@@ -29,5 +29,5 @@ def integer(response: str, gold: str) -> Verdict:
         extracted = numbers[-1] if numbers else None
     if extracted is None:
         return Verdict(0.0, "no_answer", None)
-    number = as_integer(cleaned(extracted))
+    number = integer_in(extracted)
     return Verdict(float(number == gold_integer), "int" if number is not None else "wrong", extracted)

@@ -6,7 +6,7 @@ import re
 from math import gcd
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_SYMBOLS: dict[str, str] = {
+_SYMBOLS: dict[str, str | int] = {
     **dict.fromkeys("−–—﹣", "-"),
     **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
     **dict.fromkeys("×⋅·∙", r"\cdot "),

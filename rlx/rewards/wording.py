@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rlx.rewards.answers import read_answer
-from rlx.rewards.equations import defined_value
-from rlx.rewards.kinds import Answer, Relation, Unordered, Value, Words
+from rlx.rewards.kinds import Answer, Unordered, Value, Words
 
 _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?(?:no|has no|have no)(?: such| real| valid| possible)?"
@@ -37,9 +35,6 @@ def _is_empty_set(answer: Answer) -> bool:
 
 def _text(answer: Answer) -> str:
     """The words of an answer in lower case, without articles and punctuation."""
-    if isinstance(answer, Relation):  # \text{Name} = \text{Tuesday}
-        value = defined_value(answer)
-        answer = read_answer(value) if value else answer
     text = answer.text if isinstance(answer, Words) else answer.latex if isinstance(answer, Value) else ""
     words = re.sub(r"[^\w\\+\-*/=<>.%]+", " ", text.lower()).strip(" .").split()
     return " ".join(word for word in words if word not in _ARTICLES)
