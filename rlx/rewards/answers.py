@@ -26,7 +26,9 @@ DEPTH = 20
 _TOKEN = re.compile(rf"\\(?:begin|end)\s*\{{[a-zA-Z*]+\}}|\\[a-zA-Z]+|\\.|{WORD}[^{WORD}]*{WORD}|.", re.DOTALL)
 _OPENING = frozenset(["(", "[", "{", "\\{", "\\langle", "\\lfloor", "\\lceil"])
 _CLOSING = frozenset([")", "]", "}", "\\}", "\\rangle", "\\rfloor", "\\rceil"])
-_THOUSANDS = re.compile(r"[+-]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_WITH_THOUSANDS = re.compile(
+    rf"(?:[^,=]*=)?\s*[+-]?\s*\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?\s*(?:{WORD}[^{WORD}]*{WORD}.*|%|\^\\circ)?"
+)
 _OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\equiv": "mod", "\\in": "in",
     "\\approx": "~", "\\simeq": "~", "\\sim": "~",
@@ -53,8 +55,8 @@ def read_answer(latex: str, depth: int = 0) -> Answer:
     latex = _unwrapped(latex.strip(" ;,$\n").rstrip(" .;,$\n"))
     if depth > DEPTH:
         return Value(latex)
-    if _THOUSANDS.fullmatch(latex):
-        return Value(latex.replace(",", ""))
+    if "," in latex and _WITH_THOUSANDS.fullmatch(latex):
+        latex = latex.replace(",", "")
     for separators in (frozenset([OR]), frozenset([";"]), frozenset([AND]), frozenset([","])):
         parts = [part for part in split(latex, separators)[0] if part.strip(" ,")]
         if len(parts) > 1:

@@ -85,7 +85,7 @@ _REWRITES = [
     )
 ]
 _EXPONENT_NUMBER = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?)0*(\d{1,4})(?![\w.])")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_DECIMAL_COMMA = re.compile(r"[+-]?(?![1-9]\d{0,2},\d{3}$)\d+,\d+")
 _LETTER_E = re.compile(r"(?<![a-zA-Z\\])e(?![a-zA-Z])|\\exp(?![a-zA-Z])|\\ln(?![a-zA-Z])")
 _OVERLINED = re.compile(
     r"(\d*)\.(\d*)\\(?:overline|bar|dot|widehat|hat)\s*(?:\{\s*(\d+)\s*\}|(\d))(?:(\d*)\\dot\s*\{(\d)\})?"
