@@ -218,9 +218,9 @@ def _single(latex: str) -> Answer:
         return Value(_DEGREES.sub(_radians, rest), unit=unit(words, power))
     degrees = re.search(r"\^\\circ\s*(?:[CFK])?\s*$", rest)
     if degrees:
-        return Value(rest[: degrees.start()].strip(), mark="deg")
+        return Value(rest[: degrees.start()].strip(), sign="deg")
     if rest.endswith("%"):
-        return Value(rest[:-1].strip(), mark="%")
+        return Value(rest[:-1].strip(), sign="%")
     return Value(rest, unit=unit(words, power))
 
 

@@ -14,7 +14,7 @@ _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _DECIMAL = re.compile(r"[+-]?[0-9]{0,30}\.?[0-9]{1,30}")
 _RATIO = re.compile(r"([+-]?)(?:\\frac\{?([0-9]{1,30})\}?\{?([0-9]{1,30})\}?|([0-9]{1,30})/([0-9]{1,30}))")
 _FRACTION_OF_ONE = re.compile(r"[+-]?(?:0?\.[0-9]+|[01]|\\frac.*|[0-9]+/[0-9]+)")
-_APART = re.compile(r"(?<=[0-9])\s+(?=[0-9]+/)|(?<=[0-9],)\s+(?=[0-9]{3}(?![0-9]))")
+_MEANINGFUL_SPACE = re.compile(r"(?<=[0-9])\s+(?=[0-9]+/)|(?<=[0-9],)\s+(?=[0-9]{3}(?![0-9]))")
 """A space that has a meaning: ``2 1/2`` is not 21/2, and ``32, 349`` is not 32,349."""
 _IN_BASE = re.compile(r"[0-9a-zA-Z]+_[0-9]+")
 
@@ -30,7 +30,7 @@ def by_text(extracted: str, gold: str) -> Verdict | None:
     ours, theirs = cleaned(extracted), cleaned(gold)
     if not ours:
         return Verdict(0.0, "empty", extracted)
-    if (" " in extracted or " " in gold) and (_APART.search(extracted) or _APART.search(gold)):
+    if (" " in extracted or " " in gold) and (_MEANINGFUL_SPACE.search(extracted) or _MEANINGFUL_SPACE.search(gold)):
         return None
     if ours == theirs and not ("%" in extracted and "%" not in gold and _FRACTION_OF_ONE.fullmatch(theirs)):
         return Verdict(1.0, "exact", extracted)  # 0.5 is 50 %, and 0.5 % is something else
@@ -58,7 +58,7 @@ def cleaned(answer: str) -> str:
 
 def integer_in(answer: str) -> int | None:
     """An answer as an integer; None if it is none. ``32, 349`` is two numbers."""
-    return None if _APART.search(answer) else as_integer(cleaned(answer))
+    return None if _MEANINGFUL_SPACE.search(answer) else as_integer(cleaned(answer))
 
 
 def as_integer(answer: str) -> int | None:

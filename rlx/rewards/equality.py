@@ -76,12 +76,12 @@ def _same_marked(gold: Value, answer: Value) -> bool:
         if gold.unit[0] != answer.unit[0] or one is None or other is None:
             return False
         return one * gold.unit[1] == other * answer.unit[1]
-    if gold.mark == answer.mark:
+    if gold.sign == answer.sign:
         return same_value(gold.latex, answer.latex)
-    if gold.mark and answer.mark:
+    if gold.sign and answer.sign:
         return False
-    marked, plain = (gold, answer) if gold.mark else (answer, gold)
-    if marked.mark == "deg":
+    marked, plain = (gold, answer) if gold.sign else (answer, gold)
+    if marked.sign == "deg":
         radians = rf"\frac{{({marked.latex}) \cdot \pi}}{{180}}"
         return same_value(marked.latex, plain.latex) or same_value(radians, plain.latex)
     # 28 for 28 %, but 0.5 is 50 % and not 0.5 %, unless the gold has the sign and so the question asks for per cent
@@ -182,7 +182,7 @@ def _same_parts(gold: tuple[Answer, ...], answer: tuple[Answer, ...]) -> bool:
 
 def _numbers(parts: tuple[Answer, ...]) -> set[Fraction] | None:
     """The parts of a list of plain numbers; None for other lists."""
-    values = {rational(part.latex) if isinstance(part, Value) and not part.mark else None for part in parts}
+    values = {rational(part.latex) if isinstance(part, Value) and not part.sign else None for part in parts}
     return None if None in values else {value for value in values if value is not None}
 
 

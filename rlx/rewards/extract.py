@@ -10,6 +10,7 @@ _LINK_WORDS = re.compile(
     r"\\(?:quad|qquad|text|mathrm|textbf|mbox|begin|end|left|right|item)(?![a-zA-Z])|\b(?:and|or)\b"
 )
 _RUN = re.compile(r"\S*")
+_CORRECTION = re.compile(r"\b(?:then|wait|actually|rather|instead|correct(?:ion|ed|ing)|no)\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _NAME = re.compile(r"(?<![\w}])(\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?'?(?:\([a-z]\))?)\s*=\s*$")
 
@@ -41,7 +42,8 @@ def boxed_answer(text: str) -> str | None:
     r"""The answer that the last boxes after the last ``</think>`` give together; see ``last_boxed`` for one box.
 
     Boxes of one sentence, or on successive lines without words between them, are one answer: its parts are joined with
-    commas, so all of them must be right. A box in a later sentence or paragraph replaces the earlier ones.
+    commas, so all of them must be right. A box in a later sentence or paragraph, or behind a word such as ``rather``,
+    replaces the earlier ones.
 
     Example:
         ``boxed_answer(r"So $a=\boxed{3}$ and $b=\boxed{4}$.") == "a=3, b=4"``
@@ -53,7 +55,7 @@ def boxed_answer(text: str) -> str | None:
     if not boxes:
         return None
     first = len(boxes) - 1
-    while first and _one_answer(text[boxes[first - 1][3] : boxes[first][0]]):
+    while first and _one_answer(text, boxes[first - 1], boxes[first]):
         first -= 1
     group = boxes[first:]
     contents = [text[start:end].strip() for _, start, end, _ in group]
@@ -101,17 +103,25 @@ def _innermost(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, i
     return [box for number, box in enumerate(boxes) if number + 1 == len(boxes) or boxes[number + 1][0] >= box[3]]
 
 
-def _one_answer(between: str) -> bool:
-    """Return whether two boxes with this text between them are parts of one answer."""
+def _one_answer(text: str, box: tuple[int, int, int, int], following: tuple[int, int, int, int]) -> bool:
+    """Return whether two successive boxes are parts of one answer."""
+    between = text[box[3] : following[0]]
     if _SENTENCE_END.search(between) or re.search(r"\n\s*\n", between):
         return False
+    if _CORRECTION.search(between):
+        return bool(_name_before(text, box) and _name_before(text, following))
     return "\n" not in between or not _PROSE.search(_LINK_WORDS.sub(" ", between))
 
 
 def _named(text: str, box: tuple[int, int, int, int], content: str) -> str:
     """The content of a box, with the name that an equation in front of the box gives to it."""
+    name = None if "=" in content else _name_before(text, box)
+    return f"{name}={content}" if name else content
+
+
+def _name_before(text: str, box: tuple[int, int, int, int]) -> str | None:
+    r"""The name in an equation that ends at a box: a for ``a = \boxed{3}``, none for ``2+a = \boxed{3}``."""
     before = text[max(0, box[0] - 40) : box[0]]
-    name = None if "=" in content else _NAME.search(before)
-    if name is None or before[: name.start()].rstrip().endswith(("+", "-", "*", "/", "^", "=", "<", ">", "{")):
-        return content
-    return f"{name[1]}={content}"
+    name = _NAME.search(before)
+    operators = ("+", "-", "*", "/", "^", "=", "<", ">", "{")
+    return None if name is None or before[: name.start()].rstrip().endswith(operators) else name[1]

@@ -11,11 +11,11 @@ class Value:
     r"""A number or an expression.
 
     Example:
-        ``Value(r"\frac{1}{2}", mark="", unit=None)``
+        ``Value(r"\frac{1}{2}", sign="", unit=None)``
     """
 
     latex: str
-    mark: str = ""
+    sign: str = ""
     """``%``, or ``deg`` for degrees."""
     unit: tuple[str, Fraction] | None = None
     """Dimension and size of a known unit."""

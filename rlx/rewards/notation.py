@@ -96,7 +96,7 @@ _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox|rm|operatorname)\s*\{([^{}]*)\}"
 )
 WORD = "\ue000"
-"""Stands before and after words that were written as text (``\\text{cm}``), apart from letters that are variables."""
+"""Separates words that were written as text (``\\text{cm}``) from letters that are variables."""
 
 
 def plain_latex(answer: str) -> str:

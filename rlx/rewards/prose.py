@@ -138,18 +138,18 @@ def _outside(piece: str) -> str:
     """A formula with its bare words marked."""
     piece = _separated(piece)
 
-    def mark(match: re.Match[str]) -> str:
+    def with_marks(match: re.Match[str]) -> str:
         word, before, after = match[0], piece[: match.start()], piece[match.end() :]
-        apart = (not before or before[-1] in f" \n,.;:()/{AND}{OR}") and (
+        separate = (not before or before[-1] in f" \n,.;:()/{AND}{OR}") and (
             not after or after[0] in f" \n,.;:()!?'/{AND}{OR}"
         )
         if word in _FUNCTIONS or (word.isupper() and len(word) < 6 and word not in _CAPITALS):
             return word  # ABC may be a triangle
         if known_unit(word) and re.search(r"[\d})]\s*$", before):
             return f" {WORD}{word}{WORD}"
-        return f"{WORD}{word}{WORD}" if apart and (len(word) > 2 or word.lower() in _SHORT) else word
+        return f"{WORD}{word}{WORD}" if separate and (len(word) > 2 or word.lower() in _SHORT) else word
 
-    return _BARE.sub(mark, piece)
+    return _BARE.sub(with_marks, piece)
 
 
 def _without_introduction(latex: str) -> str:

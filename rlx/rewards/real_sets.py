@@ -83,7 +83,7 @@ def _pieces(answer: Answer) -> list[Piece] | None:
         return _union(answer)
     text = answer.text if isinstance(answer, Words) else answer.latex if isinstance(answer, Value) else ""
     if " ".join(text.lower().split()) in _ALL or text.replace("{", "").replace("}", "").replace(" ", "") == "\\mathbbR":
-        return _everything()
+        return _real_line()
     return None
 
 
@@ -101,16 +101,16 @@ def _points(answer: Unordered) -> list[Piece] | None:
 
 def _union(answer: Union) -> list[Piece] | None:
     parts = [_pieces(part) for part in answer.parts]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or len({variable_of(part) for part in answer.parts} - {None}) > 1:
+    sets = [part for part in parts if part is not None]
+    if len(sets) < len(parts) or len({variable_of(part) for part in answer.parts} - {None}) > 1:
         return None
     if answer.both:
-        common = known[0]
-        for part in known[1:]:
+        common = sets[0]
+        for part in sets[1:]:
             common = _intersection(common, part)
         if common:
             return common
-    return [piece for part in known for piece in part]
+    return [piece for part in sets for piece in part]
 
 
 def _inequality(relation: Relation) -> list[Piece] | None:
@@ -119,14 +119,14 @@ def _inequality(relation: Relation) -> list[Piece] | None:
     variables = [number_ for number_, bound in enumerate(bounds) if bound is None]
     if len(variables) != 1 or not _is_unknown(parsed(relation.sides[variables[0]])):
         solved = [_solved(*pair) for pair in zip(pairwise(relation.sides), relation.operators, strict=True)]
-        common = _everything()
+        common = _real_line()
         for pieces in solved:
             if pieces is None:
                 return None
             common = _intersection(common, pieces)
         return common
     position = variables[0]
-    solutions = _everything()
+    solutions = _real_line()
     for index, operator in enumerate(relation.operators):
         if position not in (index, index + 1):
             return None
@@ -135,7 +135,7 @@ def _inequality(relation: Relation) -> list[Piece] | None:
             solutions = _intersection(solutions, _complement([Piece(bound, bound, False, False)]))
         elif operator in _BOUNDS:
             is_open, below = _BOUNDS[operator]
-            low, high = _everything()[0].low, _everything()[0].high
+            low, high = _real_line()[0].low, _real_line()[0].high
             upper = below if position == index else not below
             piece = Piece(low, bound, True, is_open) if upper else Piece(bound, high, is_open, True)
             solutions = _intersection(solutions, [piece])
@@ -183,7 +183,7 @@ def _solved(pair: tuple[str, str], operator: str) -> list[Piece] | None:
     return pieces
 
 
-def _everything() -> list[Piece]:
+def _real_line() -> list[Piece]:
     from sympy import oo
 
     return [Piece(-oo, oo, True, True)]
@@ -237,9 +237,9 @@ def _intersection(left: list[Piece], right: list[Piece]) -> list[Piece]:
 
 
 def _complement(pieces: list[Piece]) -> list[Piece]:
-    rest = _everything()
+    rest = _real_line()
     for piece in pieces:
-        low, high = _everything()[0].low, _everything()[0].high
+        low, high = _real_line()[0].low, _real_line()[0].high
         outside = [Piece(low, piece.low, True, not piece.low_open), Piece(piece.high, high, not piece.high_open, True)]
         rest = _intersection(rest, [part for part in outside if _compare(part.low, part.high) < 0])
     return rest

@@ -86,14 +86,14 @@ _MEANINGFUL = _DOUBT | frozenset(
 
 def meaningful(words: str) -> bool:
     """Return whether words around a value change what it means, as in ``5 million`` or ``not 5``."""
-    found = re.findall(r"[a-z]+", words.lower())
-    if len(found) == 1 and found[0] in _POWERS:
+    names = re.findall(r"[a-z]+", words.lower())
+    if len(names) == 1 and names[0] in _POWERS:
         return True  # 5 squared
-    return not _MEANINGFUL.isdisjoint(found)
+    return not _MEANINGFUL.isdisjoint(names)
 
 
 def number_word(word: str) -> int | None:
-    """The exponent of ten that a word such as ``million`` stands for."""
+    """The exponent of ten that a word such as ``million`` means."""
     return {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}.get(word.lower())
 
 
@@ -111,10 +111,10 @@ def unit(words: str, power: str = "") -> tuple[str, Fraction] | None:
     names = re.findall(r"[A-Za-z]+", words)
     exponent = int(power) if power else 1
     exponent *= next((_POWERS[name] for name in names if name in _POWERS), 1)
-    known = [_UNITS.get(name) or _UNITS.get(name.lower()) for name in names if name not in _POWERS]
-    if len(known) != 1 or known[0] is None:
+    matches = [_UNITS.get(name) or _UNITS.get(name.lower()) for name in names if name not in _POWERS]
+    if len(matches) != 1 or matches[0] is None:
         return None
-    dimension, factor = known[0]
+    dimension, factor = matches[0]
     return (dimension if exponent == 1 else f"{dimension}{exponent}"), factor**exponent
 
 
