@@ -9,6 +9,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]}$*\\]*\s")
 _LINK_WORDS = re.compile(
     r"\\(?:quad|qquad|text|mathrm|textbf|mbox|begin|end|left|right|item)(?![a-zA-Z])|\b(?:and|or)\b"
 )
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _RUN = re.compile(r"\S*")
 _CORRECTION = re.compile(r"\b(?:then|wait|actually|rather|instead|correct(?:ion|ed|ing)|no)\b", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
@@ -29,8 +30,11 @@ def last_boxed(text: str) -> str | None:
         ``last_boxed(r"so \boxed{1} or rather \boxed{\frac{1}{2}}") == r"\frac{1}{2}"``
     """
     text = after_thinking(text)
-    closings = _closings(text)
-    for match in reversed(list(_BOX.finditer(text))):
+    matches = list(_BOX.finditer(text))
+    if not matches:
+        return None
+    closings = _closings(text, matches[0].start())
+    for match in reversed(matches):
         if not match.group().endswith("{"):
             return text[match.end() :].split(None, 1)[0].rstrip(".,$")
         if match.end() - 1 in closings:
@@ -49,7 +53,7 @@ def boxed_answer(text: str) -> str | None:
         ``boxed_answer(r"So $a=\boxed{3}$ and $b=\boxed{4}$.") == "a=3, b=4"``
     """
     text = after_thinking(text)
-    if text.count("\\boxed") + text.count("\\fbox") < 2:
+    if "\\fbox" not in text and text.find("\\boxed") == text.rfind("\\boxed"):
         return last_boxed(text)
     boxes = _innermost(_boxes(text))
     if not boxes:
@@ -71,11 +75,11 @@ def last_hash(text: str) -> str | None:
     return lines[0].strip() if separator and lines else None
 
 
-def _closings(text: str) -> dict[int, int]:
-    """Index of every brace that is closed to the index of the brace that closes it, in one pass."""
+def _closings(text: str, start: int) -> dict[int, int]:
+    """Index of every brace from ``start`` on that is closed to the index of the brace that closes it, in one pass."""
     opened: list[int] = []
     closed: dict[int, int] = {}
-    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+    for match in _BRACE.finditer(text, start):
         if match.group() == "{":
             opened.append(match.start())
         elif match.group() == "}" and opened:
@@ -85,9 +89,10 @@ def _closings(text: str) -> dict[int, int]:
 
 def _boxes(text: str) -> list[tuple[int, int, int, int]]:
     """Every closed box: where its command, its content, the end of its content and the text after it begin."""
-    closings = _closings(text)
+    matches = list(_BOX.finditer(text))
+    closings = _closings(text, matches[0].start()) if matches else {}
     boxes = []
-    for match in _BOX.finditer(text):
+    for match in matches:
         start = match.end()
         if not match.group().endswith("{"):
             run = _RUN.match(text, start)
