@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlx.cli.options import Jobs, Launcher, Plan, RunsDir
+from rlx.console import print_out
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
+    from rlx.runs.folder import RunDir
     from rlx.specs.study import StudySpec
 
 
@@ -27,6 +30,12 @@ def compare(
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs even if they were measured with different protocols.")
     ] = False,
+    regrade: Annotated[
+        bool,
+        typer.Option(
+            "--regrade", help="First grade the stored responses again that another version of the grader graded."
+        ),
+    ] = False,
     jobs: Jobs = 1,
     launcher: Launcher = "local",
     plan: Plan = False,
@@ -37,7 +46,15 @@ def compare(
 
     The missing runs of a study are trained and evaluated first. If that is interrupted, the same command resumes it.
     """
-    from rlx.compare.run import ComparisonOptions, Folders, compare_runs, compare_study, print_plan, run_study
+    from rlx.compare.run import (
+        ComparisonOptions,
+        Folders,
+        compare_runs,
+        compare_study,
+        print_plan,
+        run_study,
+        runs_to_compare,
+    )
 
     folders = Folders(runs_dir, out)
     studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
@@ -51,6 +68,10 @@ def compare(
             print_plan(study, folders, jobs)
             return
         failed = run_study(study, folders, jobs, launcher=launcher)
+        if regrade:
+            from rlx.compare.study.runner import plan_runs
+
+            _regrade([run.folder for run in plan_runs(study, runs_dir)])
         compare_study(study, failed, folders, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
@@ -61,7 +82,18 @@ def compare(
 
         logged = logged_runs(runs_dir, tag or [], experiment)
         names, trained = [*names, *logged.unlearned], list(logged.trained)
+    if regrade:
+        _regrade(runs_to_compare(names, runs_dir))
     compare_runs(names, trained, ComparisonOptions(baseline, force), folders)
+
+
+def _regrade(runs: Sequence[RunDir]) -> None:
+    """Grade the stored responses of runs with the present grader, and print the names of the new results."""
+    from rlx.evaluation.regrading import regrade_run
+
+    for run in runs:
+        for name in regrade_run(run):
+            print_out(f"{run.run_id}: graded the stored responses of {name} again")
 
 
 def _read_study(file: Path, baseline: str | None) -> StudySpec:

@@ -149,7 +149,7 @@ def compare_runs(
         options: how to compare them.
         folders: folders of the runs and of the reports.
     """
-    run_folders = [_run_folder(name, folders.runs) for name in dict.fromkeys(names)]
+    run_folders = runs_to_compare(names, folders.runs)
     kinds = {is_unlearning(read_json(folder.resolved)): folder.run_id for folder in run_folders}
     if len(kinds) > 1 or (logged and True in kinds):
         other = kinds.get(False) or logged[0].run_id
@@ -163,6 +163,11 @@ def compare_runs(
         mismatched=check_protocols(loaded, options.force),
     )
     write_and_print(results, folders)
+
+
+def runs_to_compare(names: Sequence[str], runs: Path) -> list[RunDir]:
+    """The folders of runs that are given by their paths or by their names in ``runs``."""
+    return [_run_folder(name, runs) for name in dict.fromkeys(names)]
 
 
 def _load_results(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlx.registry import register
 from rlx.rewards.by_text import by_text
-from rlx.rewards.extract import last_boxed, last_hash
+from rlx.rewards.extract import boxed_answer, last_hash
 from rlx.rewards.verdict import Verdict
 
 
@@ -12,11 +12,13 @@ from rlx.rewards.verdict import Verdict
 def boxed(response: str, gold: str) -> Verdict:
     r"""1 if the last ``\boxed{}``, or else what follows the last ``####``, equals the gold as text or as an integer.
 
+    Boxes of one sentence are one answer, which is their list.
+
     Args:
         response: generated text.
         gold: the right answer, with or without a box of its own.
     """
-    extracted = last_boxed(response)
+    extracted = boxed_answer(response)
     extracted = last_hash(response) if extracted is None else extracted
     if extracted is None:
         return Verdict(0.0, "no_answer", None)

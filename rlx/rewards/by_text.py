@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rlx.rewards.extract import last_boxed
+from rlx.rewards.extract import boxed_answer
 from rlx.rewards.verdict import Verdict
 
 _SPACES = re.compile(r"\\[,;:! ]|~|\s+")
@@ -13,6 +13,9 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,60}(\.0+)?")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _DECIMAL = re.compile(r"[+-]?[0-9]{0,30}\.?[0-9]{1,30}")
 _RATIO = re.compile(r"([+-]?)(?:\\frac\{?([0-9]{1,30})\}?\{?([0-9]{1,30})\}?|([0-9]{1,30})/([0-9]{1,30}))")
+_FRACTION_OF_ONE = re.compile(r"[+-]?(?:0?\.[0-9]+|[01]|\\frac.*|[0-9]+/[0-9]+)")
+_MEANINGFUL_SPACE = re.compile(r"(?<=[0-9])\s+(?=[0-9]+/)|(?<=[0-9],)\s+(?=[0-9]{3}(?![0-9]))")
+"""A space that has a meaning: ``2 1/2`` is not 21/2, and ``32, 349`` is not 32,349."""
 _IN_BASE = re.compile(r"[0-9a-zA-Z]+_[0-9]+")
 
 
@@ -23,12 +26,14 @@ def by_text(extracted: str, gold: str) -> Verdict | None:
         extracted: the answer without its box.
         gold: the right answer, with or without a box of its own.
     """
-    gold = last_boxed(gold) or gold
+    gold = boxed_answer(gold) or gold
     ours, theirs = cleaned(extracted), cleaned(gold)
     if not ours:
         return Verdict(0.0, "empty", extracted)
-    if ours == theirs:
-        return Verdict(1.0, "exact", extracted)
+    if (" " in extracted or " " in gold) and (_MEANINGFUL_SPACE.search(extracted) or _MEANINGFUL_SPACE.search(gold)):
+        return None
+    if ours == theirs and not ("%" in extracted and "%" not in gold and _FRACTION_OF_ONE.fullmatch(theirs)):
+        return Verdict(1.0, "exact", extracted)  # 0.5 is 50 %, and 0.5 % is something else
     number, gold_text = as_integer(ours), as_integer(theirs)
     if number is not None and gold_text is not None and (number == gold_text or "%" not in extracted + gold):
         return Verdict(float(number == gold_text), "int", extracted)
@@ -49,6 +54,11 @@ def cleaned(answer: str) -> str:
     answer = re.sub(r"\\[dt]frac(?![a-z])", r"\\frac", answer)
     answer = re.sub(r"_\{([0-9]+)\}", r"_\1", answer)
     return _SPACES.sub("", answer).rstrip(".")
+
+
+def integer_in(answer: str) -> int | None:
+    """An answer as an integer; None if it is none. ``32, 349`` is two numbers."""
+    return None if _MEANINGFUL_SPACE.search(answer) else as_integer(cleaned(answer))
 
 
 def as_integer(answer: str) -> int | None:

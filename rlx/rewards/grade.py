@@ -10,7 +10,7 @@ from importlib.metadata import version
 from rlx.rewards.symbolic_pool import SymbolicPool
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
-VERSION = f"1, math-verify {version('math-verify')}"
+VERSION = f"2, math-verify {version('math-verify')}"
 """Version of the grading rules; any change of a verdict raises the first number."""
 RewardFunction = Callable[[str, str], Verdict | NeedsSymbolicCheck]
 """A function from (response, gold) to a verdict, or to the symbolic check that decides it."""

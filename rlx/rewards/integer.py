@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from rlx.registry import register
-from rlx.rewards.by_text import as_integer, cleaned
-from rlx.rewards.extract import after_thinking, last_boxed
+from rlx.rewards.by_text import integer_in
+from rlx.rewards.extract import after_thinking, boxed_answer
 from rlx.rewards.verdict import Verdict
 
 _NUMBER = re.compile(r"(?<![\w.])-?[0-9]{1,60}(?:,[0-9]{3})*(?![\w]|\.[0-9])")
@@ -20,14 +20,14 @@ def integer(response: str, gold: str) -> Verdict:
         response: generated text.
         gold: an integer, with or without a box of its own.
     """
-    gold_integer = as_integer(cleaned(last_boxed(gold) or gold))
+    gold_integer = integer_in(boxed_answer(gold) or gold)
     if gold_integer is None:
         return Verdict(0.0, "gold_unparseable", None)
-    extracted = last_boxed(response)
+    extracted = boxed_answer(response)
     if extracted is None:
         numbers = _NUMBER.findall(after_thinking(response))
         extracted = numbers[-1] if numbers else None
     if extracted is None:
         return Verdict(0.0, "no_answer", None)
-    number = as_integer(cleaned(extracted))
+    number = integer_in(extracted)
     return Verdict(float(number == gold_integer), "int" if number is not None else "wrong", extracted)

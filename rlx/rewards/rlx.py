@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlx.registry import register
 from rlx.rewards.by_text import by_text
-from rlx.rewards.extract import last_boxed
+from rlx.rewards.extract import boxed_answer
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 
@@ -12,11 +12,13 @@ from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 def rlx(response: str, gold: str) -> Verdict | NeedsSymbolicCheck:
     r"""1 if the last ``\boxed{}`` after the last ``</think>`` equals the gold; without a box 0.
 
+    Boxes of one sentence are one answer: all of them must be right, and together they give all solutions.
+
     Args:
         response: generated text.
         gold: the right answer, with or without a box of its own.
     """
-    extracted = last_boxed(response)
+    extracted = boxed_answer(response)
     if extracted is None:
         return Verdict(0.0, "no_box", None)
     return by_text(extracted, gold) or in_boxes(extracted, gold)
@@ -27,5 +29,5 @@ def in_boxes(extracted: str, gold: str) -> NeedsSymbolicCheck:
 
     Both stand in boxes, since math-verify reads a bare ``\$5`` or a set in other ways than the boxed one.
     """
-    gold = last_boxed(gold) or gold
+    gold = boxed_answer(gold) or gold
     return NeedsSymbolicCheck(f"\\boxed{{{gold}}}", f"\\boxed{{{extracted}}}", extracted)

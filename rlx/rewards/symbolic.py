@@ -1,6 +1,7 @@
-r"""Whether two LaTeX answers are mathematically equal, by math-verify; runs in a worker that may be killed.
+r"""Whether two LaTeX answers are mathematically equal; runs in a worker that may be killed.
 
-Only math-verify's LaTeX grammar reads what a model wrote: its other reader hands text to Python's ``eval``.
+Answers from a box are read by their kinds (``answers.py``) and compared by them (``equality.py``). For the grader
+``math_verify``, which also accepts answers outside of a box, math-verify reads and compares the response itself.
 """
 
 from __future__ import annotations
@@ -8,54 +9,58 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rlx.rewards.answers import read_answer
+from rlx.rewards.choice import split_choice
+from rlx.rewards.equality import same_answer
+from rlx.rewards.extract import boxed_answer
+from rlx.rewards.notation import numbers_read, plain_latex
+from rlx.rewards.prose import marked_words
+from rlx.rewards.values import RELATIVE
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
-
-RELATIVE = 1e-6
-"""Two numbers whose relative difference is larger than this are different, however small both are."""
-_SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
-_LOST_BACKSLASH = re.compile(r"(?<![\\a-zA-Z])(sqrt|frac|dfrac|tfrac|binom)(?=\s*\{)")
-_RAISED_FACTORIAL = re.compile(r"(\d+|[a-zA-Z])!(?=\s*\^)")
-_ABOUT = re.compile(r"^\\boxed\{\s*\\(?:approx|simeq|sim)(?![a-zA-Z])")
-_ZERO_FRACTION = re.compile(r"(?<![\d.])(\d+)\.0+(?![\d.])")
 
 
 def compared(question: NeedsSymbolicCheck) -> Verdict:
-    """The verdict on one check: ``math_verify`` with a score, ``gold_unparseable`` or ``error``.
+    """The verdict on one check: ``math_verify`` with a score, ``gold_unparseable`` or ``error``."""
+    if question.bare:
+        return _by_math_verify(question)
+    gold, answer = (_in_box(side) for side in (question.gold, question.answer))
+    if not re.search(r"[^\s$.,;]", gold):
+        return Verdict(0.0, "gold_unparseable", question.extracted)
+    if not re.search(r"[^\s$.,;]", answer):
+        return Verdict(0.0, "error", question.extracted)
+    return Verdict(float(same_latex(gold, answer)), "math_verify", question.extracted)
+
+
+def same_latex(gold: str, answer: str) -> bool:
+    r"""Return whether two answers without their boxes are equal.
+
+    Example:
+        ``same_latex(r"x<2 \\text{ or } x>3", r"(-\\infty,2)\\cup(3,\\infty)")``
+    """
+    gold, answer = numbers_read(plain_latex(gold), plain_latex(answer))
+    decided, gold, answer = split_choice(gold, answer)
+    if decided is not None:
+        return decided
+    sides = [read_answer(marked_words(side)) for side in (gold, answer)]
+    return same_answer(sides[0], sides[1])
+
+
+def _in_box(text: str) -> str:
+    inside = text.removeprefix("\\boxed{").removesuffix("}")
+    return boxed_answer(inside) or inside
+
+
+def _by_math_verify(question: NeedsSymbolicCheck) -> Verdict:
+    """math-verify's own verdict on a response.
 
     Both directions count, since ``1<x<2`` and ``(1,2)`` are one answer whichever of them is the gold.
     """
-    gold = _parsed(_spelled(question.gold))
+    gold, answer = _parsed(question.gold, False), _parsed(question.answer, True)
     if not gold:
         return Verdict(0.0, "gold_unparseable", question.extracted)
-    answer = _parsed(question.answer if question.bare else _spelled(question.answer), question.bare)
     if not answer:
         return Verdict(0.0, "error", question.extracted)
     return Verdict(float(_same(gold, answer)), "math_verify", question.extracted)
-
-
-def _spelled(answer: str) -> str:
-    r"""An answer with the notation that math-verify's grammar does not read rewritten.
-
-    A backslash lost before ``sqrt{``, a raised factorial, a leading ``\approx``, a zero fraction (``14.0``), a full
-    stop before the closing brace, and ``a\pm b`` as the list ``a+b, a-b`` (``\mp`` with the opposite sign).
-    """
-    answer = _LOST_BACKSLASH.sub(r"\\\1", answer)
-    answer = _RAISED_FACTORIAL.sub(r"(\1!)", _ABOUT.sub(r"\\boxed{", answer))
-    answer = _ZERO_FRACTION.sub(r"\1", answer)
-    answer = re.sub(r"\.\s*\}$", "}", answer)
-    if not _SIGNS.search(answer):
-        return answer
-    inside = answer.removeprefix("\\boxed{").removesuffix("}")
-    parts = [
-        signed
-        for part in inside.split(",")
-        for signed in ([_signed(part, "+"), _signed(part, "-")] if _SIGNS.search(part) else [part])
-    ]
-    return "\\boxed{" + ", ".join(parts) + "}"
-
-
-def _signed(part: str, sign: str) -> str:
-    return _SIGNS.sub(lambda match: sign if match[1] == "pm" else {"+": "-", "-": "+"}[sign], part)
 
 
 def _parsed(text: str, bare: bool = False) -> list[Any]:

@@ -182,9 +182,8 @@ def check_protocols(runs: Iterable[RunResult], force: bool) -> tuple[str, ...]:
     differing = differing_fields(list(runs))
     if differing and not force:
         fields = "; ".join(f"{key} ({values})" for key, values in differing.items())
-        raise UserError(
-            f"these runs were measured with different protocols: {fields}",
-            fix="evaluate them with one protocol with rlx eval, or compare them nevertheless with --force",
-            exit_code=1,
-        )
+        fix = "evaluate them with one protocol with rlx eval, or compare them nevertheless with --force"
+        if all(key.endswith(".grader_version") for key in differing):
+            fix = "grade their stored responses again with --regrade, or compare them nevertheless with --force"
+        raise UserError(f"these runs were measured with different protocols: {fields}", fix=fix, exit_code=1)
     return tuple(differing)

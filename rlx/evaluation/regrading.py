@@ -1,0 +1,49 @@
+"""Grading the stored responses of finished evaluations again, so that runs graded by other versions can be compared."""
+
+from __future__ import annotations
+
+import json
+
+from rlx.benchmarks.summary import as_json, problem_scores, summarised
+from rlx.evaluation.build import write_file
+from rlx.evaluation.loop import regrade
+from rlx.registry import names
+from rlx.rewards.grade import VERSION
+from rlx.rewards.reward_set import pairs_reward
+from rlx.runs.folder import RunDir, read_json
+from rlx.specs.evaluate import Protocol
+from rlx.specs.reading import validate
+
+
+def regrade_run(run: RunDir) -> list[str]:
+    """Grade every finished evaluation of a run with the present grader; nothing is sampled.
+
+    The results of the other version stay where they are. A grader in a user's own file is not called.
+
+    Args:
+        run: the run.
+
+    Returns:
+        Names of the new results.
+    """
+    graders = names("reward")
+    regraded: list[str] = []
+    for stored in run.evaluations():
+        if not stored.result.is_file() or not stored.parts():
+            continue
+        protocol = validate(read_json(stored.protocol), Protocol)
+        if protocol.grader not in graders or protocol.grader_version == VERSION:
+            continue
+        present = protocol.model_copy(update={"grader_version": VERSION})
+        name = f"{present.benchmark}-{present.digest}"
+        folder = run.evaluation(stored.root.parent.name, name)
+        if folder.result.is_file():
+            continue
+        write_file(folder.protocol, json.dumps(present.record(), indent=2))
+        with RunDir(folder.root).locked():
+            rows = regrade(stored, folder, pairs_reward(present.grader, key="grader"))
+            write_file(
+                folder.result, json.dumps(as_json(summarised(present.benchmark, rows), problem_scores(rows)), indent=1)
+            )
+        regraded.append(name)
+    return regraded
