@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rlx.benchmarks.benchmark import Problem
@@ -26,19 +27,21 @@ def inputs_of_responses(
     ]
 
 
-def inputs_of_rows(rows: Sequence[Row], problems: Sequence[Problem]) -> list[RewardInput]:
+def inputs_of_rows(rows: Sequence[Row], problems: Sequence[Problem] = ()) -> list[RewardInput]:
     """Inputs of stored responses, without token ids, which are not stored.
 
     Args:
         rows: stored samples.
-        problems: all problems of the evaluation.
+        problems: all problems of the evaluation; without them a grader sees the gold answers only.
     """
     by_id = {problem.id: problem for problem in problems}
     inputs = []
     for row in rows:
         final = row.get("final")
         text = str(row["response"] if final is None else final)
-        inputs.append(_input(by_id[str(row["problem_id"])], text, text, ()))
+        name, accepted = str(row["problem_id"]), row.get("accepted")
+        stored = Problem(name, "", str(row["gold"]), accepted=tuple(json.loads(str(accepted))) if accepted else ())
+        inputs.append(_input(by_id.get(name, stored), text, text, ()))
     return inputs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -11,7 +12,7 @@ from rlx.benchmarks.benchmark import Problem
 from rlx.console import warn
 from rlx.data.response_text import ResponseText
 from rlx.errors import UserError, reason
-from rlx.evaluation.grading import inputs_of_responses, inputs_of_rows
+from rlx.evaluation.grading import inputs_of_responses
 from rlx.rewards.reward_input import RewardInput
 from rlx.rewards.reward_set import Grader
 from rlx.rewards.verdict import Verdict
@@ -155,14 +156,14 @@ def _parts(task: EvalTask, missing: Sequence[tuple[int, Sequence[int]]]) -> Iter
         yield finished
 
 
-def regrade(folder: EvalDir, task: EvalTask) -> list[Row]:
+def regrade(folder: EvalDir, into: EvalDir, grade: Callable[[Sequence[Row]], Sequence[Verdict]]) -> list[Row]:
     """Grade stored responses again, part by part; nothing is sampled.
 
     Args:
         folder: the responses.
-        task: the problems, the grader, and the folder of the new verdicts, which may be the same.
+        into: folder of the new verdicts; may be the same.
+        grade: gives one verdict for each stored row.
     """
-    into = task.folder
     all_rows: list[Row] = []
     for number, part in enumerate(folder.parts()):
         try:
@@ -171,7 +172,7 @@ def regrade(folder: EvalDir, task: EvalTask) -> list[Row]:
             raise UserError(
                 f"{damage} in {part.parent}", fix="run without --regrade: its samples are drawn again", exit_code=1
             ) from None
-        verdicts = graded(inputs_of_rows(rows, task.problems), task)
+        verdicts = grade(rows)
         for row, verdict in zip(rows, verdicts, strict=True):
             row |= {"score": verdict.score, "reason": verdict.reason, "extracted": verdict.extracted}
         _written(rows, into, part_number(part) if into == folder else number)
@@ -234,6 +235,7 @@ def _graded(task: EvalTask, finished: Sequence[Finished]) -> list[Row]:
                 "subject": problem.subject,
                 "level": problem.level,
                 "gold": problem.gold,
+                "accepted": json.dumps(problem.accepted) if problem.accepted else None,
                 "response": text.full,
                 "final": None if text.final == text.full else text.final,
                 "extracted": verdict.extracted,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 
 from rlx.benchmarks.summary import as_json, problem_scores, summarised
 from rlx.evaluation.build import write_file
+from rlx.evaluation.grading import inputs_of_rows
 from rlx.evaluation.loop import regrade
 from rlx.registry import names
 from rlx.rewards.grade import VERSION
-from rlx.rewards.reward_set import pairs_reward
+from rlx.rewards.reward_set import load_grader
+from rlx.rewards.verdict import Verdict
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.samples import Row
 from rlx.specs.evaluate import Protocol
 from rlx.specs.reading import validate
 
@@ -41,9 +45,15 @@ def regrade_run(run: RunDir) -> list[str]:
             continue
         write_file(folder.protocol, json.dumps(present.record(), indent=2))
         with RunDir(folder.root).locked():
-            rows = regrade(stored, folder, pairs_reward(present.grader, key="grader"))
+            rows = regrade(stored, folder, _grading(present.grader))
             write_file(
                 folder.result, json.dumps(as_json(summarised(present.benchmark, rows), problem_scores(rows)), indent=1)
             )
         regraded.append(name)
     return regraded
+
+
+def _grading(grader: str) -> Callable[[Sequence[Row]], list[Verdict]]:
+    """A function that grades stored rows with a registered grader."""
+    grade = load_grader(grader, "grader", ())
+    return lambda rows: grade(inputs_of_rows(rows))

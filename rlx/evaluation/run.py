@@ -15,7 +15,8 @@ from rlx.console import warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
 from rlx.evaluation.build import Candidate, assemble, write_file
-from rlx.evaluation.loop import EvalTask, evaluate, regrade
+from rlx.evaluation.grading import inputs_of_rows
+from rlx.evaluation.loop import EvalTask, evaluate, graded, regrade
 from rlx.evaluation.problems import ProblemSet, problem_sets
 from rlx.evaluation.processes import sample_in_processes
 from rlx.evaluation.progress import show_progress
@@ -120,7 +121,7 @@ def _regraded(task: EvalTask, run: RunDir, checkpoint: str) -> Callable[[], list
     for folder in [task.folder, *run.evaluations(checkpoint)]:
         stored = validate(read_json(folder.protocol), Protocol)
         if folder.parts() and stored.same_responses(task.protocol):
-            return lambda: regrade(folder, task)
+            return lambda: regrade(folder, task.folder, lambda rows: graded(inputs_of_rows(rows, task.problems), task))
     raise UserError(
         f"benchmark {task.protocol.benchmark}: there are no stored responses of this protocol in {run.root}",
         fix="sample them first, without --regrade",
