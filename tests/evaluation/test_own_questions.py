@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -21,6 +20,7 @@ from rlx.registry import get, names
 from rlx.rl.run import run as train_run
 from rlx.runs.folder import EvalDir, RunDir
 from rlx.runs.locate import locator
+from rlx.runs.samples import write_samples
 from rlx.specs.evaluate import EvalSpec, Protocol
 from rlx.specs.resolve_evaluate import resolve_eval
 from rlx.specs.resolve_train import resolve
@@ -108,7 +108,7 @@ def test_stored_samples_of_other_problems_are_refused_in_one_sentence(tmp_path):
     (part,) = folder.parts()
     table = pq.read_table(part).to_pylist()
     table[0]["problem_id"] = "another"
-    pq.write_table(pa.Table.from_pylist(table), part)
+    write_samples(table, part)
     with pytest.raises(UserError, match="holds samples of other problems, such as 'another'.*move that folder away"):
         rlx_eval(path, runs, "--grader", "arithmetic")
 

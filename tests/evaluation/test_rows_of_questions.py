@@ -73,7 +73,9 @@ def test_a_thought_before_a_special_token_is_stored_and_not_graded():
         tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
         text = reader.read(tokens)
         (verdict,) = grade(inputs_of_responses([problem], [text], [tokens]))
-        stored = {"problem_id": "a", "response": text.full, "final": text.final}
+        stored = {"problem_id": "a", "gold": "1", "response": text.full, "final": text.final}
         (again,) = grade(inputs_of_rows([stored], [problem]))
         assert verdict.score == again.score == score
-    assert inputs_of_rows([{"problem_id": "a", "response": "an older file has no column final"}], [problem])[0].final
+    assert inputs_of_rows(
+        [{"problem_id": "a", "gold": "1", "response": "an older file has no column final"}], [problem]
+    )[0].final
