@@ -151,7 +151,8 @@ def test_corrections_and_diagnostics_are_the_same_for_one_batch_and_many_micro_b
     # All sequences begin with the same tokens, whose entropies are equal: the last of the selected ones has equals.
     assert 0.5 <= one["policy/selected"] < 0.7
     for key, value in whole.items():
-        assert torch.allclose(value, cut[key], atol=1e-5), key
+        # 1 % of a step: Adam's first step divides every gradient by its own size, the smallest ones included.
+        assert torch.allclose(value, cut[key], atol=1e-4), key
 
 
 @pytest.mark.parametrize("max_tokens", [10_000, 9])

@@ -62,7 +62,7 @@ def test_a_reward_that_fails_in_the_third_step_ends_in_one_sentence_and_keeps_tw
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith(f"rlx: reward 'my.py:f' {problem}") and "on a response to arithmetic " in sentence
     assert "reward.on_error=zero" in sentence and f"{tmp_path / 'my.py'} line " in sentence
-    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/*")] == ["step_000002"]
+    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/step_*")] == ["step_000002"]
     assert last_record(tmp_path)["step"] == 2
 
 
@@ -74,7 +74,7 @@ def test_a_reward_that_fails_in_an_evaluation_keeps_the_step_before_it(tmp_path)
     settings = ["--set", "evaluation.every=1", "--set", "evaluation.limit=5"]
     done = run(tmp_path, "--steps", "3", "--reward", "my.py:f", *settings)
     assert done.returncode == 1 and "returned None" in done.stderr and "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/*")] == ["step_000001"]
+    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/step_*")] == ["step_000001"]
     assert last_record(tmp_path)["step"] == 1
 
 
@@ -86,7 +86,7 @@ def test_processes_stop_together_with_one_sentence_and_a_checkpoint(tmp_path):
     done = run(tmp_path, "--steps", "3", "--reward", "my.py:f", "--processes", "2")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("rlx: reward 'my.py:f' returned None") == 1 and "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/*")] == ["step_000001"]
+    assert [path.name for path in tmp_path.glob("runs/*/checkpoints/step_*")] == ["step_000001"]
 
 
 def test_failures_count_as_zero_if_the_spec_says_so(tmp_path):
