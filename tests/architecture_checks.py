@@ -185,8 +185,12 @@ def check_train_command(folder: Path, work: Path) -> None:
 
 def check_unlearn_command(folder: Path, work: Path) -> None:
     """``rlx unlearn`` for one epoch, with its attacks and certificate."""
-    for name in ("forget", "retain"):
-        rows = [{"question": q, "answer": a, "author": i} for i, (q, a) in enumerate(QUESTIONS)]
+    answers = [answer for _, answer in QUESTIONS]
+    for name, given in (("forget", answers), ("retain", answers[1:] + answers[:1])):
+        rows = [
+            {"question": q, "answer": a, "author": i}
+            for i, ((q, _), a) in enumerate(zip(QUESTIONS, given, strict=True))
+        ]
         (work / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = settings(SMALL_UNLEARNING)
     files = ("--forget", str(work / "forget.jsonl"), "--retain", str(work / "retain.jsonl"), "--spans", "all")
