@@ -129,6 +129,7 @@ def test_vllm_answers_as_transformers_do_before_and_after_an_attack(tmp_path):
     for engine in ("hf", "vllm"):
         resolved = resolve_unlearn({"evaluation": {"engine": engine, "limit": 8}})
         notes = Notes()
+        (tmp_path / engine).mkdir()
         components = build_unlearn(resolved, RunDir(tmp_path / engine), notes).components
         assert f"answering with {'vLLM' if engine == 'vllm' else 'transformers'}" in notes.lines[0]
         halves = (components.validation[:4], components.final[:8])
