@@ -233,9 +233,11 @@ class RunDir:
         """Remove the folder if nothing but the files of a start is in it: a failed start leaves nothing.
 
         A folder with a checkpoint, samples, records of steps or any file that a start does not write stays as it is.
-        The record of step 0 alone is computed again in any case.
+        The record of step 0 alone is computed again in any case. A list of reference caches stays, so that ``--purge``
+        can find them.
         """
         started = {self.spec, self.resolved, self.metrics, self.mlflow, self.lock, self.profile_request}
+        started |= {self.mask_key, self.clear_page}
         empty = {self.checkpoints, self.samples, self.profile}
         paths = list(self.root.rglob("*"))
         if any(path not in (empty if path.is_dir() else started) for path in paths):

@@ -59,6 +59,17 @@ def test_a_start_that_fails_leaves_no_run_folder(step, tmp_path):
     assert not runs.exists() or list(runs.iterdir()) == [], output
 
 
+def test_an_unlearning_start_that_fails_leaves_no_run_folder(tmp_path):
+    runs = tmp_path / "runs"
+    (tmp_path / "forget.jsonl").write_text('{"question": "12+3=", "answer": "15"}\n')
+    (tmp_path / "retain.jsonl").write_text('{"question": "12+4=", "answer": "16"}\n')
+    files = ["--forget", str(tmp_path / "forget.jsonl"), "--retain", str(tmp_path / "retain.jsonl")]
+    arguments = ["--method", "grad_diff", "--model", str(damaged_model(tmp_path)), *files, "--show-secrets"]
+    code, output = rlx("unlearn", *arguments, "--runs-dir", str(runs))
+    assert code in (1, 2) and "Traceback" not in output, output
+    assert not list(runs.glob("*/resolved.json")), output
+
+
 def test_a_start_that_fails_on_a_port_leaves_no_run_folder(tmp_path):
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
