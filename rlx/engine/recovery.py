@@ -64,23 +64,22 @@ class Recovery:
             remove_leftovers(run.checkpoints)
         folders: list[Path] = engine.gather([step_folders(run.checkpoints)[::-1]])[0]
         problems: dict[Path, str] = {}
-        without_samples: list[Path] = []
-        selected = None
+        lost: dict[Path, str] = {}
         for folder in folders:
             problems[folder] = _agreed(engine, self._problem(folder, needs_best))
             if not problems[folder]:
-                if not _agreed(engine, self._lost_samples(folder)):
-                    selected = folder
+                lost[folder] = _agreed(engine, self._lost_samples(folder))
+                if not lost[folder]:
                     break
-                without_samples.append(folder)
-        selected = selected or next(iter(without_samples), None)
+        complete = [folder for folder, sentence in lost.items() if not sentence]
+        selected = next(iter([*complete, *lost]), None)
         if selected is None:
             self._refuse_lost_run(problems)
             recorder.rewind(0)
             self._remove_later_samples(engine, -1)
             return None
         if engine.rank == 0:
-            self._report(recorder, selected, folders, problems)
+            self._report(recorder, selected, folders, problems | lost)
         position = load_checkpoint(selected, engine, verified=True)
         copy = selected / METRICS
         recorder.rewind(position.metrics_bytes, copy if copy.is_file() else None)
@@ -134,20 +133,26 @@ class Recovery:
         )
 
     def _report(self, recorder: Recorder, selected: Path, folders: list[Path], problems: dict[Path, str]) -> None:
-        """Set newer checkpoints aside, and print a sentence about each, and about a missing one or lost samples."""
+        """Set newer checkpoints aside, and print a sentence about each, and about a missing one or lost samples.
+
+        Args:
+            recorder: prints.
+            selected: the checkpoint that the run continues from.
+            folders: all checkpoints, the newest first.
+            problems: what is wrong with each checkpoint or with the samples that it counts; empty if nothing is.
+        """
         recorded, step = newest_step(selected.parent), _step(selected)
         if recorded > _step(folders[0]):
             recorder.note(f"warning: checkpoint step_{recorded:06d} is missing; the run goes on from {selected.name}")
         later = folders[: folders.index(selected)]
         if later:
-            reason = problems[later[0]] or self._lost_samples(later[0])
             targets = [set_aside(folder) for folder in later]
             others = f" and {len(later) - 1} more were set aside" if later[1:] else ""
             recorder.note(
-                f"warning: checkpoint {later[0].name} is damaged ({reason}); "
+                f"warning: checkpoint {later[0].name} is damaged ({problems[later[0]]}); "
                 f"it was renamed to {targets[0].name}{others}; the run goes on from {selected.name}"
             )
-        if lost := self._lost_samples(selected):
+        if lost := problems[selected]:
             recorder.note(
                 f"warning: {self._run.samples.name}: {lost}; no checkpoint before it is left, its texts are lost"
             )
