@@ -188,11 +188,7 @@ def _related(latex: str) -> Answer | None:
         return Relation(("x", latex), ("mod",))
     words, _, rest = words_and_rest(latex)
     parts = [part.strip() for part in split(rest, frozenset([":"]))[0]]
-    if (
-        len(parts) > 1
-        and not meaningful(words)
-        and all(re.fullmatch(r"[\d.]+|[a-z]|\d*\\sqrt\{?\d+\}?|\\ldots", part) for part in parts)
-    ):
+    if len(parts) > 1 and not meaningful(words) and all(map(_RATIO_PART.fullmatch, parts)):
         half = re.search(r"\b([ap])\.?\s?m\b", words.lower())
         return Ratio(tuple(parts), half[1] if half else "")
     return None

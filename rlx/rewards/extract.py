@@ -30,16 +30,11 @@ def last_boxed(text: str) -> str | None:
         ``last_boxed(r"so \boxed{1} or rather \boxed{\frac{1}{2}}") == r"\frac{1}{2}"``
     """
     text = after_thinking(text)
-    matches = list(_BOX.finditer(text))
-    if not matches:
+    boxes = _boxes(text)
+    if not boxes:
         return None
-    closings = _closings(text, matches[0].start())
-    for match in reversed(matches):
-        if not match.group().endswith("{"):
-            return text[match.end() :].split(None, 1)[0].rstrip(".,$")
-        if match.end() - 1 in closings:
-            return text[match.end() : closings[match.end() - 1]].strip()
-    return None
+    _, start, end, _ = boxes[-1]
+    return text[start:end].strip()
 
 
 def boxed_answer(text: str) -> str | None:

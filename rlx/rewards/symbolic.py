@@ -15,7 +15,7 @@ from rlx.rewards.equality import same_answer
 from rlx.rewards.extract import boxed_answer
 from rlx.rewards.notation import numbers_read, plain_latex
 from rlx.rewards.prose import marked_words
-from rlx.rewards.values import RELATIVE
+from rlx.rewards.values import RELATIVE, is_number
 from rlx.rewards.verdict import NeedsSymbolicCheck, Verdict
 
 
@@ -87,7 +87,7 @@ def _same(gold: list[Any], answer: list[Any]) -> bool:
     if gold[0] == answer[0]:
         return True
     percent = any("%" in str(text) for text in (gold[-1], answer[-1]))  # 28 % may be meant as 28, and only then
-    if not percent and all(_is_number(side[0]) for side in (gold, answer)):
+    if not percent and all(is_number(side[0]) for side in (gold, answer)):
         left, right = (side[0].doit() for side in (gold, answer))
         if isinstance(left, Rational) and isinstance(right, Rational):
             return bool(left == right)
@@ -97,12 +97,6 @@ def _same(gold: list[Any], answer: list[Any]) -> bool:
         verify(left, right, allow_set_relation_comp=True, numeric_precision=15, timeout_seconds=None)
         for left, right in ((gold, answer), (answer, gold))
     )
-
-
-def _is_number(expression: Any) -> bool:
-    from sympy import Expr
-
-    return isinstance(expression, Expr) and not expression.free_symbols
 
 
 def _gap(left: Any, right: Any) -> float:

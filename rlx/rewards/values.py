@@ -83,7 +83,7 @@ def number(latex: str) -> Any:
 
         return Rational(value.numerator, value.denominator)
     expression = parsed(latex)
-    return evaluated(expression) if _is_number(expression) else None
+    return evaluated(expression) if is_number(expression) else None
 
 
 def evaluated(expression: Any) -> Any:
@@ -143,7 +143,7 @@ def _same_expression(gold: str, answer: str) -> bool:
     left, right = _computed(left), _computed(right)
     decimals = [bool(_DECIMAL.search(_ZERO_FRACTION.sub("", side))) for side in (gold, answer)]
     tolerance = RELATIVE if decimals[0] != decimals[1] else EXACT
-    if _is_number(left) and _is_number(right):
+    if is_number(left) and is_number(right):
         return _same_number(left, right, tolerance)
     return _same_function(left, right, tolerance)
 
@@ -168,7 +168,7 @@ def _same_matrix(left: Any, right: Any) -> bool:
         one == other
         or (
             _same_number(one, other, RELATIVE)
-            if _is_number(one) and _is_number(other)
+            if is_number(one) and is_number(other)
             else _same_function(one, other, EXACT)
         )
         for one, other in zip(left, right, strict=True)
@@ -225,7 +225,8 @@ def _sampled(left: Any, right: Any) -> Any:
                 yield one, other
 
 
-def _is_number(expression: Any) -> bool:
+def is_number(expression: Any) -> bool:
+    """Whether what was read is an expression without variables."""
     from sympy import Expr
 
     return isinstance(expression, Expr) and not expression.free_symbols
