@@ -13,15 +13,8 @@ import torch
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
-ESTIMATORS = {
-    "grpo": ("grpo", True),
-    "dr_grpo": ("grpo", False),
-    "rloo": ("rloo", False),
-    "opo": ("opo", False),
-    "grpo_passk": ("grpo_passk", True),
-    "reinforce_pp": ("reinforce_plus_plus_baseline", False),
-}
-"""Our names to verl's estimator and whether it divides by the standard deviation."""
+from rlx.verl.limits import ADVANTAGES
+
 GROUPS, SAMPLES, LONGEST = 4, 5, 9
 
 
@@ -35,7 +28,7 @@ def main() -> None:
             rewards_qg = (rewards_qg > 0).double()
         rewards_qg[-1] = rewards_qg[-1, 0]
         lengths_qg = torch.randint(1, LONGEST + 1, (GROUPS, SAMPLES), generator=generator)
-        for name, (estimator, divides) in ESTIMATORS.items():
+        for name, (estimator, divides) in ADVANTAGES.items():
             values_qg = advantages(estimator, divides, rewards_qg, lengths_qg)
             cases.append(
                 {
