@@ -13,6 +13,7 @@ from typing import Any
 import transformers
 
 from rlx.benchmarks.benchmark import Benchmark, Problem
+from rlx.benchmarks.summary import Score, Summary, as_json, problem_scores, summarised
 from rlx.console import warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.data.response_text import ResponseText
@@ -32,7 +33,9 @@ from rlx.rollout.hf import HFSampler
 from rlx.rollout.sampler import Sampler, Sampling, limit_to_context
 from rlx.rollout.vllm import EngineOptions, VLLMSampler, vllm_version
 from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.folder_parts import EvalDir
 from rlx.runs.integrity import verified
+from rlx.runs.samples import Row
 from rlx.runs.stop import Stop
 from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.identity import code_fingerprints
@@ -233,6 +236,19 @@ def write_file(path: Path, text: str) -> None:
             fix="free some space or choose another folder with --runs-dir; stored samples are kept",
             exit_code=1,
         ) from None
+
+
+def write_result(folder: EvalDir, benchmark: str, rows: Sequence[Row]) -> tuple[Summary, list[Score]]:
+    """Compute a benchmark's metrics from all of its samples, and write them to result.json.
+
+    Args:
+        folder: the evaluation's.
+        benchmark: its name.
+        rows: the samples.
+    """
+    summary, scores = summarised(benchmark, rows), problem_scores(rows)
+    write_file(folder.result, json.dumps(as_json(summary, scores), indent=1))
+    return summary, scores
 
 
 def _response_limit(name: str, benchmark: Benchmark, prompts: Sequence[tuple[int, ...]], candidate: Candidate) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from rlx.benchmarks.summary import as_json, problem_scores, summarised
-from rlx.evaluation.build import write_file
+from rlx.evaluation.build import write_file, write_result
 from rlx.evaluation.grading import inputs_of_rows
 from rlx.evaluation.loop import regrade
 from rlx.registry import names
@@ -45,10 +44,7 @@ def regrade_run(run: RunDir) -> list[str]:
             continue
         write_file(folder.protocol, json.dumps(present.record(), indent=2))
         with RunDir(folder.root).locked():
-            rows = regrade(stored, folder, _grading(present.grader))
-            write_file(
-                folder.result, json.dumps(as_json(summarised(present.benchmark, rows), problem_scores(rows)), indent=1)
-            )
+            write_result(folder, present.benchmark, regrade(stored, folder, _grading(present.grader)))
         regraded.append(name)
     return regraded
 

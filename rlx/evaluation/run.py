@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlx.benchmarks.benchmark import fingerprint, overlap_warnings
-from rlx.benchmarks.summary import Score, Summary, as_json, from_json, problem_scores, summarised
+from rlx.benchmarks.summary import Score, Summary, from_json
 from rlx.console import warn
 from rlx.data.prompts import load_prompts
 from rlx.errors import UserError
-from rlx.evaluation.build import Candidate, assemble, write_file
+from rlx.evaluation.build import Candidate, assemble, write_file, write_result
 from rlx.evaluation.grading import inputs_of_rows
 from rlx.evaluation.loop import EvalTask, evaluate, graded, regrade
 from rlx.evaluation.problems import ProblemSet, problem_sets
@@ -141,8 +141,7 @@ def _outcome(task: EvalTask, work: Callable[[], list[Row] | None]) -> EvalOutcom
             f"{task.folder.samples} holds {len(rows)} samples of {expected}",
             fix="run it without --regrade to the end first",
         )
-    summary, scores = summarised(task.protocol.benchmark, rows), problem_scores(rows)
-    write_file(task.folder.result, json.dumps(as_json(summary, scores), indent=1))
+    summary, scores = write_result(task.folder, task.protocol.benchmark, rows)
     return EvalOutcome(summary, scores, task.protocol, task.folder, seconds)
 
 
