@@ -33,9 +33,9 @@ from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.train import Model
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 from rlx.unlearning.components import Knowledge, UnlearnComponents, split_by_author, updates_per_epoch
-from rlx.unlearning.data.passages import in_passages, passage_length
+from rlx.unlearning.data.passages import load_passages
 from rlx.unlearning.data.requests import Coverage, Request, coverage, with_spans
-from rlx.unlearning.data.sets import Sets, load_sets
+from rlx.unlearning.data.sets import Sets
 from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
 from rlx.unlearning.earlier import earlier_requests
@@ -71,7 +71,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     component = unlearn_method(spec)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
-    sets = _load_passages(resolved, tokenizer, recorder)
+    sets = _load_sets(resolved, tokenizer, recorder)
     trained = load_trainable(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
     lm = causal_lm(trained)
     if not spec.method.train_lm_head:
@@ -190,12 +190,11 @@ def template_of(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
 
 
-def _load_passages(resolved: ResolvedUnlearn, tokenizer: Any, recorder: Recorder) -> Sets:
+def _load_sets(resolved: ResolvedUnlearn, tokenizer: Any, recorder: Recorder) -> Sets:
     """The sets with their documents cut into passages; prints what a person should know about them."""
     spec = resolved.spec
-    sets = load_sets(spec.forget, spec.evaluation.limit)
     context = describe_model(resolved.model_folder, spec.model).context
-    sets = in_passages(sets, tokenizer, passage_length(spec.forget, context), spec.evaluation.limit)
+    sets = load_passages(spec.forget, spec.evaluation.limit, tokenizer, context)
     for notice in sets.notices:
         recorder.note(notice)
     if len(sets.forget) == 1:

@@ -75,12 +75,6 @@ class UnlearnComponents:
         return self.subject.engine
 
     @property
-    def chosen_on_same_requests(self) -> bool:
-        """Whether the checkpoint is selected on the requests that are measured, because they are too few to split."""
-        final = {request.id for request in self.final}
-        return any(request.id in final for request in self.validation)
-
-    @property
     def updates_per_epoch(self) -> int:
         """Optimiser updates of one pass over the forget set."""
         return updates_per_epoch(len(self.forget.examples), self.resolved.spec.batch.forget)

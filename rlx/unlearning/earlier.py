@@ -17,7 +17,7 @@ from rlx.specs.resolve_unlearn import EMBEDDED_DATA, is_tofu
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.baseline import BaselineSource
 from rlx.unlearning.certificate_schema import SCHEMA_VERSION
-from rlx.unlearning.data.passages import passage_length, passages
+from rlx.unlearning.data.passages import passage_length, passages_of
 from rlx.unlearning.data.requests import Request, read_requests
 from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.spans import Span
@@ -125,7 +125,7 @@ def _in_passages(requests: list[Request], resolved: ResolvedUnlearn) -> list[Req
     spec, folder = resolved.spec, resolved.model_folder
     tokenizer = load_tokenizer(folder, spec.model)
     length = passage_length(spec.forget, describe_model(folder, spec.model).context)
-    return [passage for request in requests for passage in passages(request, tokenizer, length)]
+    return passages_of(requests, tokenizer, length)
 
 
 def _with_spans(request: Request, row: Mapping[str, Any]) -> Request:

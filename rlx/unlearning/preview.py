@@ -17,9 +17,8 @@ from rlx.specs.resolve_unlearn import unlearn_method
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.build import freeze_head, most_update_tokens, template_of
 from rlx.unlearning.components import updates_per_epoch
-from rlx.unlearning.data.passages import in_passages, passage_length
+from rlx.unlearning.data.passages import load_passages
 from rlx.unlearning.data.requests import Request, coverage, with_spans
-from rlx.unlearning.data.sets import load_sets
 from rlx.unlearning.data.tokens import examples
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -46,9 +45,7 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
     description = describe_model(resolved.model_folder, spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     template = template_of(resolved, tokenizer)
-    sets = load_sets(spec.forget, spec.evaluation.limit)
-    notices = sets.notices
-    sets = in_passages(sets, tokenizer, passage_length(spec.forget, description.context), spec.evaluation.limit)
+    sets = load_passages(spec.forget, spec.evaluation.limit, tokenizer, description.context)
     stops = stop_ids(description.generation_config, spec.forget, tokenizer)
     questions = (template.prompt(request.question) for request in (*sets.forget, *sets.retain) if request.question)
     check_prompts(questions, stops, description.vocabulary, tokenizer)
@@ -60,7 +57,7 @@ def preview_unlearn(resolved: ResolvedUnlearn, others: Sequence[str], world: int
         f"{len(sets.forget)} requests to forget ({spec.forget.source}), {len(sets.retain)} rows to retain; measured: "
         f"{measured}"
     )
-    for notice in notices:
+    for notice in sets.notices:
         print_out(notice)
     requests = with_spans(sets.forget, spec.forget.spans)
     _print_requests(requests)
@@ -85,9 +82,7 @@ def _print_requests(requests: Sequence[Request]) -> None:
         print_out(f"request {request.id}{source}")
         if request.question:
             print_out(f"  Q {request.question}")
-        print_out(
-            Text("  A ").append_text(marked(request)) if request.question else Text("    ").append_text(marked(request))
-        )
+        print_out(Text("  A " if request.question else "    ").append_text(marked(request)))
     if len(requests) > MOST_REQUESTS:
         print_out(f"and {len(requests) - MOST_REQUESTS} more requests")
     print_out("")

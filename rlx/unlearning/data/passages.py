@@ -10,7 +10,7 @@ from typing import Any
 
 from rlx.specs.unlearn import Forget
 from rlx.unlearning.data.requests import Request
-from rlx.unlearning.data.sets import Sets
+from rlx.unlearning.data.sets import Sets, load_sets
 from rlx.unlearning.data.spans import Span
 from rlx.unlearning.data.text_units import one_word
 
@@ -31,15 +31,32 @@ def in_passages(sets: Sets, tokenizer: Any, length: int, limit: int) -> Sets:
         length: most tokens of a passage.
         limit: most passages of a measured set whose documents were cut.
     """
-
-    def cut(requests: Sequence[Request]) -> list[Request]:
-        return [passage for request in requests for passage in passages(request, tokenizer, length)]
-
     measured = {}
     for part, requests in sets.measured.items():
-        pieces = cut(requests)
+        pieces = passages_of(requests, tokenizer, length)
         measured[part] = pieces if len(pieces) == len(requests) else pieces[: max(limit, 1)]
-    return replace(sets, forget=cut(sets.forget), retain=cut(sets.retain), measured=measured)
+    forget, retain = (passages_of(requests, tokenizer, length) for requests in (sets.forget, sets.retain))
+    return replace(sets, forget=forget, retain=retain, measured=measured)
+
+
+def load_passages(forget: Forget, limit: int, tokenizer: Any, context: int | None) -> Sets:
+    """The sets that ``forget.source`` names, with their documents cut into passages.
+
+    Args:
+        forget: the spec's section.
+        limit: see ``load_sets``.
+        tokenizer: a fast tokenizer.
+        context: longest sequence of the model (tokens).
+
+    Raises:
+        UserError: when a file or the data set cannot be read.
+    """
+    return in_passages(load_sets(forget, limit), tokenizer, passage_length(forget, context), limit)
+
+
+def passages_of(requests: Sequence[Request], tokenizer: Any, length: int) -> list[Request]:
+    """The passages of every request; see ``passages``."""
+    return [passage for request in requests for passage in passages(request, tokenizer, length)]
 
 
 def passage_length(forget: Forget, context: int | None) -> int:
