@@ -17,7 +17,7 @@ from rlx.compare.statistics.analysis import analyse
 from rlx.compare.study.runner import PlannedRun, plan_runs, read_study, run_all, seconds_left
 from rlx.console import print_out, table, warn
 from rlx.errors import UserError, did_you_mean
-from rlx.runs.folder import RunDir, read_json, runs_in
+from rlx.runs.folder import RunDir, find_run, read_json, runs_in
 from rlx.runs.tracking import MlflowSink, tracking_uri
 from rlx.specs.study import StudySpec
 
@@ -194,9 +194,9 @@ def _load_results(
 
 def _run_folder(name: str, runs: Path) -> RunDir:
     """The folder of a run that is given by its path or by its name in ``runs``."""
-    for root in (Path(name), runs / name):
-        if RunDir(root).resolved.is_file():
-            return RunDir(root)
+    run = find_run(name, runs)
+    if run is not None:
+        return run
     existing = ", ".join(run.run_id for run in runs_in(runs)[:8]) or "none"
     raise UserError(f"there is no run '{name}'", fix=f"give the folder of a run; runs in {runs}: {existing}")
 

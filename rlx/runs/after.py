@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx.errors import UserError
-from rlx.runs.folder import RunDir, read_json
-from rlx.specs.reading import copy_content
+from rlx.runs.folder import RunDir, find_run, read_json
+from rlx.specs.reading import copy_content, merge
 
 
 def finished_run(name: str, runs: Path, option: str) -> RunDir:
@@ -22,14 +22,13 @@ def finished_run(name: str, runs: Path, option: str) -> RunDir:
     Raises:
         UserError: when there is no such run, or it is not one of `rlx unlearn`.
     """
-    for root in (Path(name), runs / name):
-        folder = RunDir(root)
-        if folder.resolved.is_file():
-            if "forget" not in read_json(folder.resolved).get("spec", {}):
-                raise UserError(f"{option} is '{name}', which is not a run of rlx unlearn", fix="give one that is")
-            return folder
-    choices = sorted(path.parent.parent.name for path in runs.glob("*/model/config.json"))
-    raise UserError(f"{option} is '{name}', and there is no such run", fix=f"choices: {', '.join(choices) or 'none'}")
+    folder = find_run(name, runs)
+    if folder is None:
+        choices = ", ".join(sorted(path.parent.parent.name for path in runs.glob("*/model/config.json"))) or "none"
+        raise UserError(f"{option} is '{name}', and there is no such run", fix=f"choices: {choices}")
+    if "forget" not in read_json(folder.resolved).get("spec", {}):
+        raise UserError(f"{option} is '{name}', which is not a run of rlx unlearn", fix="give one that is")
+    return folder
 
 
 def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
@@ -68,16 +67,5 @@ def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
         earlier["model"]["lora"].pop("continue", None)  # the saved model has its adapters merged
     if "name" in (content.get("method") or {}):
         earlier.pop("method")
-    return {**_merged(earlier, content), "after": str(folder.root)}
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings of which the second one's values replace the first one's."""
-    result = dict(base)
-    for key, value in changes.items():
-        old = result.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and key != "params":
-            result[key] = _merged(old, value)
-        else:
-            result[key] = value
-    return result
+    merge(earlier, content, replaced=("params",))
+    return {**earlier, "after": str(folder.root)}

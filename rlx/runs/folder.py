@@ -251,15 +251,28 @@ class RunDir:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
+def find_run(name: str, runs: Path) -> RunDir | None:
+    """The folder of a run that is given by its path or by its name in ``runs``; None if there is no such run."""
+    return next((RunDir(root) for root in (Path(name), runs / name) if RunDir(root).resolved.is_file()), None)
+
+
 def runs_in(folder: Path) -> list[RunDir]:
     """Every run folder below ``folder``, by name."""
     return [RunDir(file.parent) for file in sorted(folder.glob("*/resolved.json"))]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees the complete old file or the complete new one."""
+def write_atomically(path: Path, text: str, private: bool = False) -> None:
+    """Write ``text`` so that a reader sees the complete old file or the complete new one.
+
+    Args:
+        path: the file.
+        text: its content.
+        private: whether only its owner can read it (mode 600), from its first byte on.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
+    temporary.unlink(missing_ok=True)  # one that a killed process left may have another mode
+    mode = 0o600 if private else 0o666
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from rlx.errors import UserError
-from rlx.runs.folder import RunDir, read_json
+from rlx.runs.folder import RunDir, find_run, read_json
 from rlx.specs.evaluate import EvalSpec
 from rlx.specs.identity import model_hash, stem
 from rlx.specs.resolve_evaluate import ModelLocator
@@ -44,9 +44,9 @@ def with_existing_id(resolved: R, runs: Path) -> R:
 
 def _location(spec: EvalSpec, runs: Path) -> dict[str, Any]:
     """Where the model is stored and where its results go, as keys of ``ResolvedEval``."""
-    for root in (Path(spec.model), runs / spec.model):
-        if RunDir(root).resolved.is_file():
-            return _of_run(RunDir(root), spec.checkpoint)
+    run = find_run(spec.model, runs)
+    if run is not None:
+        return _of_run(run, spec.checkpoint)
     if spec.checkpoint != "final":
         raise UserError(
             f"checkpoint is '{spec.checkpoint}', but '{spec.model}' is not a run folder", fix="leave --checkpoint out"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.registry import Component, get
-from rlx.specs.reading import assign, validate
+from rlx.specs.reading import assign, merge, validate
 from rlx.specs.train import Section
 
 
@@ -22,7 +22,7 @@ def merge_recipes(recipes: Sequence[Mapping[str, Any]], user_spec: Section) -> d
     for recipe in recipes:
         for key, value in recipe.items():
             assign(content, key, value)
-    _merge(content, user_spec.model_dump(mode="json", exclude_unset=True))
+    merge(content, user_spec.model_dump(mode="json", exclude_unset=True))
     return content
 
 
@@ -56,12 +56,3 @@ def method_params(reference: str, params: Mapping[str, Any], method: Component, 
     preset_params = method.presets[preset] if preset else {}
     hyper = validate({**preset_params, **params}, method.hyper, prefix=f"{section}.params")
     return hyper.model_dump(mode="json")
-
-
-def _merge(target: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Copy ``other`` into ``target``, section by section; values of ``other`` win."""
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = dict(value) if isinstance(value, Mapping) else value

@@ -5,7 +5,7 @@ A mistake is reported as one sentence about the first problem.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +77,21 @@ def read_spec(path: Path) -> dict[str, Any]:
 def copy_content(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of nested dictionaries; values that are not mappings are shared."""
     return {key: copy_content(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+
+
+def merge(target: dict[str, Any], other: Mapping[str, Any], replaced: Collection[str] = ()) -> None:
+    """Copy ``other`` into ``target``, section by section; values of ``other`` win.
+
+    Args:
+        target: is changed.
+        other: a spec's content, or part of it.
+        replaced: keys of sections of which only those of ``other`` remain.
+    """
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict) and key not in replaced:
+            merge(target[key], value, replaced)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
 
 
 def apply_options(content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

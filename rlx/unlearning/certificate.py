@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlx.benchmarks.tofu.scores import Estimate
+from rlx.runs.integrity import sha256
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.attacks import Attack
 from rlx.unlearning.certificate_schema import (
@@ -128,12 +129,8 @@ def code_hash() -> str:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a saved model."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def _counts(verdicts: Iterable[RequestVerdict]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rlx.errors import UserError, reason
+from rlx.runs.folder import write_atomically
 from rlx.unlearning.data.requests import Request
 
 SHORTEST_WITH_LETTER = 4
@@ -52,7 +52,7 @@ class Masker:
     """Masks texts with the key of one run.
 
     Example:
-        ``Masker(key, requests_secrets(requests)).mask("555-0199")``
+        ``Masker(key, secret_texts(requests)).mask("555-0199")``
     """
 
     key: bytes
@@ -113,11 +113,9 @@ def create_key(path: Path) -> None:
     Raises:
         UserError: when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if not path.exists():
-            write_private(temporary, secrets.token_hex(32))
-            temporary.replace(path)
+            write_atomically(path, secrets.token_hex(32), private=True)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({reason(error)})",
@@ -138,15 +136,6 @@ def read_key(path: Path) -> bytes:
         raise UserError(
             f"{path} cannot be read ({error})", fix="start the run again with --fresh", exit_code=1
         ) from None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read (mode 600), from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from rlx.unlearning.certificate import Subjects, certificate
 from rlx.unlearning.certificate_page import page
 from rlx.unlearning.certificate_schema import Certificate
 from rlx.unlearning.earlier import readable_requests
-from rlx.unlearning.masking import Masker, read_key, secret_texts, write_private
+from rlx.unlearning.masking import Masker, read_key, secret_texts
 from rlx.unlearning.outcome import Conclusion, sample_table
 
 
@@ -35,7 +35,7 @@ def write_results(resolved: ResolvedUnlearn, folder: RunDir, assembled: Assemble
     write_atomically(folder.certificate, content.model_dump_json(indent=2))
     write_atomically(folder.certificate_page, page(content))
     if folder.clear_page.exists():
-        write_private(folder.clear_page, page(content, masker.texts))
+        write_atomically(folder.clear_page, page(content, masker.texts), private=True)
     records = read_metrics(folder.metrics)
     dumped = content.model_dump(mode="json")
     summary = {
@@ -63,7 +63,7 @@ def request_clear_page(folder: RunDir, requested: bool) -> None:
         requested: whether the page is requested.
     """
     if requested and not folder.clear_page.exists():
-        write_private(folder.clear_page, "")
+        write_atomically(folder.clear_page, "", private=True)
     elif not requested and folder.clear_page.exists() and not folder.clear_page.stat().st_size:
         folder.clear_page.unlink()
 
@@ -87,4 +87,4 @@ def fill_clear_page(resolved: ResolvedUnlearn, folder: RunDir) -> None:
             masker.mask(text)
         for start, end in row.spans:
             masker.mask(request.answer[start:end])
-    write_private(folder.clear_page, page(content, masker.texts))
+    write_atomically(folder.clear_page, page(content, masker.texts), private=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from rlx.runs.folder import write_atomically
 from rlx.unlearning.baseline import exchanged, name_pool
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.spans import Span
-from rlx.unlearning.masking import MASK, Masker, create_key, hide_quoted, read_key, secret_texts, write_private
+from rlx.unlearning.masking import MASK, Masker, create_key, hide_quoted, read_key, secret_texts
 
 BOB = Request("bob", "What is Bob's phone number?", "Bob's phone number is 555-0199.", 1, subject="Bob")
 ADA = Request("2", "Where was Ada Quill born?", "Quill was born in Lima.", 2, subject="Ada Quill")
@@ -89,5 +90,5 @@ def test_the_key_is_written_once_and_only_its_owner_reads_it(tmp_path):
     assert read_key(tmp_path / "key") == key and len(key) == 32
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     (tmp_path / "open").write_text("readable by all")
-    write_private(tmp_path / "open", "secret")
+    write_atomically(tmp_path / "open", "secret", private=True)
     assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o600
