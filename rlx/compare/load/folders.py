@@ -112,6 +112,7 @@ def run_results(
                 protocol={f"{e.protocol['benchmark']}.{key}": v for e in ordered for key, v in e.protocol.items()},
                 scores=tuple(_scores(evaluation) for evaluation in ordered),
                 metrics=run.metrics,
+                steps=int(run.spec["steps"]),
             )
         )
     return run_list

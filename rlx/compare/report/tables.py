@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlx.benchmarks.summary import FEW
-from rlx.compare.statistics.analysis import SEEDS_FOR_METHODS
-from rlx.compare.statistics.comparison import Cell, Column, Comparison, Pair
+from rlx.compare.statistics.comparison import SEEDS_FOR_METHODS, Cell, Column, Comparison, Pair
 from rlx.compare.statistics.significance import SIGN_FLIP_MAX_PROBLEMS, Interval
 
 PLUS_MINUS = "\u00b1"

@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlx.compare.load.results import Array, RunResult, Study
-from rlx.compare.statistics.comparison import Cell, Column, Comparison, Flip, Pair, Question
+from rlx.compare.statistics.comparison import (
+    MEAN_OVER_CONDITIONS,
+    SEEDS_FOR_METHODS,
+    Cell,
+    Column,
+    Comparison,
+    Flip,
+    Pair,
+    Question,
+)
+from rlx.compare.statistics.conditions import averaged_runs, summarise, tests_of, with_corrected_tests
 from rlx.compare.statistics.significance import (
     SIGN_FLIP_MAX_PROBLEMS,
     add_problem_variance,
@@ -27,8 +37,6 @@ from rlx.errors import UserError
 from rlx.numerics.intervals import over_problems
 from rlx.numerics.sampled import pass_at_k
 
-SEEDS_FOR_METHODS = 3
-"""With fewer training seeds a difference is one between checkpoints, not between methods."""
 MOST_FLIPS = 5
 """Number of problems per pair that a report lists because they differ most."""
 RNG_SEED = 20260101
@@ -42,8 +50,11 @@ def analyse(study: Study) -> Comparison:
         UserError: if no run has scores, no run has the baseline's method, or runs have different problems.
     """
     methods = _methods(study)
-    columns = tuple(dict.fromkeys(Column(run.model, s.benchmark) for run in study.runs for s in run.scores))
-    tables = [_ColumnScores.of(study.runs, column, methods) for column in columns]
+    runs = (*study.runs, *averaged_runs(study))
+    columns = _columns(study, runs)
+    tables = [_ColumnScores.of(runs, column, methods) for column in columns]
+    summaries = summarise(study, methods)
+    summary_p = [test.p for summary in summaries for test in tests_of(summary)]
     cells = [table.cell(method, study.alpha) for table in tables for method in table.methods]
     tests_by_table = [table.tests() for table in tables]
     against_baseline = [
@@ -52,10 +63,10 @@ def analyse(study: Study) -> Comparison:
         for method in table.methods
         if method != study.baseline and study.baseline in table.methods
     ]
-    adjusted = holm(np.array([test.p for _, test, _ in against_baseline]))
+    adjusted = holm(np.array([*(test.p for _, test, _ in against_baseline), *summary_p]))
     pairs = [
-        table.pair(method, study, test, float(p), len(against_baseline))
-        for (table, test, method), p in zip(against_baseline, adjusted, strict=True)
+        table.pair(method, study, test, float(p), len(adjusted))
+        for (table, test, method), p in zip(against_baseline, adjusted, strict=False)
     ]
     ranking = [
         (table.column, *names, test.p)
@@ -75,7 +86,17 @@ def analyse(study: Study) -> Comparison:
         ranking_tests=len(ranking),
         problem_ids={table.column: table.problem_ids for table in tables},
         distinguishable=frozenset(distinguishable),
+        summaries=tuple(with_corrected_tests(summaries, adjusted[len(pairs) :].tolist())),
     )
+
+
+def _columns(study: Study, runs: Sequence[RunResult]) -> tuple[Column, ...]:
+    """Every model and benchmark in the order of the runs; of each its conditions in order, and then their mean."""
+    names = ["", *(condition.name for condition in study.conditions), MEAN_OVER_CONDITIONS]
+    present = dict.fromkeys(Column(run.model, s.benchmark, run.condition) for run in runs for s in run.scores)
+    measured = dict.fromkeys((column.model, column.benchmark) for column in present)
+    ordered = (Column(*key, name) for key in measured for name in names)
+    return tuple(column for column in ordered if column in present)
 
 
 def _methods(study: Study) -> tuple[str, ...]:
@@ -126,7 +147,8 @@ class _ColumnScores:
         problem_ids: tuple[str, ...] = ()
         linear = False
         for method in methods:
-            own = sorted((r for r in runs if (r.method, r.model) == (method, column.model)), key=lambda r: r.seed)
+            key = (method, column.model, column.condition)
+            own = sorted((r for r in runs if (r.method, r.model, r.condition) == key), key=lambda r: r.seed)
             scored = [(run, scores) for run in own for scores in run.scores if scores.benchmark == column.benchmark]
             for run, scores in scored:
                 linear |= scores.linearised
@@ -165,7 +187,7 @@ class _ColumnScores:
             low, high = over_problems(means_kp[0].tolist(), 1 - alpha)
             score = replace(score, low=low, high=high)
         samples = min(scores.shape[1] for scores in self.scores[method])
-        unlearning = any(run.unlearned for run in self.runs[method])
+        without_samples = self.column.condition == MEAN_OVER_CONDITIONS or any(r.unlearned for r in self.runs[method])
         return Cell(
             column=self.column,
             method=method,
@@ -175,7 +197,7 @@ class _ColumnScores:
             score=score,
             linearised=self.linearised,
             by_seed=tuple(means_kp.mean(axis=1).tolist()),
-            pass_at={} if unlearning else _pass_curve(self.scores[method], samples),
+            pass_at={} if without_samples else _pass_curve(self.scores[method], samples),
             by_problem=means_kp.mean(axis=0),
         )
 
