@@ -207,21 +207,23 @@ class _ColumnScores:
         if not names:
             return {}
         by_method = {method: self.means_kp(method) for method in self.methods}
-        diffs_pm = np.stack([by_method[a].mean(axis=0) - by_method[b].mean(axis=0) for a, b in names], axis=1)
-        paired = paired_p(diffs_pm, np.random.default_rng(RNG_SEED))
-        return {
-            pair: self._test(by_method[pair[0]], by_method[pair[1]], diffs_pm[:, i], float(paired[i]))
-            for i, pair in enumerate(names)
-        }
+        few = [pair for pair in names if min(len(by_method[method]) for method in pair) < SEEDS_FOR_METHODS]
+        paired: dict[tuple[str, str], float] = {}
+        if few:
+            diffs_pm = np.stack([by_method[a].mean(axis=0) - by_method[b].mean(axis=0) for a, b in few], axis=1)
+            paired = dict(zip(few, paired_p(diffs_pm, np.random.default_rng(RNG_SEED)).tolist(), strict=True))
+        return {pair: self._test(by_method[pair[0]], by_method[pair[1]], paired.get(pair)) for pair in names}
 
-    def _test(self, a_kp: Array, b_kp: Array, diffs_p: Array, p_paired: float) -> _Test:
+    def _test(self, a_kp: Array, b_kp: Array, p_paired: float | None) -> _Test:
+        """The test over seeds and problems; with ``p_paired``, the one over problems, which few seeds allow."""
+        diffs_p = a_kp.mean(axis=0) - b_kp.mean(axis=0)
         seeds, problems = min(len(a_kp), len(b_kp)), len(diffs_p)
         difference = float(diffs_p.mean())
         p_welch = None
         if seeds > 1:
             error, freedom = welch(a_kp.mean(axis=1), b_kp.mean(axis=1))
             p_welch = student_p(difference, error, freedom)
-        if seeds >= SEEDS_FOR_METHODS:
+        if p_paired is None:
             error, freedom = add_problem_variance(error, freedom, problem_variance(a_kp, b_kp), problems)
             p = student_p(difference, error, freedom)
             return _Test(difference, error, freedom, p, "seeds and problems", p_welch, "methods")
