@@ -99,6 +99,8 @@ class Tested:
     p_holm: float = 1.0
     difference: Interval | None = None
     """None for a test of counts."""
+    more: bool = False
+    """Whether the method's mean is above that of the other side."""
 
 
 @dataclass(frozen=True, slots=True)

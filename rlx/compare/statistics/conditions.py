@@ -176,7 +176,8 @@ def _area_test(areas: Mapping[str, Sequence[float]], method: str, study: Study) 
     difference = float(own.mean() - reference.mean())
     error, freedom = welch(own, reference)
     interval = student_interval(difference, error, freedom, study.alpha)
-    return Tested(f"against {study.baseline}", student_p(difference, error, freedom), difference=interval)
+    p = student_p(difference, error, freedom)
+    return Tested(f"against {study.baseline}", p, difference=interval, more=difference > 0)
 
 
 def _collapse_tests(collapses: Mapping[str, Mapping[int, int]], method: str, baseline: str) -> Iterator[Tested]:
@@ -191,9 +192,14 @@ def _collapse_tests(collapses: Mapping[str, Mapping[int, int]], method: str, bas
     others = [count for name, counts in collapses.items() if name != method for count in counts.values()]
     reference = list(collapses.get(baseline, {}).values())
     if method != baseline and len(reference) >= SEEDS_FOR_METHODS:
-        yield Tested(f"against {baseline}", permutation_p(own, reference))
+        yield _count_test(f"against {baseline}", own, reference)
     if len(collapses) > 2 and others:
-        yield Tested("against all others", permutation_p(own, others))
+        yield _count_test("against all others", own, others)
+
+
+def _count_test(comparison: str, own: Sequence[int], others: Sequence[int]) -> Tested:
+    more = sum(own) * len(others) > sum(others) * len(own)
+    return Tested(comparison, permutation_p(own, others), more=more)
 
 
 def _count(study: Study, model: str, method: str, condition: Condition, curves: Mapping[str, Curve]) -> CollapseCount:
