@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlx.compare.load.conditions import unfinished_runs, with_conditions
 from rlx.compare.load.folders import TrainedRun, check_protocols, read_run, run_results
 from rlx.compare.load.results import PublishedScore, RunResult, Study
 from rlx.compare.load.unlearning import is_unlearning, read_unlearned_run, unlearning_results
@@ -19,7 +20,7 @@ from rlx.console import print_out, table, warn
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json, runs_in
 from rlx.runs.tracking import MlflowSink, tracking_uri
-from rlx.specs.study import StudySpec
+from rlx.specs.study import StudySpec, condition_axes
 
 LAUNCHERS = ("local", "ray")
 EXPERIMENT = "rlx"
@@ -117,24 +118,29 @@ def print_time_left(runs: Sequence[PlannedRun], jobs: int) -> None:
 def compare_study(study: StudySpec, failed: Mapping[str, str], folders: Folders, force: bool) -> None:
     """Write the report of a study's finished runs."""
     runs = plan_runs(study, folders.runs)
-    finished = [run for run in runs if run.state == "done"]
-    missing = {run.folder.run_id: failed.get(run.folder.run_id) or run.state for run in runs if run not in finished}
+    states = {run.folder.run_id: run.state for run in runs}
+    finished = [run for run in runs if states[run.folder.run_id] == "done"]
+    missing = {run_id: failed.get(run_id) or state for run_id, state in states.items() if state != "done"}
     if not finished:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(missing.items())[:3])
         raise UserError(
             f"study {study.name} has no finished run ({reasons})", fix="correct its spec and run it again", exit_code=1
         )
-    labels = {run.folder.run_id: run.label for run in finished}
+    labels = {run.folder.run_id: run.method for run in finished}
     loaded = _load_results([run.folder for run in finished], labels, finished[0])
+    axes = condition_axes(study)
     results = Study(
         name=study.name,
         baseline=study.baseline,
-        runs=tuple(loaded),
+        runs=with_conditions(loaded, runs, axes) if axes else tuple(loaded),
         missing=missing,
         published=tuple(PublishedScore(p.method, p.benchmark, p.value, p.source) for p in study.published),
         mismatched=check_protocols(loaded, force),
         alpha=study.alpha,
+        condition_axes=axes,
     )
+    if axes:
+        results = replace(results, unfinished=unfinished_runs(results.runs, runs, axes))
     write_and_print(results, folders)
 
 

@@ -121,7 +121,7 @@ def condition_axes(study: StudySpec) -> tuple[ConditionAxis, ...]:
     axes = []
     for key in study.conditions:
         texts = [value_text(value) for value in study.axes[key]]
-        numbers = [_number(text) for text in texts]
+        numbers = [numeric(text) for text in texts]
         if all(number is not None for number in numbers):
             texts = [text for _, text in sorted(zip(numbers, texts, strict=True))]
         axes.append(ConditionAxis(key, tuple(texts)))
@@ -147,7 +147,8 @@ def _settings(axis: str, value: Any) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, Mapping) else [(axis, value)]
 
 
-def _number(text: str) -> float | None:
+def numeric(text: str) -> float | None:
+    """Return the number that a text says, or None."""
     try:
         return float(text)
     except ValueError:

@@ -206,6 +206,27 @@ def _undeclared_collapse(comparison: Comparison) -> Iterator[str]:
         yield "The methods are not distinguishable in the number of collapsed runs; the table has the intervals."
 
 
+def summary_values(summary: MethodSummary) -> Iterator[tuple[str, float, str]]:
+    """The numbers of a summary: name, value and condition, which is empty for values over all conditions."""
+    yield "complete_seeds", summary.seeds, ""
+    if summary.area is not None:
+        bounds = {"area": summary.area.mean, "area_low": summary.area.low, "area_high": summary.area.high}
+        yield from ((name, value, "") for name, value in bounds.items())
+    for count in summary.counts:
+        numbers = {"runs": count.runs, "collapsed": count.collapsed, "failed": count.failed, "above": count.above}
+        numbers |= {"unfinished": count.unfinished, "survived": float(count.survived)}
+        numbers |= {"collapsed_low": count.interval[0], "collapsed_high": count.interval[1]}
+        yield from ((name, value, count.condition) for name, value in numbers.items())
+    yield "seeds_collapsed", summary.seeds_collapsed, ""
+    if summary.area_test is not None and summary.area_test.difference is not None:
+        difference, test = summary.area_test.difference, summary.area_test
+        yield from (("area_difference", difference.mean, ""), ("area_difference_low", difference.low, ""))
+        yield from (("area_difference_high", difference.high, ""), ("area_p_holm", test.p_holm, ""))
+    for test in summary.collapse_tests:
+        name = test.comparison.replace(" ", "_")
+        yield from ((f"collapse_p_{name}", test.p, ""), (f"collapse_p_holm_{name}", test.p_holm, ""))
+
+
 def _name(comparison: Comparison, summary: MethodSummary) -> str:
     several = len({other.model for other in comparison.summaries}) > 1
     name = row_name(comparison, summary.method)

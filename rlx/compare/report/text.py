@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text as RichText
 
 from rlx.compare.report.cells import Grid, Text
-from rlx.compare.report.conditions import condition_grids, definitions, summary_conclusions
+from rlx.compare.report.conditions import condition_grids, definitions, summary_conclusions, summary_values
 from rlx.compare.report.pareto import models, pareto_grid, pareto_points
 from rlx.compare.report.tables import (
     caption,
@@ -145,33 +145,46 @@ def _tex(text: str) -> str:
 
 
 def tidy_csv(comparison: Comparison) -> str:
-    """One line per value: kind, model, benchmark, method, seed, name, value."""
+    """One line per value: kind, model, benchmark, method, seed, name, value; with conditions also the condition."""
     out = io.StringIO()
+    with_conditions = bool(comparison.study.conditions)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("kind", "model", "benchmark", "method", "seed", "name", "value"))
-    writer.writerows(("caution", "", "", "", "", text, "") for text in cautions(comparison))
+    names = ("kind", "model", "benchmark", "method", "seed", "name", "value")
+    for row, condition in ((names, "condition"), *_csv_rows(comparison)):
+        writer.writerow((*row, condition) if with_conditions else row)
+    return out.getvalue()
+
+
+def _csv_rows(comparison: Comparison) -> Iterator[tuple[tuple[object, ...], str]]:
+    """Every row of the CSV file with its condition."""
+    for text in cautions(comparison):
+        yield ("caution", "", "", "", "", text, ""), ""
     for cell in comparison.cells:
-        keys = (cell.column.model, cell.column.benchmark, cell.method)
+        keys, condition = (cell.column.model, cell.column.benchmark, cell.method), cell.column.condition
         values = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
         values |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
-        writer.writerows(("score", *keys, "", name, _ten_digits(value)) for name, value in values.items())
+        for name, value in values.items():
+            yield ("score", *keys, "", name, _ten_digits(value)), condition
         for seed, value in zip(cell.seeds, cell.by_seed, strict=True):
-            writer.writerow(("score", *keys, seed, "mean", _ten_digits(value)))
+            yield ("score", *keys, seed, "mean", _ten_digits(value)), condition
         names = comparison.problem_ids[cell.column]
         for problem, value in zip(names, cell.by_problem.tolist(), strict=True):
-            writer.writerow(("problem", *keys, "", problem, _ten_digits(value)))
+            yield ("problem", *keys, "", problem, _ten_digits(value)), condition
     for pair in comparison.pairs:
         keys = (pair.column.model, pair.column.benchmark, pair.method)
-        kind = f"against {pair.baseline}"
-        writer.writerows((kind, *keys, "", name, _ten_digits(value)) for name, value in _pair_values(pair).items())
+        for name, value in _pair_values(pair).items():
+            yield (f"against {pair.baseline}", *keys, "", name, _ten_digits(value)), pair.column.condition
+    for summary in comparison.summaries:
+        for name, value, condition in summary_values(summary):
+            yield ("summary", summary.model, "", summary.method, "", name, _ten_digits(value)), condition
     for model in models(comparison):
         for point in pareto_points(comparison, model):
             values = {"kept": point.kept_utility, "within_budget": point.within_budget, "supported": point.supported}
             values |= {"runs": len(point.runs), "on_front": not point.dominated_by}
-            writer.writerows(("front", model, "", point.method, "", name, _ten_digits(v)) for name, v in values.items())
+            for name, value in values.items():
+                yield ("front", model, "", point.method, "", name, _ten_digits(value)), ""
     for score in comparison.study.published:
-        writer.writerow(("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)))
-    return out.getvalue()
+        yield ("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)), ""
 
 
 def _pair_values(pair: Pair) -> dict[str, float]:
