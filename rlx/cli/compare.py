@@ -38,6 +38,7 @@ def compare(
     The missing runs of a study are trained and evaluated first. If that is interrupted, the same command resumes it.
     """
     from rlx.compare.run import ComparisonOptions, Folders, compare_runs, compare_study, print_plan, run_study
+    from rlx.compare.study.runner import plan_runs
 
     folders = Folders(runs_dir, out)
     studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
@@ -50,8 +51,9 @@ def compare(
         if plan:
             print_plan(study, folders, jobs)
             return
-        failed = run_study(study, folders, jobs, launcher=launcher)
-        compare_study(study, failed, folders, force)
+        runs = plan_runs(study, runs_dir)
+        failed = run_study(study, runs, jobs, launcher=launcher)
+        compare_study(study, runs, failed, folders, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
         raise UserError("there is nothing to compare", fix="give a study, runs, --tag or --experiment")

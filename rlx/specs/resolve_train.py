@@ -67,7 +67,8 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     fingerprints = _fingerprints(spec) | data_fingerprints(sources)
     name_parts = (spec.algorithm.name, spec.model.path, spec.data.source)
     identity = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints)
-    earlier = run_id(spec, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
+    older = fingerprints | earlier_fingerprints(sources)
+    earlier = identity if older == fingerprints else run_id(spec, name_parts, NOT_IDENTIFYING, older)
     return Resolved(
         run_id=identity,
         spec=spec,

@@ -22,6 +22,7 @@ from rlx.compare.statistics.comparison import (
 from rlx.compare.statistics.conditions import averaged_runs, summarise, tests_of, with_corrected_tests
 from rlx.compare.statistics.significance import (
     SIGN_FLIP_MAX_PROBLEMS,
+    ProblemWeights,
     add_problem_variance,
     holm,
     paired_p,
@@ -52,7 +53,8 @@ def analyse(study: Study) -> Comparison:
     methods = _methods(study)
     runs = (*study.runs, *averaged_runs(study))
     columns = _columns(study, runs)
-    tables = [_ColumnScores.of(runs, column, methods) for column in columns]
+    weights = ProblemWeights(RNG_SEED)
+    tables = [_ColumnScores.of(runs, column, methods, weights) for column in columns]
     summaries = summarise(study, methods)
     summary_p = [test.p for summary in summaries for test in tests_of(summary)]
     cells = [table.cell(method, study.alpha) for table in tables for method in table.methods]
@@ -141,7 +143,7 @@ class _ColumnScores:
     linearised: bool
 
     @staticmethod
-    def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str]) -> _ColumnScores:
+    def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str], weights: ProblemWeights) -> _ColumnScores:
         runs_by_method: dict[str, tuple[RunResult, ...]] = {}
         scores_by_method: dict[str, tuple[Array, ...]] = {}
         problem_ids: tuple[str, ...] = ()
@@ -167,7 +169,7 @@ class _ColumnScores:
                 fix="evaluate on at least 2, because no test is possible with fewer",
             )
         means = [np.stack([s.mean(axis=1) for s in scores]) for scores in scores_by_method.values()]
-        replicates = two_level_bootstrap(means, np.random.default_rng(RNG_SEED))
+        replicates = two_level_bootstrap(means, *weights.of(len(problem_ids)))
         return _ColumnScores(
             column, problem_ids, tuple(runs_by_method), runs_by_method, scores_by_method, replicates, linear
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlx.compare.load.folders import method_names
+from rlx.compare.load.folders import ProtocolFilter, method_names
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.locate import locator, with_existing_id
@@ -97,18 +97,22 @@ class PlannedRun:
         commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
         return [*commands, ["eval", str(self.folder.root), *_set_options(self.evaluation)]] if evaluate else commands
 
-    def accepts(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation's protocol has the settings of the study."""
+    def protocol_filter(self) -> ProtocolFilter:
+        """The function that says whether an evaluation's protocol has the settings of the study."""
         evaluation = self._resolved_evaluation()
         spec = evaluation.spec
         exact = {key: getattr(evaluation, key) for key in EQUAL_KEYS} | {"seed": spec.seed, "top_k": spec.top_k}
         exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
-        return (
-            protocol["benchmark"] in spec.benchmarks
-            and all(protocol[key] == value for key, value in exact.items())
-            and int(protocol["max_new_tokens"]) <= evaluation.max_new_tokens
-            and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
-        )
+
+        def accepts(protocol: Mapping[str, Any]) -> bool:
+            return (
+                protocol["benchmark"] in spec.benchmarks
+                and all(protocol[key] == value for key, value in exact.items())
+                and int(protocol["max_new_tokens"]) <= evaluation.max_new_tokens
+                and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
+            )
+
+        return accepts
 
     def is_evaluated(self) -> bool:
         """Whether every benchmark of the study has a finished evaluation; an unlearning run includes its evaluation."""
@@ -117,7 +121,8 @@ class PlannedRun:
         protocols = [
             read_json(folder.protocol) for folder in self.folder.evaluations("final") if folder.result.is_file()
         ]
-        done = {protocol["benchmark"] for protocol in protocols if self.accepts(protocol)}
+        accepts = self.protocol_filter()
+        done = {protocol["benchmark"] for protocol in protocols if accepts(protocol)}
         return done >= set(self._resolved_evaluation().spec.benchmarks)
 
     def _resolved_evaluation(self) -> ResolvedEval:
