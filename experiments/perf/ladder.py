@@ -2,9 +2,10 @@
 
     python experiments/perf/ladder.py [--profile FILE] [--out experiments/perf/ladder.md]
 
-The 520 runs are synthetic, but their folders have all that a report reads of real ones: the resolved spec, 30 records
-of 60 metrics, and an evaluation of 500 problems with 8 samples. Two methods collapse at large learning rates. Measured is the whole command: process, resolution of 520 specs, reading, statistics, all output formats,
-and logging the report to MLflow.
+The 520 runs are synthetic, but their folders have all that a report reads of real ones: the resolved spec, 31 records
+of 60 metrics, and an evaluation of 500 problems with 8 samples. Two methods collapse at large learning rates. Measured
+is the whole command: process, resolution of 520 specs, reading, statistics, all output formats, and logging the report
+to MLflow.
 """
 
 from __future__ import annotations
