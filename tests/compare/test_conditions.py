@@ -46,7 +46,7 @@ def run(method, seed, value, end, start=0.35, failed=False, key="optim.lr"):
 
 
 def ladder(ends, seeds=8, axis=LR):
-    """A study: ``ends`` gives each method's final accuracies, one list per condition, repeated over the seeds; None fails."""
+    """A study from each method's final accuracies: a list per condition, repeated over the seeds; None fails."""
     runs = []
     for (method, values), (index, value), seed in itertools.product(ends.items(), enumerate(axis.values), range(seeds)):
         end = values[index][seed % len(values[index])]

@@ -213,8 +213,8 @@ def summary_values(summary: MethodSummary) -> Iterator[tuple[str, float, str]]:
         bounds = {"area": summary.area.mean, "area_low": summary.area.low, "area_high": summary.area.high}
         yield from ((name, value, "") for name, value in bounds.items())
     for count in summary.counts:
-        numbers: dict[str, float] = {"runs": count.runs, "collapsed": count.collapsed, "failed": count.failed, "above": count.above}
-        numbers |= {"unfinished": count.unfinished, "survived": float(count.survived)}
+        numbers: dict[str, float] = {"runs": count.runs, "collapsed": count.collapsed, "failed": count.failed}
+        numbers |= {"above": count.above, "unfinished": count.unfinished, "survived": float(count.survived)}
         numbers |= {"collapsed_low": count.interval[0], "collapsed_high": count.interval[1]}
         yield from ((name, value, count.condition) for name, value in numbers.items())
     yield "seeds_collapsed", summary.seeds_collapsed, ""
