@@ -204,9 +204,9 @@ def _count_test(comparison: str, own: Sequence[int], others: Sequence[int]) -> T
 
 def _count(study: Study, model: str, method: str, condition: Condition, curves: Mapping[str, Curve]) -> CollapseCount:
     """How the method's runs under one condition ended."""
-    wanted = (model, method, condition.name)
-    runs = [run for run in study.runs if (run.model, run.method, run.condition) == wanted]
-    unfinished = sum((run.model, run.method, run.condition) == wanted for run in study.unfinished)
+    key = (model, method, condition.name)
+    runs = [run for run in study.runs if (run.model, run.method, run.condition) == key]
+    unfinished = sum((run.model, run.method, run.condition) == key for run in study.unfinished)
     collapsed = sum(_collapsed(run, curves) for run in runs)
     above = sum(not run.failed and curves[run.run_id].end > curves[run.run_id].start for run in runs)
     return CollapseCount(
