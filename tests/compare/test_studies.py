@@ -137,6 +137,30 @@ def test_a_run_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     assert "in a row" in json.dumps(report) and "in a row" in (tmp_path / "reports/small/report.html").read_text()
 
 
+def test_a_run_that_fails_under_a_condition_counts_as_collapsed(tmp_path):
+    (tmp_path / "wild.py").write_text(WILD)
+    wild = {"label": "wild", "algorithm.name": "./wild.py:wild"}
+    changes = {
+        "base": {**SMALL, "steps": 8, "evaluation": {"every": 8, "limit": 8}},
+        "axes": {"optim.lr": ["2e-4", "1e-4"], "algorithm.name": ["grpo", wild]},
+        "conditions": ["optim.lr"],
+    }
+    planned = rlx(tmp_path, "compare", written(tmp_path, **changes), "--plan")
+    assert "optim.lr" in planned.stdout and "wild" in planned.stdout
+    done = rlx(tmp_path, "compare", written(tmp_path, **changes))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    report = json.loads((tmp_path / "reports/small/report.json").read_text())
+    assert report["conditions"] == ["optim.lr=1e-4", "optim.lr=2e-4"] and not report["unfinished"]
+    wild_summary = next(summary for summary in report["summaries"] if summary["method"] == "wild")
+    assert [(c["failed"], c["collapsed"], c["runs"]) for c in wild_summary["counts"]] == [(1, 1, 1)] * 2
+    assert wild_summary["survived"][0]["value"] is None
+    scores = {
+        cell["column"]["condition"]: cell["score"]["mean"] for cell in report["cells"] if cell["method"] == "wild"
+    }
+    assert scores == {"optim.lr=1e-4": 0, "optim.lr=2e-4": 0, "mean over conditions": 0}
+    assert sum("counts as collapsed" in text for text in report["cautions"]) == 2
+
+
 def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_path):
     command = [sys.executable, "-m", "rlx.cli", "compare", written(tmp_path), "--runs-dir", str(tmp_path / "runs")]
     first = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
