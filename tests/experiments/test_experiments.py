@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,14 @@ def test_both_sizes_of_every_method_of_the_papers_are_there():
     ]
     wanted = {f"{m}_r1-distill-qwen-{s}_dapo-math-17k" for m in methods for s in ("1.5b", "7b")}
     assert wanted == {path.stem for path in PAPER}
+
+
+RUN_IDS = json.loads((FOLDER.parent / "tests" / "golden" / "paper_run_ids.json").read_text())
+"""Run ids of the papers' settings when each was a spec file of its own, by that file's stem. They were written, in the
+commit 0e2f3da, by printing ``path.stem`` and ``(resolve_unlearn if "method" in content else resolve)(content).run_id``
+for each ``experiments/*.yaml`` without "smollm2" in its name, with ``content = read_spec(path)``."""
+
+
+def test_the_papers_settings_have_the_run_ids_that_they_always_had():
+    found = {path.stem: (resolve_unlearn if path in UNLEARN else resolve)(read_spec(path)).run_id for path in [*PAPER, *UNLEARN]}
+    assert found == RUN_IDS
