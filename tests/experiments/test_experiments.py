@@ -83,5 +83,8 @@ for each ``experiments/*.yaml`` without "smollm2" in its name, with ``content = 
 
 
 def test_the_papers_settings_have_the_run_ids_that_they_always_had():
-    found = {path.stem: (resolve_unlearn if path in UNLEARN else resolve)(read_spec(path)).run_id for path in [*PAPER, *UNLEARN]}
+    found = {
+        path.stem: (resolve_unlearn if path in UNLEARN else resolve)(read_spec(path)).run_id
+        for path in [*PAPER, *UNLEARN]
+    }
     assert found == RUN_IDS
