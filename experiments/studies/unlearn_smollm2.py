@@ -1,11 +1,11 @@
 """Teach SmolLM2-135M 20 TOFU authors on a CPU, make it unlearn 2, and compare with a model that never saw those 2.
 
-    python experiments/get_smollm2.py
-    python experiments/unlearn_smollm2.py --tofu ../shared/data/tofu [--runs-dir runs]
+    python experiments/quickstart/get_smollm2.py
+    python experiments/studies/unlearn_smollm2.py --tofu ../shared/data/tofu [--runs-dir runs]
 
 Two models are fine-tuned: the target on 18 retain and 2 forget authors (400 questions), the retain model on the 18 only
 (360). Then palu, npo and grad_diff make the target forget the 2 (TOFU's forget01). Writes
-experiments/unlearn_smollm2.md.
+experiments/studies/unlearn_smollm2.md.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def result_table(folders: Sequence[RunDir], seconds: dict[str, float], seed: int
     lines = [
         "# SmolLM2-135M unlearns two TOFU authors",
         "",
-        f"`python experiments/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, CPU ({platform.machine()}), "
+        f"`python experiments/studies/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, CPU ({platform.machine()}), "
         f"{torch.get_num_threads()} thread(s), while other processes were running. One run per method, which cannot "
         "rank methods. Learning rate 2e-5, 8 epochs, otherwise defaults except for palu's alpha 5 (at its default 1 no "
         "checkpoint kept the utility). Forget metrics are measured on the final half (one author, 20 questions, so the "
@@ -171,7 +171,9 @@ def main() -> None:
     """Fine-tune, unlearn and write the table."""
     parser = argparse.ArgumentParser(description="Unlearn two TOFU authors from SmolLM2-135M.")
     parser.add_argument("--tofu", type=Path, required=True, help="folder with TOFU's .jsonl files")
-    parser.add_argument("--model", type=Path, default=HERE.parent / "models" / "smollm2-135m", help="the base model")
+    parser.add_argument(
+        "--model", type=Path, default=HERE.parents[1] / "models" / "smollm2-135m", help="the base model"
+    )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the row order and of unlearning")
     parser.add_argument("--out", type=Path, default=HERE / "unlearn_smollm2.md", help="file of the table")

@@ -1,6 +1,6 @@
 """Measure what saving a model in bfloat16 costs: the KL between the float32 weights and their rounded copy.
 
-python experiments/models/save_dtype.py FOLDER ...      folders of saved models; by default the embedded ones
+python experiments/reliability/save_dtype.py FOLDER ...      folders of saved models; by default the embedded ones
 """
 
 from __future__ import annotations

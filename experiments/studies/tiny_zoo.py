@@ -1,8 +1,8 @@
 """Train every registered policy loss on the embedded task (100 steps, 3 seeds) and write one table.
 
-python experiments/tiny_zoo.py [--jobs 2] [--seeds 3] [--steps 100] [--methods dgpo grpo] [--runs-dir runs/zoo]
+python experiments/studies/tiny_zoo.py [--jobs 2] [--seeds 3] [--steps 100] [--methods dgpo grpo] [--runs-dir runs/zoo]
 
-Writes experiments/tiny_zoo.md. Complete runs are not repeated.
+Writes experiments/studies/tiny_zoo.md. Complete runs are not repeated.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
         for m in arguments.methods
     ]
     steps, seeds = arguments.steps, arguments.seeds
-    command = f"python experiments/tiny_zoo.py --jobs {arguments.jobs} --seeds {seeds} --steps {steps}"
+    command = f"python experiments/studies/tiny_zoo.py --jobs {arguments.jobs} --seeds {seeds} --steps {steps}"
     footer = f"\n`{command}`, {date.today()}, {platform.machine()}, {os.cpu_count()} CPU cores, one thread per run.\n"
     arguments.out.write_text(HEADER.format(steps=steps, seeds=seeds) + "\n".join(rows) + "\n" + footer)
 

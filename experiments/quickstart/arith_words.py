@@ -1,6 +1,6 @@
 """Write the data of dgpo_smollm2-135m_arith.yaml: word problems that add two numbers from 1 to 9.
 
-    python experiments/arith_words.py [--out data/arith_words] [--seed 0]
+    python experiments/quickstart/arith_words.py [--out data/arith_words] [--seed 0]
 
 Writes train.jsonl (2,000 problems) and test.jsonl (200 others) with the columns ``prompt`` and ``answer``. The texts
 are our own.
@@ -43,7 +43,7 @@ def problems(seed: int, count: int) -> list[dict[str, str]]:
 def main() -> None:
     """Write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "arith_words")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "data" / "arith_words")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rows = problems(arguments.seed, TRAIN + TEST)
