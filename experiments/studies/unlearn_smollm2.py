@@ -142,11 +142,11 @@ def result_table(folders: Sequence[RunDir], seconds: dict[str, float], seed: int
     lines = [
         "# SmolLM2-135M unlearns two TOFU authors",
         "",
-        f"`python experiments/studies/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, CPU ({platform.machine()}), "
-        f"{torch.get_num_threads()} thread(s), while other processes were running. One run per method, which cannot "
-        "rank methods. Learning rate 2e-5, 8 epochs, otherwise defaults except for palu's alpha 5 (at its default 1 no "
-        "checkpoint kept the utility). Forget metrics are measured on the final half (one author, 20 questions, so the "
-        "intervals say nothing about authors), retain metrics on 40 questions.",
+        f"`python experiments/studies/unlearn_smollm2.py`, seed {seed}, {datetime.date.today()}, "
+        f"CPU ({platform.machine()}), {torch.get_num_threads()} thread(s), while other processes were running. One run "
+        "per method, which cannot rank methods. Learning rate 2e-5, 8 epochs, otherwise defaults except for palu's "
+        "alpha 5 (at its default 1 no checkpoint kept the utility). Forget metrics are measured on the final half "
+        "(one author, 20 questions, so the intervals say nothing about authors), retain metrics on 40 questions.",
         "",
         f"| model | selected update | {' | '.join(names)} | seconds |",
         "|---" * (len(names) + 3) + "|",

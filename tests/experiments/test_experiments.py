@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rlx.compare.study.runner import RESOLVE, plan_runs, read_study
+from rlx.compare.study.runner import plan_runs, read_study
 from rlx.specs.reading import read_spec
+from rlx.specs.resolve_train import resolve
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
@@ -31,12 +33,9 @@ def planned(stem, runs=Path("runs")):
     return plan_runs(read_study(read_spec(PAPERS[stem])), runs)
 
 
-@pytest.mark.parametrize("path", [path for path in ALL if path not in STUDIES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((FOLDER / "quickstart").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_spec_resolves_and_is_named_after_what_it_runs(path):
-    command = "unlearn" if "forget" in ALL[path] or "method" in ALL[path] else "train"
-    spec = RESOLVE[command](ALL[path]).spec
-    if path.parent.name == "quickstart":
-        assert path.stem.startswith(f"{spec.algorithm.name}_smollm2")
+    assert path.stem.startswith(f"{resolve(ALL[path]).spec.algorithm.name}_smollm2")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -95,10 +94,12 @@ def test_a_paper_setting_says_what_is_stated_and_what_is_guessed(path):
 @pytest.mark.parametrize(("command", "stem"), [("train", "dgpo_2603.14389"), ("unlearn", "palu_2601.03190_tofu")])
 def test_the_command_prints_the_plan_of_a_table_and_starts_nothing(command, stem, tmp_path):
     arguments = [command, str(PAPERS[stem]), "--plan", "--runs-dir", str(tmp_path / "runs")]
-    done = subprocess.run([sys.executable, "-m", "rlx.cli", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    command_line, wide = [sys.executable, "-m", "rlx.cli", *arguments], {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, env=wide)
     assert done.returncode == 0, done.stderr
     runs = planned(stem)
-    assert all(re.search(rf"^{re.escape(run.folder.run_id)} +missing", done.stdout, re.MULTILINE) for run in runs)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row for row in rows if "missing" in row] == [[run.folder.run_id, "missing", "0%"] for run in runs]
     assert f"{len(runs)} of {len(runs)} runs to go" in done.stderr and not list(tmp_path.iterdir())
 
 

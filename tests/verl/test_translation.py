@@ -17,6 +17,7 @@ from rlx.registry import get, names
 from rlx.runs.folder import RunDir
 from rlx.specs.reading import read_spec
 from rlx.specs.resolve_train import EMBEDDED_MODEL, resolve
+from rlx.specs.study import StudySpec, variants
 from rlx.specs.train import Data
 from rlx.verl.limits import untranslatable
 from rlx.verl.run import as_record, plain_template, prepare
