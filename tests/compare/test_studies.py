@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlx.compare.load.folders import method_names
+
 SMALL = {
     "steps": 2,
     "batch": {"prompts": 4, "updates_per_rollout": 1},
@@ -135,6 +137,15 @@ def test_a_run_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     report = json.loads((tmp_path / "reports/small/report.json").read_text())
     assert [cell["method"] for cell in report["cells"]] == ["grpo"]
     assert "in a row" in json.dumps(report) and "in a row" in (tmp_path / "reports/small/report.html").read_text()
+
+
+def test_a_key_that_differs_only_between_models_is_not_part_of_a_method_s_name():
+    def spec(model, n, lr=1):
+        return {"seed": 0, "model": {"path": model}, "algorithm": {"name": "dgpo", "params": {"n": n}}, "lr": lr}
+
+    assert method_names([spec("small", 2), spec("big", 1)]) == ["dgpo", "dgpo"]
+    names = method_names([spec("small", 2), spec("small", 1), spec("big", 1, lr=2)])
+    assert names == ["dgpo n=2", "dgpo n=1", "dgpo n=1"], "one name for one setting in every column"
 
 
 def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_path):
