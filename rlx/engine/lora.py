@@ -42,7 +42,7 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     try:
-        with _without_peft_warning():
+        with without_peft_warning():
             if adapter is not None:
                 adapted: nn.Module = PeftModel.from_pretrained(lm, adapter, is_trainable=True, revision=model.revision)
             else:
@@ -65,7 +65,7 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
 
 
 @contextmanager
-def _without_peft_warning() -> Iterator[None]:
+def without_peft_warning() -> Iterator[None]:
     """Within this context newer versions of transformers do not warn of a property that peft 0.21 reads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

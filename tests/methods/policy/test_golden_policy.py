@@ -20,7 +20,8 @@ from rlx.registry import get, names
 from tests.devices import DEVICE
 
 GOLDEN = Path(os.environ.get("RLX_GOLDEN_DIR", Path(__file__).parents[2] / "golden"))
-CASES = json.loads((GOLDEN / "policy_losses.json").read_text())
+FILES = sorted(GOLDEN.glob("policy_losses*.json"))
+CASES = [case for file in FILES for case in json.loads(file.read_text())]
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-6}
 """Absolute difference; relative where a figure is above 1."""
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype).removeprefix("torch."))
