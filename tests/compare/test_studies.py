@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlx.compare.load.folders import method_names
+
 SMALL = {
     "steps": 2,
     "batch": {"prompts": 4, "updates_per_rollout": 1},
@@ -159,6 +161,15 @@ def test_a_run_that_fails_under_a_condition_counts_as_collapsed(tmp_path):
     }
     assert scores == {"optim.lr=1e-4": 0, "optim.lr=2e-4": 0, "mean over conditions": 0}
     assert sum("counts as collapsed" in text for text in report["cautions"]) == 2
+
+
+def test_a_key_that_differs_only_between_models_is_not_part_of_a_method_s_name():
+    def spec(model, n, lr=1):
+        return {"seed": 0, "model": {"path": model}, "algorithm": {"name": "dgpo", "params": {"n": n}}, "lr": lr}
+
+    assert method_names([spec("small", 2), spec("big", 1)]) == ["dgpo", "dgpo"]
+    names = method_names([spec("small", 2), spec("small", 1), spec("big", 1, lr=2)])
+    assert names == ["dgpo n=2", "dgpo n=1", "dgpo n=1"], "one name for one setting in every column"
 
 
 def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_path):

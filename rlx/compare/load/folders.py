@@ -142,15 +142,21 @@ def differing_fields(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def method_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each spec's policy loss or unlearning method, with the keys that differ among the specs of that method."""
+    """Each spec's policy loss or unlearning method, with the keys that differ among its specs of the same model.
+
+    A key that differs only between models, such as a parameter that a paper chooses by size, is not shown: the report
+    compares within a model.
+    """
     flat_specs = [_named_keys(spec) for spec in specs]
     methods = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
-    values: dict[tuple[str, str], set[str]] = {}
-    for method, flat in zip(methods, flat_specs, strict=True):
+    models = [str(spec["model"]["path"]) for spec in specs]
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for method, model, flat in zip(methods, models, flat_specs, strict=True):
         for key, value in flat.items():
-            values.setdefault((method, key), set()).add(value)
+            values.setdefault((method, key, model), set()).add(value)
+    shown = {(method, key) for (method, key, _), several in values.items() if len(several) > 1}
     return [
-        " ".join([method, *(f"{_short_key(key)}={v}" for key, v in flat.items() if len(values[method, key]) > 1)])
+        " ".join([method, *(f"{_short_key(key)}={value}" for key, value in flat.items() if (method, key) in shown)])
         for method, flat in zip(methods, flat_specs, strict=True)
     ]
 
