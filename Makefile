@@ -70,8 +70,8 @@ GSM8K ?= $(wildcard ../shared/data/bench/gsm8k_train.jsonl)
 LOCAL_GSM8K = --data $(GSM8K) --set data.prompt=problem --set data.answer_format=raw
 
 real: install
-	$(BIN)/python experiments/get_smollm2.py
-	$(BIN)/rlx train experiments/grpo_smollm2-135m_gsm8k.yaml $(if $(GSM8K),$(LOCAL_GSM8K))
+	$(BIN)/python experiments/quickstart/get_smollm2.py
+	$(BIN)/rlx train experiments/quickstart/grpo_smollm2-135m_gsm8k.yaml $(if $(GSM8K),$(LOCAL_GSM8K))
 
 # TRL, in an environment on top of .venv. PERF="--only tiny" measures one workload.
 $(TRL)/.installed: $(STAMP)

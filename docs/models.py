@@ -90,7 +90,7 @@ role gets the system prompt in the first user message, which is reported once.
 
 ## Types and rounding
 
-Rounding the saved model to bfloat16 costs little: [experiments/models/save_dtype.md](../experiments/models/save_dtype.md)
+Rounding the saved model to bfloat16 costs little: [experiments/reliability/save_dtype.md](../experiments/reliability/save_dtype.md)
 has the KL that was measured on small models.
 """  # noqa: E501
 

@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help=f"rollouts per process; the first {WARM} are not counted")
     parser.add_argument("--only", help="workloads, separated by commas")
     parser.add_argument("--rates", action="store_true", help="print the machine's rates and stop")
-    parser.add_argument("--out", type=Path, default=HERE / "README.md", help="file of the tables")
+    parser.add_argument("--out", type=Path, default=HERE / "vs_trl.md", help="file of the tables")
     arguments = parser.parse_args()
     if arguments.rates:
         print(json.dumps(measured_rates(arguments.threads)))

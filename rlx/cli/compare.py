@@ -55,6 +55,7 @@ def compare(
         run_study,
         runs_to_compare,
     )
+    from rlx.compare.study.runner import plan_runs
 
     folders = Folders(runs_dir, out)
     studies = [target for target in targets or [] if target.endswith((".yaml", ".yml"))]
@@ -67,12 +68,11 @@ def compare(
         if plan:
             print_plan(study, folders, jobs)
             return
-        failed = run_study(study, folders, jobs, launcher=launcher)
+        runs = plan_runs(study, runs_dir)
+        failed = run_study(study, runs, jobs, launcher=launcher)
         if regrade:
-            from rlx.compare.study.runner import plan_runs
-
-            _regrade([run.folder for run in plan_runs(study, runs_dir)])
-        compare_study(study, failed, folders, force)
+            _regrade([run.folder for run in runs])
+        compare_study(study, runs, failed, folders, force)
         raise typer.Exit(1 if failed else 0)
     if not (targets or tag or experiment):
         raise UserError("there is nothing to compare", fix="give a study, runs, --tag or --experiment")

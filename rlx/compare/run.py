@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlx.compare.load.conditions import unfinished_runs, with_conditions
 from rlx.compare.load.folders import TrainedRun, check_protocols, read_run, run_results
 from rlx.compare.load.results import PublishedScore, RunResult, Study
 from rlx.compare.load.unlearning import is_unlearning, read_unlearned_run, unlearning_results
@@ -19,7 +20,7 @@ from rlx.console import print_out, table, warn
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, find_run, read_json, runs_in
 from rlx.runs.tracking import MlflowSink, tracking_uri
-from rlx.specs.study import StudySpec
+from rlx.specs.study import StudySpec, condition_axes
 
 LAUNCHERS = ("local", "ray")
 EXPERIMENT = "rlx"
@@ -52,24 +53,24 @@ class ComparisonOptions:
 
 
 def run_study(
-    study: StudySpec, folders: Folders, jobs: int, evaluate: bool = True, launcher: str = "local"
+    study: StudySpec, runs: Sequence[PlannedRun], jobs: int, evaluate: bool = True, launcher: str = "local"
 ) -> dict[str, str]:
     """Run the unfinished runs of a study; return the runs that failed, with the reason.
 
     Args:
         study: the study.
-        folders: folders of the runs and of the reports.
+        runs: every run of the study.
         jobs: number of runs at once; on Ray the cluster decides.
         evaluate: whether to evaluate the runs, too.
         launcher: ``local`` or ``ray``.
     """
     if launcher not in LAUNCHERS:
         raise UserError(f"--launcher is '{launcher}'", fix=did_you_mean(launcher, LAUNCHERS))
-    runs = plan_runs(study, folders.runs)
     todo = [run for run in runs if run.state != "done"]
-    if launcher == "local" or not todo:
-        if todo:
-            print_time_left(runs, jobs)
+    if not todo:
+        return {}
+    if launcher == "local":
+        print_time_left(runs, jobs)
         return run_all(runs, jobs, evaluate, _print_progress)
     from rlx.compare.study.ray_launcher import on_ray
 
@@ -95,14 +96,24 @@ def run_without_report(
     if plan:
         print_plan(study, folders, jobs)
         return 0
-    return 1 if run_study(study, folders, jobs, evaluate=False, launcher=launcher) else 0
+    runs = plan_runs(study, folders.runs)
+    return 1 if run_study(study, runs, jobs, evaluate=False, launcher=launcher) else 0
 
 
 def print_plan(study: StudySpec, folders: Folders, jobs: int) -> None:
     """Print the state of each run, and an estimate of the remaining time."""
     runs = plan_runs(study, folders.runs)
-    rows = [[run.folder.run_id, run.state, f"{run.progress:.0%}"] for run in runs]
-    print_out(table(f"study {study.name}", ["run", "state", "trained"], rows))
+    rows = [
+        [
+            run.folder.run_id,
+            *([run.method, *run.condition] if study.conditions else []),
+            run.state,
+            f"{run.progress:.0%}",
+        ]
+        for run in runs
+    ]
+    conditions = ["method", *study.conditions] if study.conditions else []
+    print_out(table(f"study {study.name}", ["run", *conditions, "state", "trained"], rows))
     print_time_left(runs, jobs)
 
 
@@ -114,27 +125,41 @@ def print_time_left(runs: Sequence[PlannedRun], jobs: int) -> None:
     _print_progress(f"{todo} of {len(runs)} runs to go, {jobs} at a time; time left: {estimate}")
 
 
-def compare_study(study: StudySpec, failed: Mapping[str, str], folders: Folders, force: bool) -> None:
-    """Write the report of a study's finished runs."""
-    runs = plan_runs(study, folders.runs)
-    finished = [run for run in runs if run.state == "done"]
-    missing = {run.folder.run_id: failed.get(run.folder.run_id) or run.state for run in runs if run not in finished}
+def compare_study(
+    study: StudySpec, runs: Sequence[PlannedRun], failed: Mapping[str, str], folders: Folders, force: bool
+) -> None:
+    """Write the report of a study's finished runs.
+
+    Args:
+        study: the study.
+        runs: every run of the study.
+        failed: the runs that failed, with the reason.
+        folders: folders of the runs and of the reports.
+        force: compare runs even if their protocols differ.
+    """
+    states = {run.folder.run_id: run.state for run in runs}
+    finished = [run for run in runs if states[run.folder.run_id] == "done"]
+    missing = {run_id: failed.get(run_id) or state for run_id, state in states.items() if state != "done"}
     if not finished:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(missing.items())[:3])
         raise UserError(
             f"study {study.name} has no finished run ({reasons})", fix="correct its spec and run it again", exit_code=1
         )
-    labels = {run.folder.run_id: run.label for run in finished}
+    labels = {run.folder.run_id: run.method for run in finished}
     loaded = _load_results([run.folder for run in finished], labels, finished[0])
+    axes = condition_axes(study)
     results = Study(
         name=study.name,
         baseline=study.baseline,
-        runs=tuple(loaded),
+        runs=with_conditions(loaded, runs, axes) if axes else tuple(loaded),
         missing=missing,
         published=tuple(PublishedScore(p.method, p.benchmark, p.value, p.source) for p in study.published),
         mismatched=check_protocols(loaded, force),
         alpha=study.alpha,
+        condition_axes=axes,
     )
+    if axes:
+        results = replace(results, unfinished=unfinished_runs(results.runs, runs, axes))
     write_and_print(results, folders)
 
 
@@ -189,7 +214,7 @@ def _load_results(
     local = [read_run(folder) for folder in folders]
     local_ids = {run.run_id for run in local}
     all_runs = [*local, *(run for run in logged if run.run_id not in local_ids)]
-    return run_results(all_runs, plan.accepts if plan else lambda protocol: True, labels)
+    return run_results(all_runs, plan.protocol_filter() if plan else lambda protocol: True, labels)
 
 
 def _run_folder(name: str, runs: Path) -> RunDir:

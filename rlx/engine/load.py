@@ -20,7 +20,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from rlx.console import warn_once
 from rlx.engine.device import narrow_frozen_weights, optimize_for_device
-from rlx.engine.lora import LM, add_lora
+from rlx.engine.lora import LM, add_lora, without_peft_warning
 from rlx.engine.model import check_output_layer, recompute_activations, set_training_mode
 from rlx.errors import UserError
 from rlx.runs.integrity import verified
@@ -289,7 +289,7 @@ def _with_merged_adapter(lm: LM, path: str, model: Model) -> LM:
     from peft import PeftModel
 
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), without_peft_warning():
             merged: LM = PeftModel.from_pretrained(lm, path, revision=model.revision).merge_and_unload()
     except LOADING_ERRORS as error:
         raise not_loaded("adapter", path, error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
@@ -41,18 +42,19 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     try:
-        if adapter is not None:
-            adapted: nn.Module = PeftModel.from_pretrained(lm, adapter, is_trainable=True, revision=model.revision)
-        else:
-            config = LoraConfig(
-                r=model.lora.rank,
-                lora_alpha=model.lora.alpha,
-                lora_dropout=model.lora.dropout,
-                target_modules=model.lora.target_modules,
-                exclude_modules=_excluded(lm) if model.lora.target_modules == "all-linear" else None,
-                task_type="CAUSAL_LM",
-            )
-            adapted = get_peft_model(lm, config)
+        with without_peft_warning():
+            if adapter is not None:
+                adapted: nn.Module = PeftModel.from_pretrained(lm, adapter, is_trainable=True, revision=model.revision)
+            else:
+                config = LoraConfig(
+                    r=model.lora.rank,
+                    lora_alpha=model.lora.alpha,
+                    lora_dropout=model.lora.dropout,
+                    target_modules=model.lora.target_modules,
+                    exclude_modules=_excluded(lm) if model.lora.target_modules == "all-linear" else None,
+                    task_type="CAUSAL_LM",
+                )
+                adapted = get_peft_model(lm, config)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules {model.lora.target_modules!r} does not fit ({error})") from None
     _check_targets(lm, model.lora)
@@ -60,6 +62,14 @@ def add_lora(lm: LM, model: Model, adapter: str | None = None) -> LM:
     if model.gradient_checkpointing is True:
         lm.enable_input_require_grads()
     return adapted
+
+
+@contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """Within this context newer versions of transformers do not warn of a property that peft 0.21 reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def has_adapters(model: LM) -> bool:

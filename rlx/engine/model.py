@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from rlx.engine.activation_checkpointing import enable_checkpointing
 from rlx.engine.cuda.packed_attention import packed_mask
 from rlx.engine.layer_configs import windows
 from rlx.engine.lora import LM, adapter_weight
@@ -225,7 +226,7 @@ def recompute_activations(lm: LM, path: str) -> None:
         UserError: when the architecture does not support it.
     """
     try:
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(lm)
     except ValueError as error:
         raise UserError(
             f"model.gradient_checkpointing is true, which {type(lm).__name__} does not support ({error})",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlx.engine.model import FORWARD_ERRORS
+from rlx.rollout.cache_argument import cache_argument
 from rlx.rollout.shared_prefill import FixedShapesDecoder, SharedPrefillDecoder
 
 
@@ -54,11 +54,7 @@ class OwnCacheDecoder(Decoder):
     def prefill(self, lm: nn.Module, prompts: Sequence[Sequence[int]]) -> Tensor:
         """See ``Decoder.prefill``."""
         self.lm: Any = lm
-        accepted = inspect.signature(self.lm.forward).parameters
-        names = [name for name in ("past_key_values", "cache_params", "state") if name in accepted]
-        if not names:
-            raise ValueError("the model's forward takes no cache")
-        self.cache_name = names[0]
+        self.cache_name = cache_argument(lm)
         self.cache: Any = None
         self.length = 0
         return self._read(torch.tensor([list(prompt) for prompt in prompts], device=next(lm.parameters()).device))
@@ -69,7 +65,7 @@ class OwnCacheDecoder(Decoder):
 
     def _read(self, ids_bt: Tensor) -> Tensor:
         output = self.lm(input_ids=ids_bt, use_cache=True, **{self.cache_name: self.cache})
-        self.cache = getattr(output, self.cache_name)
+        self.cache = getattr(output, self.cache_name, None)
         if self.cache is None:
             raise ValueError("the model returns no cache")
         logits_bv: Tensor = output.logits[:, -1]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from rlx.rollout.cache_argument import cache_argument
+
 CAPACITY_STEP = 256
 """The cache is allocated in multiples of this many tokens; each new size is recorded again."""
 
@@ -30,6 +32,7 @@ class FixedStep:
     def __init__(self, lm: nn.Module, cache: DynamicCache, columns: int, starts_b: Tensor) -> None:
         self._lm: Any = lm
         self._cache = cache
+        self._cache_name = cache_argument(lm)
         self.capacity = -(-(columns + 1) // CAPACITY_STEP) * CAPACITY_STEP
         self._columns = columns
         self._column = torch.tensor([columns], device=starts_b.device)
@@ -76,9 +79,9 @@ class FixedStep:
             input_ids=self._tokens_b1,
             attention_mask=sees_bk[:, None, None],
             position_ids=self._column - self._starts_b[:, None],
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_name: self._cache},
         )
         logits_bv: Tensor = output.logits[:, -1]
         return logits_bv

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from rlx.rollout.cache_argument import cache_argument
 from rlx.rollout.fixed_step import FixedStep
 from rlx.rollout.kv_cache import all_preallocated, can_replace_rows, drop_columns, preallocated_cache, replace_rows
 
@@ -33,6 +34,7 @@ class SharedPrefillDecoder:
         self.lm: Any = lm
         self.fixed: FixedStep | None = None
         self.idle: set[int] = set()
+        self.cache_name = cache_argument(lm)
         part = _read(lm, prompts)
         self.cache = part.cache
         self.cache.batch_select_indices(part.source)
@@ -56,9 +58,9 @@ class SharedPrefillDecoder:
             input_ids=tokens_b[:, None],
             attention_mask=self._mask(),
             position_ids=self.columns - 1 - self.starts_b[:, None],
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_name: self.cache},
         )
         last_bv: Tensor = output.logits[:, -1]
         return last_bv
@@ -166,9 +168,9 @@ def _read(lm: Any, prompts: Sequence[Sequence[int]]) -> _Prompts:
         input_ids=ids,
         attention_mask=(columns >= starts).long() if padded else None,
         position_ids=(columns - starts).clamp(min=0),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{cache_argument(lm): cache},
     )
     index = torch.tensor(source, device=device)
     return _Prompts(cache, index, output.logits[index, -1], width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,10 @@ def model_hash(folder: Path) -> str:
         for file in sorted(folder.iterdir())
         if file.is_file() and file.suffix in MODEL_SUFFIXES and file.name != MANIFEST
     ]
-    return hash_lines([f"{file.name}:{file_hash(file)}" for file in files])
+    versions = [(file.absolute(), file.stat()) for file in files]
+    return hash_lines(
+        [f"{file.name}:{_hash_of_version(file, s.st_size, s.st_mtime_ns, s.st_ino)}" for file, s in versions]
+    )
 
 
 def hash_lines(lines: Sequence[str], separator: str = "\n") -> str:
@@ -126,6 +130,12 @@ def file_hash(path: Path) -> str:
         while block := file.read(WINDOW):
             digest.update(block)
     return "sha256:" + digest.hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_of_version(path: Path, size: int, modified: int, inode: int) -> str:
+    """Compute ``file_hash`` once for each version of a file: a study resolves hundreds of specs with the same model."""
+    return file_hash(path)
 
 
 def _identifying_content(section: Section, content: dict[str, Any]) -> dict[str, Any]:

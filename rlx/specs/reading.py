@@ -17,6 +17,10 @@ from rlx.errors import UserError, did_you_mean
 M = TypeVar("M", bound=BaseModel)
 MAX_VALUE_LENGTH = 80
 """Characters of a wrong value that an error message shows."""
+INCLUDE = "include"
+"""Key of a spec file, or of the ``base`` of a study: files whose content is merged below the file's own."""
+MAX_INCLUDE_DEPTH = 8
+"""Number of files that may include each other in a chain."""
 
 
 class _DuplicateKey(yaml.constructor.ConstructorError):
@@ -50,14 +54,57 @@ def _load(text: str) -> Any:
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
+    """Return the mapping in a YAML file, with the files that it includes.
+
+    ``include`` names one file or a list of files, relative to the including file. Sections are merged; the including
+    file's keys replace those of an included file, and a later file's replace an earlier one's. A study may also include
+    files in its ``base``.
 
     Raises:
-        UserError: if the file is missing, empty, not YAML or not a mapping.
+        UserError: if a file is missing, empty, not YAML or not a mapping, or if files include each other in a circle.
     """
+    return _read_with_includes(path, ())
+
+
+def _read_with_includes(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the content of ``path``, which is included by the last of the files ``including``, and so on."""
+    chain = (*including, path)
+    arrows = " -> ".join(str(file) for file in chain)
+    if path.resolve() in {file.resolve() for file in including}:
+        raise UserError(f"spec file {path} includes itself ({arrows})", fix="remove one of these includes")
+    if len(chain) > MAX_INCLUDE_DEPTH:
+        raise UserError(f"more than {MAX_INCLUDE_DEPTH} spec files include each other in a chain ({arrows})",
+                        fix="include the last of them directly")  # fmt: skip
+    content = _read_mapping(path, including[-1] if including else None)
+    base = content.get("base")
+    if isinstance(base, dict):
+        content["base"] = _expand_include(base, f"base.{INCLUDE}", chain)
+    return _expand_include(content, INCLUDE, chain)
+
+
+def _expand_include(content: dict[str, Any], key: str, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """Return ``content`` merged over the files that its ``include`` names; ``key`` names it in errors."""
+    if INCLUDE not in content:
+        return content
+    given = content[INCLUDE]
+    names = given if isinstance(given, list) else [given]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        fix = "give the path of a YAML file, relative to this file, or a list of such paths"
+        raise UserError(f"spec file {chain[-1]}: {key} is {given!r}", fix=fix)
+    result: dict[str, Any] = {}
+    for name in names:
+        result = merge(result, _read_with_includes(chain[-1].parent / name, chain))
+    return merge(result, {name: value for name, value in content.items() if name != INCLUDE})
+
+
+def _read_mapping(path: Path, including: Path | None) -> dict[str, Any]:
+    """Return the mapping in one YAML file, which the file ``including`` names, if it is not None."""
     try:
         content = _load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if including:
+            fix = f"correct {INCLUDE}: paths are relative to the including file"
+            raise UserError(f"there is no spec file {path}, which {including} includes", fix=fix) from None
         raise UserError(f"there is no spec file {path}", fix="give the path of a YAML file, or none at all") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"spec file {path} cannot be read ({error})", fix="give the path of a YAML file") from None
@@ -72,6 +119,17 @@ def read_spec(path: Path) -> dict[str, Any]:
         kind = "empty" if content is None else f"a {type(content).__name__}"
         raise UserError(f"spec file {path} is {kind}, not a mapping", fix="write keys such as 'seed: 1' in it")
     return content
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of both; sections that both have are merged, any other value of ``above`` replaces the other."""
+    result = copy_content(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merge(inner, value)
+        result[key] = value
+    return result
 
 
 def copy_content(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +188,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
 
 def assign(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` in nested dictionaries; missing sections are created."""
+    """Set the dotted ``key`` in nested dictionaries; missing sections are created. A section is copied."""
     *sections, last = key.split(".")
     for depth, section in enumerate(sections):
         inner = content.setdefault(section, {})
@@ -139,7 +197,15 @@ def assign(content: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"key {'.'.join(sections[: depth + 1])} is {inner!r}, not a section", fix="remove it")
         content = inner
-    content[last] = value
+    content[last] = copy_content(value) if isinstance(value, Mapping) else value
+
+
+def value_at(content: Mapping[str, Any], key: str) -> Any:
+    """Return the value at the dotted ``key``; None if it is missing."""
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def validate(content: Mapping[str, Any], model: type[M], prefix: str = "") -> M:

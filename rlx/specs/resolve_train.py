@@ -70,7 +70,8 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     name_parts = (spec.algorithm.name, spec.model.path, spec.data.source)
     identified = spec.model_copy(update={"algorithm": spec.algorithm.identified()})
     identity = run_id(identified, name_parts, NOT_IDENTIFYING, fingerprints)
-    earlier = run_id(identified, name_parts, NOT_IDENTIFYING, fingerprints | earlier_fingerprints(sources))
+    older = fingerprints | earlier_fingerprints(sources)
+    earlier = identity if older == fingerprints else run_id(identified, name_parts, NOT_IDENTIFYING, older)
     return Resolved(
         run_id=identity,
         spec=spec,

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlx.compare.load.folders import method_names
+
 SMALL = {
     "steps": 2,
     "batch": {"prompts": 4, "updates_per_rollout": 1},
@@ -135,6 +137,39 @@ def test_a_run_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     report = json.loads((tmp_path / "reports/small/report.json").read_text())
     assert [cell["method"] for cell in report["cells"]] == ["grpo"]
     assert "in a row" in json.dumps(report) and "in a row" in (tmp_path / "reports/small/report.html").read_text()
+
+
+def test_a_run_that_fails_under_a_condition_counts_as_collapsed(tmp_path):
+    (tmp_path / "wild.py").write_text(WILD)
+    wild = {"label": "wild", "algorithm.name": "./wild.py:wild"}
+    changes = {
+        "base": {**SMALL, "steps": 8, "evaluation": {"every": 8, "limit": 8}},
+        "axes": {"optim.lr": ["2e-4", "1e-4"], "algorithm.name": ["grpo", wild]},
+        "conditions": ["optim.lr"],
+    }
+    planned = rlx(tmp_path, "compare", written(tmp_path, **changes), "--plan")
+    assert "optim.lr" in planned.stdout and "wild" in planned.stdout
+    done = rlx(tmp_path, "compare", written(tmp_path, **changes))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    report = json.loads((tmp_path / "reports/small/report.json").read_text())
+    assert report["conditions"] == ["optim.lr=1e-4", "optim.lr=2e-4"] and not report["unfinished"]
+    wild_summary = next(summary for summary in report["summaries"] if summary["method"] == "wild")
+    assert [(c["failed"], c["collapsed"], c["runs"]) for c in wild_summary["counts"]] == [(1, 1, 1)] * 2
+    assert wild_summary["survived"][0]["value"] is None
+    scores = {
+        cell["column"]["condition"]: cell["score"]["mean"] for cell in report["cells"] if cell["method"] == "wild"
+    }
+    assert scores == {"optim.lr=1e-4": 0, "optim.lr=2e-4": 0, "mean over conditions": 0}
+    assert sum("counts as collapsed" in text for text in report["cautions"]) == 2
+
+
+def test_a_key_that_differs_only_between_models_is_not_part_of_a_method_s_name():
+    def spec(model, n, lr=1):
+        return {"seed": 0, "model": {"path": model}, "algorithm": {"name": "dgpo", "params": {"n": n}}, "lr": lr}
+
+    assert method_names([spec("small", 2), spec("big", 1)]) == ["dgpo", "dgpo"]
+    names = method_names([spec("small", 2), spec("small", 1), spec("big", 1, lr=2)])
+    assert names == ["dgpo n=2", "dgpo n=1", "dgpo n=1"], "one name for one setting in every column"
 
 
 def test_a_study_that_is_killed_goes_on_without_repeating_a_finished_run(tmp_path):

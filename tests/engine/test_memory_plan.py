@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlx.engine.activation_checkpointing import recomputes_activations
 from rlx.engine.memory import (
     GIB,
     ModelSizes,
@@ -112,8 +113,8 @@ def test_the_memory_of_a_cpu_process_is_measured():
 @pytest.mark.parametrize("lora", [None, Lora(rank=2)])
 def test_auto_recomputes_activations_only_if_an_update_would_not_fit_and_changes_no_bit(lora):
     plain, full = engine(max_tokens=10_000, lora=lora), engine(max_tokens=10**12, lora=lora)
-    assert not plain.lm.is_gradient_checkpointing
-    assert full.lm.is_gradient_checkpointing
+    assert not recomputes_activations(plain.lm)
+    assert recomputes_activations(full.lm)
     assert plain.update(batch()) == full.update(batch())
     assert all(torch.equal(value, weights(full)[name]) for name, value in weights(plain).items())
 
@@ -121,20 +122,20 @@ def test_auto_recomputes_activations_only_if_an_update_would_not_fit_and_changes
 def test_an_update_of_few_tokens_is_estimated_by_these_whatever_the_budget():
     lm = tiny_model("llama")
     Engine(lm, Model(), Optim(), 1, 10**12, update_tokens=1000)
-    assert not lm.is_gradient_checkpointing
+    assert not recomputes_activations(lm)
 
 
 def test_the_spec_overrides_the_estimate():
     lm = tiny_model("llama")
     Engine(lm, Model(gradient_checkpointing=False), Optim(), 1, 10**12)
-    assert not lm.is_gradient_checkpointing
+    assert not recomputes_activations(lm)
 
 
 def test_a_model_that_cannot_recompute_activations_is_left_as_it_is():
     lm = tiny_model("llama")
     lm.supports_gradient_checkpointing = False
     Engine(lm, Model(), Optim(), 1, 10**12)
-    assert not lm.is_gradient_checkpointing
+    assert not recomputes_activations(lm)
 
 
 def test_a_step_reports_its_memory_and_speed_and_starts_a_new_measurement():

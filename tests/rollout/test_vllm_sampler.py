@@ -138,7 +138,9 @@ def test_responses_come_as_they_finish_and_an_abandoned_stream_leaves_nothing_be
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="models/smollm2-135m is not there (python experiments/get_smollm2.py)")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="models/smollm2-135m is not there (python experiments/quickstart/get_smollm2.py)"
+)
 def test_a_real_language_model_agrees_with_transformers_before_and_after_five_updates():
     real = VLLMSampler(EngineOptions(str(REAL), dtype="float32", longest=160))
     lm = AutoModelForCausalLM.from_pretrained(REAL, dtype=torch.float32).eval()

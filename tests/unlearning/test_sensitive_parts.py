@@ -15,7 +15,7 @@ from rlx.unlearning.data.requests import Request, read_requests, request_of, wit
 
 EVERYDAY = Path(__file__).with_name("everyday_requests.jsonl")
 ROOT = Path(__file__).parents[2]
-AGREEMENT = ROOT / "experiments" / "tofu_span_agreement.py"
+AGREEMENT = ROOT / "experiments" / "studies" / "tofu_span_agreement.py"
 TOFU = ROOT / "../shared/data/tofu"
 
 

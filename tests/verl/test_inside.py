@@ -206,6 +206,8 @@ def specs():
             study = StudySpec.model_validate(content)
             for variant in variants(study) if study.command == "train" else ():
                 yield file.stem, dict(variant.content)
+        elif "model" in content and "path" not in content["model"]:
+            continue  # what the studies of a folder share
         elif "forget" not in content and "method" not in content:
             yield file.stem, content
 

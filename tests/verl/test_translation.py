@@ -17,6 +17,7 @@ from rlx.registry import get, names
 from rlx.runs.folder import RunDir
 from rlx.specs.reading import read_spec
 from rlx.specs.resolve_train import EMBEDDED_MODEL, resolve
+from rlx.specs.study import StudySpec, variants
 from rlx.specs.train import Data
 from rlx.verl.limits import ADVANTAGES, untranslatable
 from rlx.verl.run import as_record, plain_template, prepare
@@ -215,7 +216,12 @@ def test_a_dry_run_prints_the_configuration_and_the_command_and_starts_nothing(t
 
 
 def test_the_translation_of_a_paper_setting_is_the_one_that_was_read_by_a_person():
-    content = read_spec(ROOT / "experiments" / "dgpo_r1-distill-qwen-1.5b_dapo-math-17k.yaml")
+    study = StudySpec.model_validate(read_spec(ROOT / "experiments" / "papers" / "dgpo_2603.14389.yaml"))
+    (content,) = [
+        variant.content
+        for variant in variants(study)
+        if variant.content["algorithm"]["name"] == "dgpo" and variant.content["model"]["path"].endswith("1.5B")
+    ]
     resolved = resolve({**content, "backend": "verl"})
     made = translate(resolved, RunDir(Path("/runs") / "RUN")).settings
     made["trainer.experiment_name"] = "RUN"

@@ -79,6 +79,8 @@ def static_step(lm: Any, rows: int, length: int) -> Callable[[], Tensor]:
     """A decode step at the end of a static cache of ``length`` tokens."""
     from transformers import StaticCache
 
+    from rlx.rollout.cache_argument import cache_argument
+
     cache = StaticCache(config=lm.config, max_cache_len=length)
     ids = torch.ones(rows, 1, dtype=torch.long, device=DEVICE)
     positions = torch.full((rows, 1), length - 8, device=DEVICE, dtype=torch.long)
@@ -89,10 +91,10 @@ def static_step(lm: Any, rows: int, length: int) -> Callable[[], Tensor]:
         logits: Tensor = lm(
             input_ids=ids,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             attention_mask={"full_attention": mask},
             logits_to_keep=1,
+            **{cache_argument(lm): cache},
         ).logits
         return logits
 

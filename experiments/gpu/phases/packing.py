@@ -61,6 +61,7 @@ def attention_errors(dtype: torch.dtype, width: int) -> dict[str, Any]:
 
 def updates(results: dict[str, Any]) -> None:
     """Updates of the same sequences with padded and with packed rows."""
+    from rlx.engine.activation_checkpointing import enable_checkpointing
     from rlx.engine.attention import PACKED
     from rlx.engine.device import optimize_for_device
     from rlx.engine.row_layout import choose_row_layout
@@ -69,7 +70,7 @@ def updates(results: dict[str, Any]) -> None:
 
     lm = random_model(qwen2())
     optimize_for_device(lm, torch.device(DEVICE))
-    lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable_checkpointing(lm)
     engine = Engine(lm, Model(), Optim(lr=1e-12), 100, 16384 // UNIT)  # both losses are of the same weights
     start = time.perf_counter()
     results["notice, empty if it packs"] = choose_row_layout(engine)

@@ -45,10 +45,12 @@ def update() -> None:
 
 def timed_update(engine: Any, tokens: int, recompute: bool, updates: int = 2) -> dict[str, float]:
     """The fastest of a few updates, each of two micro-batches of ``tokens`` tokens."""
+    from rlx.engine.activation_checkpointing import disable_checkpointing, enable_checkpointing
+
     if recompute:
-        engine.raw.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(engine.raw)
     else:
-        engine.raw.gradient_checkpointing_disable()
+        disable_checkpointing(engine.raw)
     engine.max_tokens = tokens
     prompt, response = (20, 44) if SMALL else (200, 825)
     count = 2 * max(1, tokens // (prompt + response))

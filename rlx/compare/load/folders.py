@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rlx.benchmarks.summary import Score, from_json
 from rlx.compare.load.results import RunResult, Scores
 from rlx.compare.report.curves import AXES, BY_STEP, EVERY_AXIS
 from rlx.errors import UserError
@@ -34,11 +33,23 @@ class Evaluation:
     """One finished evaluation.
 
     Example:
-        ``Evaluation(protocol={"benchmark": "aime24", "n": 32}, scores=[Score(...)])``
+        ``Evaluation(protocol={"benchmark": "aime24", "n": 32}, scores=Scores(...))``
     """
 
     protocol: Mapping[str, Any]
-    scores: Sequence[Score]
+    scores: Scores
+
+    @staticmethod
+    def of(protocol: Mapping[str, Any], result: Mapping[str, Any]) -> Evaluation:
+        """The evaluation from the contents of protocol.json and result.json.
+
+        One row per problem: its correct samples as ones, then zeros; the order of samples in a row is arbitrary.
+        """
+        ids = tuple(str(score["id"]) for score in result["scores"])
+        correct_p = np.array([score["correct"] for score in result["scores"]], dtype=np.float64)
+        (samples,) = {int(score["n"]) for score in result["scores"]} or {0}
+        rows_pn = np.clip(correct_p[:, None] - np.arange(samples), 0.0, 1.0)
+        return Evaluation(protocol, Scores(str(protocol["benchmark"]), ids, rows_pn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ def read_run(folder: RunDir, checkpoint: str = "final") -> TrainedRun:
     resolved = read_json(folder.resolved)
     metrics = tuple(report_metrics(record) for record in read_metrics(folder.metrics))
     evaluations = [
-        Evaluation(read_json(evaluation.protocol), from_json(read_json(evaluation.result))[1])
+        Evaluation.of(read_json(evaluation.protocol), read_json(evaluation.result))
         for evaluation in folder.evaluations(checkpoint)
         if evaluation.result.is_file()
     ]
@@ -110,8 +121,9 @@ def run_results(
                 seed=int(run.spec["seed"]),
                 model=str(run.spec["model"]["path"]),
                 protocol={f"{e.protocol['benchmark']}.{key}": v for e in ordered for key, v in e.protocol.items()},
-                scores=tuple(_scores(evaluation) for evaluation in ordered),
+                scores=tuple(evaluation.scores for evaluation in ordered),
                 metrics=run.metrics,
+                steps=int(run.spec["steps"]),
             )
         )
     return run_list
@@ -130,15 +142,21 @@ def differing_fields(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def method_names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each spec's policy loss or unlearning method, with the keys that differ among the specs of that method."""
+    """Each spec's policy loss or unlearning method, with the keys that differ among its specs of the same model.
+
+    A key that differs only between models, such as a parameter that a paper chooses by size, is not shown: the report
+    compares within a model.
+    """
     flat_specs = [_named_keys(spec) for spec in specs]
     methods = [str(spec.get("algorithm", spec.get("method"))["name"]) for spec in specs]
-    values: dict[tuple[str, str], set[str]] = {}
-    for method, flat in zip(methods, flat_specs, strict=True):
+    models = [str(spec["model"]["path"]) for spec in specs]
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for method, model, flat in zip(methods, models, flat_specs, strict=True):
         for key, value in flat.items():
-            values.setdefault((method, key), set()).add(value)
+            values.setdefault((method, key, model), set()).add(value)
+    shown = {(method, key) for (method, key, _), several in values.items() if len(several) > 1}
     return [
-        " ".join([method, *(f"{_short_key(key)}={v}" for key, v in flat.items() if len(values[method, key]) > 1)])
+        " ".join([method, *(f"{_short_key(key)}={value}" for key, value in flat.items() if (method, key) in shown)])
         for method, flat in zip(methods, flat_specs, strict=True)
     ]
 
@@ -159,13 +177,6 @@ def _named_keys(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _digest(protocol: Mapping[str, Any]) -> str:
     return repr(sorted(protocol.items()))
-
-
-def _scores(evaluation: Evaluation) -> Scores:
-    """One row per problem: its correct samples as ones, then zeros; the order of samples within a row is arbitrary."""
-    rows = [np.clip(score.correct - np.arange(score.n), 0.0, 1.0) for score in evaluation.scores]
-    ids = tuple(score.id for score in evaluation.scores)
-    return Scores(str(evaluation.protocol["benchmark"]), ids, np.stack(rows))
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from rlx.benchmarks.summary import from_json
 from rlx.compare.load.folders import REPORT_METRICS, Evaluation, TrainedRun
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
@@ -125,7 +124,7 @@ def _trained_run(client: Any, run: Any, evaluations: Sequence[Any]) -> TrainedRu
             records.setdefault(point.step, {"step": float(point.step)})[key] = point.value
     resolved = _artifact(client, run, RunDir(Path()).resolved.name)
     finished = [
-        Evaluation(_artifact(client, entry, "protocol.json"), from_json(_artifact(client, entry, "result.json"))[1])
+        Evaluation.of(_artifact(client, entry, "protocol.json"), _artifact(client, entry, "result.json"))
         for entry in evaluations
     ]
     metrics = tuple(records[step] for step in sorted(records))

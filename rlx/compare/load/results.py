@@ -11,11 +11,14 @@ In a study of unlearning the problems are authors, because the scores of questio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rlx.specs.study import ConditionAxis
 
 Array = NDArray[np.float64]
 FORGETTING = "forgetting"
@@ -98,6 +101,39 @@ class RunResult:
     """Records of metrics.jsonl, in order of their step."""
     unlearned: UnlearningResult | None = None
     """Set for an unlearning run only."""
+    condition: str = ""
+    """Name of its condition, one of ``Study.conditions``; empty in a study without conditions."""
+    steps: int = 0
+    """Number of rollouts of its spec; the area under the curve of a failed run is computed over all of them."""
+    failed: bool = False
+    """Whether training failed. In a study with conditions such a run has the score 0 on every problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run of a study with conditions that is neither finished nor failed.
+
+    Example:
+        ``UnfinishedRun("dgpo", "embedded", seed=3, condition="optim.lr=1e-4")``
+    """
+
+    method: str
+    model: str
+    seed: int
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One combination of the values of a study's condition axes.
+
+    Example:
+        ``Condition("optim.lr=1e-4", ("1e-4",))``
+    """
+
+    name: str
+    values: tuple[str, ...]
+    """One per axis of ``Study.condition_axes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +149,11 @@ class PublishedScore:
     value: float
     """Fraction, as our scores."""
     source: str
+
+
+def condition_name(axes: Sequence[ConditionAxis], values: Sequence[str]) -> str:
+    """The name of a condition: ``optim.lr=1e-4, batch.updates_per_rollout=4``."""
+    return ", ".join(f"{axis.key}={value}" for axis, value in zip(axes, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +174,18 @@ class Study:
     """Protocol fields that differ between the runs, if the user compares them with ``--force``."""
     alpha: float = 0.05
     """Significance level of every test; intervals cover 1 - alpha."""
+    condition_axes: tuple[ConditionAxis, ...] = ()
+    """Axes that are no method, each with its values in order."""
+    unfinished: tuple[UnfinishedRun, ...] = ()
+    """The runs of a study with conditions that are neither finished nor failed."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition, the last axis varying fastest; empty if the study has none."""
+        if not self.condition_axes:
+            return ()
+        values = itertools.product(*(axis.values for axis in self.condition_axes))
+        return tuple(Condition(condition_name(self.condition_axes, combination), combination) for combination in values)
 
     @property
     def unit(self) -> str:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
+from rlx.compare.load.results import Condition, RunResult, condition_name
+from rlx.compare.report.cells import Grid, Text, benchmark_name, column_name, row_name
+from rlx.compare.report.conditions import condition_grids
 from rlx.compare.report.curves import AXES, BY_STEP, EVERY_AXIS, Line, learning_line
 from rlx.compare.report.pareto import models, pareto_grid, pareto_points, references
 from rlx.compare.report.pareto_chart import Marker, pareto_chart
 from rlx.compare.report.svg import COLOURS, heat_map, interval_chart, line_chart
-from rlx.compare.report.tables import (
-    Grid,
-    Text,
-    caption,
-    cautions,
-    column_name,
-    conclusions,
-    flips_grid,
-    pairs_grid,
-    question,
-    row_name,
-    scores_grid,
-)
-from rlx.compare.statistics.comparison import Comparison
+from rlx.compare.report.tables import cautions, flips_grid, pairs_grids, question, scores_grid
+from rlx.compare.report.text import all_conclusions, full_caption
+from rlx.compare.statistics.comparison import MEAN_OVER_CONDITIONS, Column, Comparison
+from rlx.specs.study import numeric
 from rlx.templates import render
 
 MOST_LINES = 8
@@ -47,11 +41,25 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Panels:
+    """Small multiples: one chart per condition with the same axes.
+
+    Example:
+        ``Panels("training reward", [Chart("optim.lr=1e-4", Markup("<svg>...</svg>"))])``
+    """
+
+    title: str
+    charts: list[Chart]
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """The learning curves of one model; ``model`` is empty if the study has one model only."""
 
     model: str
     charts: list[Chart]
+    panels: list[Panels]
+    """The curves by condition, in place of ``charts`` in a study with conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +87,15 @@ def page(comparison: Comparison) -> str:
         title=study.name,
         cautions=cautions(comparison),
         question=question(comparison),
-        conclusions=conclusions(comparison),
+        conclusions=all_conclusions(comparison),
         scores=scores_grid(comparison),
-        caption=caption(comparison),
+        caption=full_caption(comparison),
         legend=_legend(comparison),
         pareto=pareto_grid(comparison),
         pareto_charts=[_pareto(comparison, model) for model in models(comparison)],
-        pairs=pairs_grid(comparison),
+        condition_grids=condition_grids(comparison),
+        condition_charts=list(_scores_by_condition(comparison)),
+        pairs=pairs_grids(comparison),
         difference_charts=list(_differences(comparison)),
         trainings=list(_trainings(comparison)),
         pass_charts=list(_pass_curves(comparison)),
@@ -134,24 +144,96 @@ def _differences(comparison: Comparison) -> Iterator[Chart]:
 
 def _trainings(comparison: Comparison) -> Iterator[Training]:
     names = tuple(dict.fromkeys(column.model for column in comparison.columns))
-    keys = [(key, title, axis) for key, title in EVERY_AXIS for axis in AXES]
+    several = bool(comparison.study.conditions)
+    keys = [(key, title, axis) for key, title in EVERY_AXIS for axis in AXES if axis == "steps" or not several]
     keys += [(key, title, "steps") for key, title in BY_STEP]
     for model in names:
-        charts = [chart for key, title, axis in keys for chart in _learning(comparison, model, key, title, axis)]
-        if charts:
-            yield Training(model if len(names) > 1 else "", charts)
+        runs_of: dict[tuple[str, str], list[RunResult]] = {}
+        for run in comparison.study.runs:
+            if run.model == model:
+                runs_of.setdefault((run.method, run.condition), []).append(run)
+        if several:
+            panels = [panel for key, title, _ in keys for panel in _panels(comparison, runs_of, key, title)]
+            charts = []
+        else:
+            panels = []
+            charts = [
+                Chart(title, Markup(line_chart(lines, axis, title)))
+                for key, title, axis in keys
+                if (lines := _lines(comparison, runs_of, key, axis, ""))
+            ]
+        if charts or panels:
+            yield Training(model if len(names) > 1 else "", charts, panels)
 
 
-def _learning(comparison: Comparison, model: str, key: str, title: str, axis: str) -> Iterator[Chart]:
-    """The learning curves of one metric; no chart if no run has it."""
+def _lines(
+    comparison: Comparison, runs_of: Mapping[tuple[str, str], Sequence[RunResult]], key: str, axis: str, condition: str
+) -> list[Line]:
+    """The learning curves of one metric under one condition; none if no run has it.
+
+    Args:
+        comparison: the report's content.
+        runs_of: the runs of one model by method and condition.
+        key: the metric.
+        axis: a name of ``AXES``.
+        condition: name of the condition; empty for a study without conditions.
+    """
+    lines = (
+        learning_line(runs, key, axis, _colour(comparison, method))
+        for method in _shown_methods(comparison)
+        if (runs := runs_of.get((method, condition)))
+    )
+    return [line for line in lines if line is not None]
+
+
+def _panels(
+    comparison: Comparison, runs_of: Mapping[tuple[str, str], Sequence[RunResult]], key: str, title: str
+) -> Iterator[Panels]:
+    """The learning curves of one metric, one chart per condition with shared axes."""
+    names = [condition.name for condition in comparison.study.conditions]
+    by_condition = {name: _lines(comparison, runs_of, key, "steps", name) for name in names}
+    shared = [line for lines in by_condition.values() for line in lines]
+    charts = [
+        Chart(name, Markup(line_chart(lines, "steps", title, shared=shared)))
+        for name, lines in by_condition.items()
+        if lines
+    ]
+    if charts:
+        yield Panels(title, charts)
+
+
+def _scores_by_condition(comparison: Comparison) -> Iterator[Chart]:
+    """The final score against each condition axis of numbers, for each combination of the other axes."""
+    study = comparison.study
+    for (model, benchmark), (position, axis) in itertools.product(
+        dict.fromkeys((column.model, column.benchmark) for column in comparison.columns),
+        enumerate(study.condition_axes),
+    ):
+        numbers = [value for text in axis.values if (value := numeric(text)) is not None and value > 0]
+        if len(numbers) < max(2, len(axis.values)):
+            continue
+        other_axes = study.condition_axes[:position] + study.condition_axes[position + 1 :]
+        panels: dict[str, list[Condition]] = {}
+        for condition in study.conditions:
+            others = condition.values[:position] + condition.values[position + 1 :]
+            panels.setdefault(condition_name(other_axes, others), []).append(condition)
+        for fixed, conditions in panels.items():
+            lines = _score_lines(comparison, [Column(model, benchmark, c.name) for c in conditions], numbers)
+            name = benchmark_name(comparison, Column(model, benchmark))
+            title = ", ".join(filter(None, (f"{name}, %", fixed)))
+            yield Chart(title, Markup(line_chart(lines, axis.key, title, log_x=True)))
+
+
+def _score_lines(comparison: Comparison, columns: Sequence[Column], numbers: Sequence[float]) -> list[Line]:
+    """The score of every shown method on these columns, with its interval as the band."""
     lines = []
     for method in _shown_methods(comparison):
-        runs = [run for run in comparison.study.runs if (run.method, run.model) == (method, model)]
-        line = learning_line(runs, key, axis, _colour(comparison, method)) if runs else None
-        if line is not None:
-            lines.append(line)
-    if lines:
-        yield Chart(title, Markup(line_chart(lines, axis, title)))
+        cells = [(x, cell) for x, c in zip(numbers, columns, strict=True) if (cell := comparison.cell(c, method))]
+        if cells:
+            x, *values = np.array([(x, cell.score.mean, cell.score.low, cell.score.high) for x, cell in cells]).T
+            middle, low, high = (100 * value for value in values)
+            lines.append(Line(method, _colour(comparison, method), x, middle, low, high))
+    return lines
 
 
 def _pass_curves(comparison: Comparison) -> Iterator[Chart]:
@@ -182,7 +264,8 @@ def _shown_methods(comparison: Comparison) -> tuple[str, ...]:
     """The methods that charts show, in the tables' order."""
     if len(comparison.methods) <= MOST_LINES:
         return comparison.methods
-    first = comparison.columns[0]
+    means = [column for column in comparison.columns if column.condition == MEAN_OVER_CONDITIONS]
+    first = (means or list(comparison.columns))[0]
     scored = [(cell.score.mean, m) for m in comparison.methods[1:] if (cell := comparison.cell(first, m)) is not None]
     best = {method for _, method in sorted(scored, reverse=True)[: MOST_LINES - 1]}
     return tuple(method for method in comparison.methods if method in best or method == comparison.methods[0])

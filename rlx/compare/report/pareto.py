@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlx.compare.load.results import FORGETTING, UTILITY, RunResult
-from rlx.compare.report.tables import EMPTY, Grid, Text, percent, row_name, score_text
+from rlx.compare.report.cells import EMPTY, Grid, Text, percent, row_name, score_text
 from rlx.compare.statistics.comparison import Cell, Column, Comparison
 
 

@@ -22,7 +22,9 @@ MOST_CELLS = 120
 """Largest number of columns of a heat map; with more problems, neighbours by difficulty are averaged."""
 
 
-def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = False) -> str:
+def line_chart(
+    lines: Sequence[Line], across: str, upwards: str, log_x: bool = False, shared: Sequence[Line] = ()
+) -> str:
     """Lines with their bands.
 
     Args:
@@ -30,9 +32,11 @@ def line_chart(lines: Sequence[Line], across: str, upwards: str, log_x: bool = F
         across: label of the horizontal axis.
         upwards: label of the vertical axis.
         log_x: steps of the horizontal axis double.
+        shared: lines of other charts; the axes cover these lines too.
     """
-    xs = np.concatenate([line.x for line in lines])
-    ys = np.concatenate([np.concatenate([line.low, line.high]) for line in lines])
+    covered = [*lines, *shared]
+    xs = np.concatenate([line.x for line in covered])
+    ys = np.concatenate([np.concatenate([line.low, line.high]) for line in covered])
     x_ticks = sorted(set(xs.tolist())) if log_x else ticks(float(xs.min()), float(xs.max()))
     y_ticks = ticks(float(ys.min()), float(ys.max()))
     low_x, high_x = (float(xs.min()), float(xs.max()))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rlx.benchmarks.summary import FEW
-from rlx.compare.statistics.analysis import SEEDS_FOR_METHODS
-from rlx.compare.statistics.comparison import Cell, Column, Comparison, Pair
-from rlx.compare.statistics.significance import SIGN_FLIP_MAX_PROBLEMS, Interval
+from rlx.compare.report.cells import (
+    EMPTY,
+    PLUS_MINUS,
+    Grid,
+    Text,
+    benchmark_name,
+    column_name,
+    level,
+    p_clause,
+    p_text,
+    percent,
+    plural,
+    points,
+    row_name,
+    score_text,
+)
+from rlx.compare.statistics.comparison import MEAN_OVER_CONDITIONS, SEEDS_FOR_METHODS, Column, Comparison, Pair
+from rlx.compare.statistics.significance import SIGN_FLIP_MAX_PROBLEMS
 
-PLUS_MINUS = "\u00b1"
-EMPTY = "-"
 TOO_FEW = 6
 """With fewer problems a bootstrap interval is too narrow to be reliable, and Student's is too wide to be useful."""
 UNLEARNING_METRICS = (
@@ -26,35 +37,12 @@ UNLEARNING_METRICS = (
 """Explanation of the metrics of `rlx unlearn`, part of the caption."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """One cell of a table.
-
-    Example:
-        ``Text("41.2 \u00b1 3.1", bold=True)``
-    """
-
-    text: str
-    bold: bool = False
-    grey: bool = False
-    """Whether the value is shown for reference and not tested."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table of text; the first column is left-aligned, the others are right-aligned."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Text, ...], ...]
-
-
 def scores_grid(comparison: Comparison) -> Grid:
     """The score of every method on every benchmark, with published scores in grey."""
     with_published = [c for c in comparison.columns if any(comparison.published(c, m) for m in comparison.methods)]
     header: list[str] = ["method", "seeds"]
     for column in comparison.columns:
-        header += [column_name(comparison, column), *(["paper"] if column in with_published else [])]
+        header += [_score_header(comparison, column), *(["paper"] if column in with_published else [])]
     rows = []
     for method in comparison.methods:
         row = [Text(row_name(comparison, method)), Text(_seed_count(comparison, method))]
@@ -68,13 +56,20 @@ def scores_grid(comparison: Comparison) -> Grid:
     return Grid(title, tuple(header), tuple(rows))
 
 
-def pairs_grid(comparison: Comparison) -> Grid:
+def pairs_grids(comparison: Comparison) -> list[Grid]:
+    """One table per condition, with their mean first; one table for a study without conditions."""
+    names = list(dict.fromkeys(pair.column.condition for pair in comparison.pairs))
+    names.sort(key=lambda name: name != MEAN_OVER_CONDITIONS)
+    return [pairs_grid(comparison, name) for name in names]
+
+
+def pairs_grid(comparison: Comparison, condition: str = "") -> Grid:
     """Every method against the baseline: difference, interval, tests, problems won, and the detectable difference."""
     header = (
         f"against {comparison.study.baseline}",
-        _column_header(comparison),
+        _benchmark_header(comparison),
         "difference",
-        f"{_level(comparison)} interval",
+        f"{level(comparison)} interval",
         "p (Holm)",
         "verdict",
         "detectable",
@@ -85,7 +80,7 @@ def pairs_grid(comparison: Comparison) -> Grid:
     rows = [
         (
             Text(row_name(comparison, pair.method)),
-            Text(column_name(comparison, pair.column)),
+            Text(benchmark_name(comparison, pair.column)),
             Text(points(pair.difference.mean), bold=pair.verdict != "not distinguishable"),
             Text(f"[{points(pair.difference.low)}, {points(pair.difference.high)}]"),
             Text(p_text(pair.p_holm)),
@@ -96,8 +91,10 @@ def pairs_grid(comparison: Comparison) -> Grid:
             Text(EMPTY if pair.p_welch is None else p_text(pair.p_welch)),
         )
         for pair in comparison.pairs
+        if pair.column.condition == condition
     ]
-    return Grid("Differences, percentage points", header, tuple(rows))
+    at = f" of the {condition}" if condition == MEAN_OVER_CONDITIONS else f" at {condition}" if condition else ""
+    return Grid(f"Differences{at}, percentage points", header, tuple(rows))
 
 
 def _detectable(difference: float) -> str:
@@ -109,7 +106,7 @@ def _detectable(difference: float) -> str:
 def flips_grid(comparison: Comparison) -> Grid:
     """The problems on which the methods of each pair differ most."""
     unit = comparison.study.unit
-    header = (unit[:-1], _column_header(comparison), "method", "its score", comparison.study.baseline)
+    header = (unit[:-1], _benchmark_header(comparison), "method", "its score", comparison.study.baseline)
     rows = [
         (
             Text(flip.problem_id),
@@ -142,8 +139,21 @@ def question(comparison: Comparison) -> str:
 
 
 def conclusions(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per pair, which claims no more than its test shows."""
-    return tuple(_conclusion(comparison, pair) for pair in comparison.pairs)
+    """One sentence per pair, which claims no more than its test shows.
+
+    In a study with conditions: the pairs of the means over conditions, the declared pairs of single conditions, and the
+    number of the others.
+    """
+    single = [pair for pair in comparison.pairs if pair.column.condition not in ("", MEAN_OVER_CONDITIONS)]
+    undeclared = [pair for pair in single if pair.verdict == "not distinguishable"]
+    left_out = {id(pair) for pair in undeclared}
+    sentences = [_conclusion(comparison, pair) for pair in comparison.pairs if id(pair) not in left_out]
+    if undeclared:
+        sentences.append(
+            f"Under single conditions {len(undeclared)} of {plural(len(single), 'comparison')} are not "
+            "distinguishable; their intervals and detectable differences are in the tables."
+        )
+    return tuple(sentences)
 
 
 def _conclusion(comparison: Comparison, pair: Pair) -> str:
@@ -161,25 +171,25 @@ def _conclusion(comparison: Comparison, pair: Pair) -> str:
             detectable = "even a difference of 100 points would not have been detected four times in five"
         return (
             f"{names[0]} and {names[1]} are not distinguishable {on_benchmark}: {points(pair.difference.mean)} points "
-            f"{interval}, {_p_clause(pair.p_holm)} after Holm; {detectable}."
+            f"{interval}, {p_clause(pair.p_holm)} after Holm; {detectable}."
         )
     relation = "scores higher than" if pair.verdict == "better" else "scores lower than"
     if pair.question == "methods":
         relation = "is better than" if pair.verdict == "better" else "is worse than"
     return (
         f"{names[0]} {relation} {names[1]} {on_benchmark}: {points(pair.difference.mean)} points {interval}, "
-        f"{_p_clause(pair.p_holm)} after Holm."
+        f"{p_clause(pair.p_holm)} after Holm."
     )
 
 
 def caption(comparison: Comparison) -> str:
     """Explanation of the numbers: the tests, the correction, the significance level, and the meaning of +-."""
-    level, unit = _level(comparison), comparison.study.unit
+    coverage, unit = level(comparison), comparison.study.unit
     intervals = []
     if any(len(cell.seeds) > 1 for cell in comparison.cells):
-        intervals.append(f"with several seeds a {level} two-level bootstrap interval (training seeds, then {unit})")
+        intervals.append(f"with several seeds a {coverage} two-level bootstrap interval (training seeds, then {unit})")
     if any(len(cell.seeds) == 1 for cell in comparison.cells):
-        intervals.append(f"with one seed Student's {level} interval over {unit}")
+        intervals.append(f"with one seed Student's {coverage} interval over {unit}")
     tests = {
         "seeds and problems": f"Student's t with Welch's error over seed means and the {unit}' own variance "
         "(Satterthwaite's degrees of freedom)",
@@ -189,13 +199,12 @@ def caption(comparison: Comparison) -> str:
     used = [text for name, text in tests.items() if any(pair.test == name for pair in comparison.pairs)]
     parts = [
         f"{PLUS_MINUS} is half the width of the interval: {'; '.join(intervals)}.",
-        f"Differences are tested by {'; '.join(used)}; two-sided, Holm's correction over "
-        f"{_plural(len(comparison.pairs), 'comparison')} with {comparison.study.baseline}, level "
+        f"Differences are tested by {'; '.join(used)}; two-sided, Holm's correction over {_family(comparison)}, level "
         f"{comparison.study.alpha:g}."
         if used
         else "Nothing is tested: there is only one method.",
         "Bold: not distinguishable from the column's best, neither by these comparisons nor by the same tests of "
-        f"{_plural(comparison.ranking_tests, 'pair')} (Holm); several bold cells are a tie."
+        f"{plural(comparison.ranking_tests, 'pair')} (Holm); several bold cells are a tie."
         if len(comparison.methods) > 1
         else "",
         "Detectable: the smallest difference that is detected with 80 % power at Holm's strictest step."
@@ -208,13 +217,28 @@ def caption(comparison: Comparison) -> str:
     return " ".join(part for part in parts if part)
 
 
+def _family(comparison: Comparison) -> str:
+    """The tests that Holm's correction covers."""
+    against = f"{plural(len(comparison.pairs), 'comparison')} with {comparison.study.baseline}"
+    if not comparison.study.conditions:
+        return against
+    total = plural(len(comparison.pairs) + comparison.summary_tests, "test")
+    return f"{total}: {against} (all conditions and their mean) and {comparison.summary_tests} of areas and collapses"
+
+
 def cautions(comparison: Comparison) -> tuple[str, ...]:
     """Warnings: differing protocols, missing runs, runs outside the utility budget, too few problems."""
     warnings = []
     if comparison.study.mismatched:
         fields = ", ".join(comparison.study.mismatched)
         warnings.append(f"PROTOCOLS DIFFER in {fields}: these scores were measured with different protocols (--force).")
-    warnings += [f"missing: {run} ({why})." for run, why in sorted(comparison.study.missing.items())]
+    failed = {run.run_id for run in comparison.study.runs if run.failed}
+    warnings += [
+        f"failed: {run} ({why}); it counts as collapsed, with the score 0."
+        if run in failed
+        else f"missing: {run} ({why})."
+        for run, why in sorted(comparison.study.missing.items())
+    ]
     warnings += [
         f"{run.run_id}: no checkpoint kept {run.unlearned.budget:.0%} of the original's utility; the last one is shown."
         for run in comparison.study.runs
@@ -223,7 +247,8 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
     small: dict[int, list[str]] = {}
     for column, ids in comparison.problem_ids.items():
         if len(ids) < FEW:
-            small.setdefault(len(ids), []).append(column_name(comparison, column))
+            names = small.setdefault(len(ids), [])
+            names += [name for name in [benchmark_name(comparison, column)] if name not in names]
     warnings += [
         f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} only {size} {comparison.study.unit}: "
         + ("intervals are wide." if size >= TOO_FEW else "no interval over so few can be trusted.")
@@ -232,53 +257,10 @@ def cautions(comparison: Comparison) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _column_header(comparison: Comparison) -> str:
-    return "metric" if comparison.study.unit == "authors" else "benchmark"
-
-
-def row_name(comparison: Comparison, method: str) -> str:
-    """The method's name, with its seeds if there are too few to compare methods."""
-    seeds = sorted({cell.seeds for cell in comparison.cells if cell.method == method}, key=len)
-    if not seeds or len(seeds[0]) >= SEEDS_FOR_METHODS:
-        return method
-    return f"{method} (seed {seeds[0][0]})" if len(seeds[0]) == 1 else f"{method} ({len(seeds[0])} seeds)"
-
-
-def column_name(comparison: Comparison, column: Column) -> str:
-    """The benchmark, with the model if there are several."""
-    several = len({other.model for other in comparison.columns}) > 1
-    return f"{column.model} {column.benchmark}" if several else column.benchmark
-
-
-def score_text(comparison: Comparison, cell: Cell | None) -> Text:
-    """A score with half the width of its interval; bold if it is among the best of several methods."""
-    if cell is None:
-        return Text(EMPTY)
-    return Text(_with_half_width(cell.score), bold=cell.best and len(comparison.methods) > 1)
-
-
-def percent(value: float) -> str:
-    """A fraction in per cent, one decimal."""
-    return f"{100 * value:.1f}"
-
-
-def points(value: float) -> str:
-    """A difference of fractions in percentage points, with a sign, which is + for zero."""
-    text = f"{100 * value:+.1f}"
-    return "+0.0" if text == "-0.0" else text
-
-
-def p_text(p: float) -> str:
-    """A p-value with three decimals, or ``< .001``."""
-    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
-
-
-def _p_clause(p: float) -> str:
-    return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
-
-
-def _with_half_width(score: Interval) -> str:
-    return f"{percent(score.mean)} {PLUS_MINUS} {percent(score.half_width)}"
+def _score_header(comparison: Comparison, column: Column) -> str:
+    """The condition alone if all columns have the same benchmark and model, else the complete name."""
+    single = len({(other.model, other.benchmark) for other in comparison.columns}) == 1
+    return column.condition if column.condition and single else column_name(comparison, column)
 
 
 def _seed_count(comparison: Comparison, method: str) -> str:
@@ -286,14 +268,10 @@ def _seed_count(comparison: Comparison, method: str) -> str:
     return "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _level(comparison: Comparison) -> str:
-    return f"{100 * (1 - comparison.study.alpha):g} %"
-
-
 def _sources(comparison: Comparison) -> list[str]:
     shown = {(column.benchmark, method) for column in comparison.columns for method in comparison.methods}
     return sorted({score.source for score in comparison.study.published if (score.benchmark, score.method) in shown})
 
 
-def _plural(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+def _benchmark_header(comparison: Comparison) -> str:
+    return "metric" if comparison.study.unit == "authors" else "benchmark"

@@ -6,25 +6,25 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text as RichText
 
+from rlx.compare.report.cells import Grid, Text
+from rlx.compare.report.conditions import condition_grids, definitions, summary_conclusions, summary_values
 from rlx.compare.report.pareto import models, pareto_grid, pareto_points
 from rlx.compare.report.tables import (
-    Grid,
-    Text,
     caption,
     cautions,
     conclusions,
     flips_grid,
-    pairs_grid,
+    pairs_grids,
     question,
     scores_grid,
 )
-from rlx.compare.statistics.comparison import Comparison, Pair
+from rlx.compare.statistics.comparison import Column, Comparison, Pair
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -43,15 +43,28 @@ def terminal(comparison: Comparison) -> RenderableType:
     parts += [RichText(question(comparison), style="bold"), RichText()]
     for grid in _grids(comparison):
         parts += [_rich_table(grid), RichText()]
-    parts += [RichText(f"- {text}") for text in conclusions(comparison)]
-    parts += [RichText(), RichText(caption(comparison), style="dim")]
+    parts += [RichText(f"- {text}") for text in all_conclusions(comparison)]
+    parts += [RichText(), RichText(full_caption(comparison), style="dim")]
     return Group(*parts)
 
 
 def _grids(comparison: Comparison) -> list[Grid]:
     """The tables that have rows."""
-    grids = (scores_grid(comparison), pareto_grid(comparison), pairs_grid(comparison))
+    grids = (
+        *(scores_grid(comparison), *condition_grids(comparison)),
+        *(pareto_grid(comparison), *pairs_grids(comparison)),
+    )
     return [grid for grid in grids if grid.rows]
+
+
+def all_conclusions(comparison: Comparison) -> tuple[str, ...]:
+    """The sentences about differences in score, in area and in the number of collapsed runs."""
+    return (*conclusions(comparison), *summary_conclusions(comparison))
+
+
+def full_caption(comparison: Comparison) -> str:
+    """The caption with the definitions of the tables across conditions, if there are any."""
+    return " ".join(filter(None, (caption(comparison), definitions(comparison))))
 
 
 def _rich_table(grid: Grid) -> Table:
@@ -68,7 +81,7 @@ def markdown(comparison: Comparison) -> str:
     parts = [f"# {comparison.study.name}", *(f"**{text}**" for text in cautions(comparison)), question(comparison)]
     for grid in _grids(comparison):
         parts += [f"## {grid.title}", _markdown_table(grid)]
-    parts += ["\n".join(f"- {text}" for text in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
+    parts += ["\n".join(f"- {text}" for text in all_conclusions(comparison)), f"<sub>{full_caption(comparison)}</sub>"]
     flips = flips_grid(comparison)
     if flips.rows:
         parts += [f"## {flips.title}", _markdown_table(flips)]
@@ -92,11 +105,16 @@ def latex(comparison: Comparison) -> str:
     """Tables to be included in a LaTeX document; they need the packages booktabs and xcolor."""
     warnings = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
     label = "".join(char if char.isalnum() else "-" for char in comparison.study.name)
-    tables = []
+    tables: list[str] = []
+    names: list[str] = []
     for grid in _grids(comparison):
-        legend = " ".join([_tex(grid.title + "."), *warnings, _tex(question(comparison)), _tex(caption(comparison))])
+        legend = " ".join(
+            [_tex(grid.title + "."), *warnings, _tex(question(comparison)), _tex(full_caption(comparison))]
+        )
         name = "".join(char for char in grid.title.lower().partition(",")[0] if char.isalnum() or char == " ")
-        tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
+        names.append(name.split()[-1])
+        number = f"-{names.count(names[-1])}" if names.count(names[-1]) > 1 else ""
+        tables.append(_booktabs(grid, legend, f"tab:{label}-{names[-1]}{number}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)
 
 
@@ -127,33 +145,46 @@ def _tex(text: str) -> str:
 
 
 def tidy_csv(comparison: Comparison) -> str:
-    """One line per value: kind, model, benchmark, method, seed, name, value."""
+    """One line per value: kind, model, benchmark, method, seed, name, value; with conditions also the condition."""
     out = io.StringIO()
+    with_conditions = bool(comparison.study.conditions)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("kind", "model", "benchmark", "method", "seed", "name", "value"))
-    writer.writerows(("caution", "", "", "", "", text, "") for text in cautions(comparison))
+    names = ("kind", "model", "benchmark", "method", "seed", "name", "value")
+    for row, condition in ((names, "condition"), *_csv_rows(comparison)):
+        writer.writerow((*row, condition) if with_conditions else row)
+    return out.getvalue()
+
+
+def _csv_rows(comparison: Comparison) -> Iterator[tuple[tuple[object, ...], str]]:
+    """Every row of the CSV file with its condition."""
+    for text in cautions(comparison):
+        yield ("caution", "", "", "", "", text, ""), ""
     for cell in comparison.cells:
-        keys = (cell.column.model, cell.column.benchmark, cell.method)
+        keys, condition = (cell.column.model, cell.column.benchmark, cell.method), cell.column.condition
         values = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
         values |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
-        writer.writerows(("score", *keys, "", name, _ten_digits(value)) for name, value in values.items())
+        for name, value in values.items():
+            yield ("score", *keys, "", name, _ten_digits(value)), condition
         for seed, value in zip(cell.seeds, cell.by_seed, strict=True):
-            writer.writerow(("score", *keys, seed, "mean", _ten_digits(value)))
+            yield ("score", *keys, seed, "mean", _ten_digits(value)), condition
         names = comparison.problem_ids[cell.column]
         for problem, value in zip(names, cell.by_problem.tolist(), strict=True):
-            writer.writerow(("problem", *keys, "", problem, _ten_digits(value)))
+            yield ("problem", *keys, "", problem, _ten_digits(value)), condition
     for pair in comparison.pairs:
         keys = (pair.column.model, pair.column.benchmark, pair.method)
-        kind = f"against {pair.baseline}"
-        writer.writerows((kind, *keys, "", name, _ten_digits(value)) for name, value in _pair_values(pair).items())
+        for name, value in _pair_values(pair).items():
+            yield (f"against {pair.baseline}", *keys, "", name, _ten_digits(value)), pair.column.condition
+    for summary in comparison.summaries:
+        for name, value, condition in summary_values(summary):
+            yield ("summary", summary.model, "", summary.method, "", name, _ten_digits(value)), condition
     for model in models(comparison):
         for point in pareto_points(comparison, model):
             values = {"kept": point.kept_utility, "within_budget": point.within_budget, "supported": point.supported}
             values |= {"runs": len(point.runs), "on_front": not point.dominated_by}
-            writer.writerows(("front", model, "", point.method, "", name, _ten_digits(v)) for name, v in values.items())
+            for name, value in values.items():
+                yield ("front", model, "", point.method, "", name, _ten_digits(value)), ""
     for score in comparison.study.published:
-        writer.writerow(("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)))
-    return out.getvalue()
+        yield ("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)), ""
 
 
 def _pair_values(pair: Pair) -> dict[str, float]:
@@ -180,14 +211,15 @@ def full_json(comparison: Comparison) -> str:
         "baseline": study.baseline,
         "alpha": study.alpha,
         "question": question(comparison),
-        "conclusions": conclusions(comparison),
-        "caption": caption(comparison),
+        "conclusions": all_conclusions(comparison),
+        "caption": full_caption(comparison),
         "cautions": cautions(comparison),
         "missing": dict(study.missing),
         "mismatched": study.mismatched,
         "runs": [
             {"run_id": r.run_id, "method": r.method, "seed": r.seed, "model": r.model, "protocol": dict(r.protocol)}
             | ({"unlearned": _plain(r.unlearned)} if r.unlearned else {})
+            | ({"condition": r.condition, "failed": r.failed} if r.condition else {})
             for r in study.runs
         ],
         "cells": [_plain(cell) for cell in comparison.cells],
@@ -201,6 +233,10 @@ def full_json(comparison: Comparison) -> str:
         },
         "published": [_plain(score) for score in study.published],
     }
+    if study.conditions:
+        content["conditions"] = [condition.name for condition in study.conditions]
+        content["unfinished"] = [_plain(run) for run in study.unfinished]
+        content["summaries"] = [_plain(summary) for summary in comparison.summaries]
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -214,6 +250,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
+    if isinstance(value, Column) and not value.condition:
+        return {"model": value.model, "benchmark": value.benchmark}
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

@@ -9,9 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlx.compare.load.results import Array, RunResult, Study
-from rlx.compare.statistics.comparison import Cell, Column, Comparison, Flip, Pair, Question
+from rlx.compare.statistics.comparison import (
+    MEAN_OVER_CONDITIONS,
+    SEEDS_FOR_METHODS,
+    Cell,
+    Column,
+    Comparison,
+    Flip,
+    Pair,
+    Question,
+)
+from rlx.compare.statistics.conditions import averaged_runs, summarise, tests_of, with_corrected_tests
 from rlx.compare.statistics.significance import (
     SIGN_FLIP_MAX_PROBLEMS,
+    ProblemWeights,
     add_problem_variance,
     holm,
     paired_p,
@@ -27,8 +38,6 @@ from rlx.errors import UserError
 from rlx.numerics.intervals import over_problems
 from rlx.numerics.sampled import pass_at_k
 
-SEEDS_FOR_METHODS = 3
-"""With fewer training seeds a difference is one between checkpoints, not between methods."""
 MOST_FLIPS = 5
 """Number of problems per pair that a report lists because they differ most."""
 RNG_SEED = 20260101
@@ -42,8 +51,12 @@ def analyse(study: Study) -> Comparison:
         UserError: if no run has scores, no run has the baseline's method, or runs have different problems.
     """
     methods = _methods(study)
-    columns = tuple(dict.fromkeys(Column(run.model, s.benchmark) for run in study.runs for s in run.scores))
-    tables = [_ColumnScores.of(study.runs, column, methods) for column in columns]
+    runs = (*study.runs, *averaged_runs(study))
+    columns = _columns(study, runs)
+    weights = ProblemWeights(RNG_SEED)
+    tables = [_ColumnScores.of(runs, column, methods, weights) for column in columns]
+    summaries = summarise(study, methods)
+    summary_p = [test.p for summary in summaries for test in tests_of(summary)]
     cells = [table.cell(method, study.alpha) for table in tables for method in table.methods]
     tests_by_table = [table.tests() for table in tables]
     against_baseline = [
@@ -52,10 +65,10 @@ def analyse(study: Study) -> Comparison:
         for method in table.methods
         if method != study.baseline and study.baseline in table.methods
     ]
-    adjusted = holm(np.array([test.p for _, test, _ in against_baseline]))
+    adjusted = holm(np.array([*(test.p for _, test, _ in against_baseline), *summary_p]))
     pairs = [
-        table.pair(method, study, test, float(p), len(against_baseline))
-        for (table, test, method), p in zip(against_baseline, adjusted, strict=True)
+        table.pair(method, study, test, float(p), len(adjusted))
+        for (table, test, method), p in zip(against_baseline, adjusted, strict=False)
     ]
     ranking = [
         (table.column, *names, test.p)
@@ -75,7 +88,17 @@ def analyse(study: Study) -> Comparison:
         ranking_tests=len(ranking),
         problem_ids={table.column: table.problem_ids for table in tables},
         distinguishable=frozenset(distinguishable),
+        summaries=tuple(with_corrected_tests(summaries, adjusted[len(pairs) :].tolist())),
     )
+
+
+def _columns(study: Study, runs: Sequence[RunResult]) -> tuple[Column, ...]:
+    """Every model and benchmark in the order of the runs; of each its conditions in order, and then their mean."""
+    names = ["", *(condition.name for condition in study.conditions), MEAN_OVER_CONDITIONS]
+    present = dict.fromkeys(Column(run.model, s.benchmark, run.condition) for run in runs for s in run.scores)
+    measured = dict.fromkeys((column.model, column.benchmark) for column in present)
+    ordered = (Column(*key, name) for key in measured for name in names)
+    return tuple(column for column in ordered if column in present)
 
 
 def _methods(study: Study) -> tuple[str, ...]:
@@ -120,13 +143,14 @@ class _ColumnScores:
     linearised: bool
 
     @staticmethod
-    def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str]) -> _ColumnScores:
+    def of(runs: Sequence[RunResult], column: Column, methods: Sequence[str], weights: ProblemWeights) -> _ColumnScores:
         runs_by_method: dict[str, tuple[RunResult, ...]] = {}
         scores_by_method: dict[str, tuple[Array, ...]] = {}
         problem_ids: tuple[str, ...] = ()
         linear = False
         for method in methods:
-            own = sorted((r for r in runs if (r.method, r.model) == (method, column.model)), key=lambda r: r.seed)
+            key = (method, column.model, column.condition)
+            own = sorted((r for r in runs if (r.method, r.model, r.condition) == key), key=lambda r: r.seed)
             scored = [(run, scores) for run in own for scores in run.scores if scores.benchmark == column.benchmark]
             for run, scores in scored:
                 linear |= scores.linearised
@@ -145,7 +169,7 @@ class _ColumnScores:
                 fix="evaluate on at least 2, because no test is possible with fewer",
             )
         means = [np.stack([s.mean(axis=1) for s in scores]) for scores in scores_by_method.values()]
-        replicates = two_level_bootstrap(means, np.random.default_rng(RNG_SEED))
+        replicates = two_level_bootstrap(means, *weights.of(len(problem_ids)))
         return _ColumnScores(
             column, problem_ids, tuple(runs_by_method), runs_by_method, scores_by_method, replicates, linear
         )
@@ -165,7 +189,7 @@ class _ColumnScores:
             low, high = over_problems(means_kp[0].tolist(), 1 - alpha)
             score = replace(score, low=low, high=high)
         samples = min(scores.shape[1] for scores in self.scores[method])
-        unlearning = any(run.unlearned for run in self.runs[method])
+        without_samples = self.column.condition == MEAN_OVER_CONDITIONS or any(r.unlearned for r in self.runs[method])
         return Cell(
             column=self.column,
             method=method,
@@ -175,7 +199,7 @@ class _ColumnScores:
             score=score,
             linearised=self.linearised,
             by_seed=tuple(means_kp.mean(axis=1).tolist()),
-            pass_at={} if unlearning else _pass_curve(self.scores[method], samples),
+            pass_at={} if without_samples else _pass_curve(self.scores[method], samples),
             by_problem=means_kp.mean(axis=0),
         )
 
@@ -185,21 +209,23 @@ class _ColumnScores:
         if not names:
             return {}
         by_method = {method: self.means_kp(method) for method in self.methods}
-        diffs_pm = np.stack([by_method[a].mean(axis=0) - by_method[b].mean(axis=0) for a, b in names], axis=1)
-        paired = paired_p(diffs_pm, np.random.default_rng(RNG_SEED))
-        return {
-            pair: self._test(by_method[pair[0]], by_method[pair[1]], diffs_pm[:, i], float(paired[i]))
-            for i, pair in enumerate(names)
-        }
+        few = [pair for pair in names if min(len(by_method[method]) for method in pair) < SEEDS_FOR_METHODS]
+        paired: dict[tuple[str, str], float] = {}
+        if few:
+            diffs_pm = np.stack([by_method[a].mean(axis=0) - by_method[b].mean(axis=0) for a, b in few], axis=1)
+            paired = dict(zip(few, paired_p(diffs_pm, np.random.default_rng(RNG_SEED)).tolist(), strict=True))
+        return {pair: self._test(by_method[pair[0]], by_method[pair[1]], paired.get(pair)) for pair in names}
 
-    def _test(self, a_kp: Array, b_kp: Array, diffs_p: Array, p_paired: float) -> _Test:
+    def _test(self, a_kp: Array, b_kp: Array, p_paired: float | None) -> _Test:
+        """The test over seeds and problems; with ``p_paired``, the one over problems, which few seeds allow."""
+        diffs_p = a_kp.mean(axis=0) - b_kp.mean(axis=0)
         seeds, problems = min(len(a_kp), len(b_kp)), len(diffs_p)
         difference = float(diffs_p.mean())
         p_welch = None
         if seeds > 1:
             error, freedom = welch(a_kp.mean(axis=1), b_kp.mean(axis=1))
             p_welch = student_p(difference, error, freedom)
-        if seeds >= SEEDS_FOR_METHODS:
+        if p_paired is None:
             error, freedom = add_problem_variance(error, freedom, problem_variance(a_kp, b_kp), problems)
             p = student_p(difference, error, freedom)
             return _Test(difference, error, freedom, p, "seeds and problems", p_welch, "methods")

@@ -6,6 +6,7 @@ most of the variance of its scores (Miller 2024, arXiv 2411.00640, section 4).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,7 +149,32 @@ def add_problem_variance(error: float, freedom: float, variance: float, problems
     return float(np.sqrt(total)), total**2 / denominator if denominator else freedom
 
 
-def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Array:
+class ProblemWeights:
+    """The weights of resampled problems, which tables with the same number of problems share.
+
+    Example:
+        ``rng, weights_rp = ProblemWeights(seed=0).of(500)``
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._cached: dict[int, tuple[Array, np.random.Generator]] = {}
+
+    def of(self, problems: int) -> tuple[np.random.Generator, Array]:
+        """A generator, as it is after the draw of the weights, and the weights [r, p]."""
+        if problems not in self._cached:
+            rng = np.random.default_rng(self._seed)
+            self._cached[problems] = (draw_weights(problems, rng), rng)
+        weights_rp, rng = self._cached[problems]
+        return copy.deepcopy(rng), weights_rp
+
+
+def draw_weights(count: int, rng: np.random.Generator) -> Array:
+    """[r, count] weights of bootstrap replicates: how often each of ``count`` units is drawn, divided by ``count``."""
+    return np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count)
+
+
+def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator, weights_rp: Array | None = None) -> Array:
     """Replicates of every method's mean score: training seeds are resampled, then problems.
 
     All methods share the resampled problems, so that differences of columns are paired; seeds are resampled for each
@@ -159,18 +185,19 @@ def two_level_bootstrap(means_mkp: list[Array], rng: np.random.Generator) -> Arr
     Args:
         means_mkp: mean scores of every method, each of shape [k, p]; k may differ between methods, p may not.
         rng: generator of the draws.
+        weights_rp: weights of the resampled problems; drawn if not given.
 
     Returns:
         [r, m] replicates.
     """
-    problems = means_mkp[0].shape[1]
-    weights_rp = rng.multinomial(problems, np.full(problems, 1 / problems), size=REPLICATES) / problems
+    if weights_rp is None:
+        weights_rp = draw_weights(means_mkp[0].shape[1], rng)
     columns = []
     for means_kp in means_mkp:
         seeds = len(means_kp)
         centre_p = means_kp.mean(axis=0)
         widened_kp = centre_p + (means_kp - centre_p) * (np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0)
-        weights_rk = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=REPLICATES) / seeds
+        weights_rk = draw_weights(seeds, rng)
         columns.append(((weights_rp @ widened_kp.T) * weights_rk).sum(axis=1))
     return np.stack(columns, axis=1)
 

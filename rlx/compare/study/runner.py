@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlx.compare.load.folders import method_names
+from rlx.compare.load.folders import ProtocolFilter, method_names
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.locate import locator, with_existing_id
@@ -24,7 +24,7 @@ from rlx.specs.reading import validate
 from rlx.specs.resolve_evaluate import resolve_eval
 from rlx.specs.resolve_train import resolve
 from rlx.specs.resolve_unlearn import resolve_unlearn
-from rlx.specs.study import StudySpec, variants
+from rlx.specs.study import StudySpec, Variant, variants
 from rlx.specs.train import Resolved
 from rlx.specs.unlearn import ResolvedUnlearn
 
@@ -49,14 +49,17 @@ class PlannedRun:
     """One run of a study.
 
     Example:
-        ``PlannedRun(folder=RunDir(...), content={"seed": 1}, resolved=resolved, label="", evaluation={"n": 8})``
+        ``PlannedRun(folder=RunDir(...), content={"seed": 1}, resolved=resolved, method="grpo", evaluation={"n": 8})``
     """
 
     folder: RunDir
     content: Mapping[str, Any]
     resolved: Resolved | ResolvedUnlearn
-    label: str
+    method: str
+    """Name in the report."""
     evaluation: Mapping[str, Any]
+    condition: tuple[str, ...] = ()
+    """The value of each condition axis."""
 
     @property
     def state(self) -> State:
@@ -68,6 +71,11 @@ class PlannedRun:
         if not self.folder.summary.exists():
             return "cut off"
         return "done" if self.is_evaluated() else "trained"
+
+    def training_failed(self) -> bool:
+        """Whether the last attempt to train the run failed; a failed evaluation of a trained run is not counted."""
+        failure = self.folder.failure
+        return not self.folder.summary.exists() and failure.exists() and read_json(failure)["command"] != "eval"
 
     @property
     def progress(self) -> float:
@@ -89,18 +97,22 @@ class PlannedRun:
         commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
         return [*commands, ["eval", str(self.folder.root), *_set_options(self.evaluation)]] if evaluate else commands
 
-    def accepts(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation's protocol has the settings of the study."""
+    def protocol_filter(self) -> ProtocolFilter:
+        """The function that says whether an evaluation's protocol has the settings of the study."""
         evaluation = self._resolved_evaluation()
         spec = evaluation.spec
         exact = {key: getattr(evaluation, key) for key in EQUAL_KEYS} | {"seed": spec.seed, "top_k": spec.top_k}
         exact |= {"system": spec.system} | ({"grader": spec.grader} if spec.grader != "auto" else {})
-        return (
-            protocol["benchmark"] in spec.benchmarks
-            and all(protocol[key] == value for key, value in exact.items())
-            and int(protocol["max_new_tokens"]) <= evaluation.max_new_tokens
-            and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
-        )
+
+        def accepts(protocol: Mapping[str, Any]) -> bool:
+            return (
+                protocol["benchmark"] in spec.benchmarks
+                and all(protocol[key] == value for key, value in exact.items())
+                and int(protocol["max_new_tokens"]) <= evaluation.max_new_tokens
+                and (spec.limit is None or int(protocol["problems"]) <= spec.limit)
+            )
+
+        return accepts
 
     def is_evaluated(self) -> bool:
         """Whether every benchmark of the study has a finished evaluation; an unlearning run includes its evaluation."""
@@ -109,7 +121,8 @@ class PlannedRun:
         protocols = [
             read_json(folder.protocol) for folder in self.folder.evaluations("final") if folder.result.is_file()
         ]
-        done = {protocol["benchmark"] for protocol in protocols if self.accepts(protocol)}
+        accepts = self.protocol_filter()
+        done = {protocol["benchmark"] for protocol in protocols if accepts(protocol)}
         return done >= set(self._resolved_evaluation().spec.benchmarks)
 
     def _resolved_evaluation(self) -> ResolvedEval:
@@ -122,23 +135,41 @@ def plan_runs(study: StudySpec, runs: Path) -> list[PlannedRun]:
     Raises:
         UserError: for a spec that does not resolve, a run that occurs twice, or an unknown baseline.
     """
-    by_id: dict[str, PlannedRun] = {}
+    resolved_by_id: dict[str, tuple[Variant, Resolved | ResolvedUnlearn]] = {}
     for variant in variants(study):
         resolved = with_existing_id(RESOLVE[study.command](variant.content), runs)
-        folder = RunDir(runs / resolved.run_id)
-        if resolved.run_id in by_id:
+        if resolved.run_id in resolved_by_id:
             raise UserError(
                 f"study {study.name} contains run {resolved.run_id} twice", fix="remove duplicate values from its axes"
             )
-        by_id[resolved.run_id] = PlannedRun(folder, variant.content, resolved, variant.label, study.evaluation)
-    all_runs = list(by_id.values())
-    names = method_names([run.resolved.spec.model_dump(mode="json") for run in all_runs])
-    methods = sorted({run.label or name for run, name in zip(all_runs, names, strict=True)})
-    if study.baseline not in methods:
+        resolved_by_id[resolved.run_id] = (variant, resolved)
+    names = _names(study, list(resolved_by_id.values()))
+    if study.baseline not in names:
+        choices = sorted(set(names))
         raise UserError(
-            f"baseline '{study.baseline}' is not among the study's methods", fix=did_you_mean(study.baseline, methods)
+            f"baseline '{study.baseline}' is not among the study's methods", fix=did_you_mean(study.baseline, choices)
         )
-    return all_runs
+    return [
+        PlannedRun(RunDir(runs / run_id), variant.content, resolved, name, study.evaluation, variant.condition)
+        for name, (run_id, (variant, resolved)) in zip(names, resolved_by_id.items(), strict=True)
+    ]
+
+
+def _names(study: StudySpec, planned: Sequence[tuple[Variant, Resolved | ResolvedUnlearn]]) -> list[str]:
+    """The method's name of each run: its label, else the method with the keys that differ within a condition.
+
+    Keys that the conditions set, and keys that resolution derives from them, are not part of a name, because names are
+    chosen within each condition.
+    """
+    names = [variant.label for variant, _ in planned]
+    by_condition: dict[tuple[str, ...], list[int]] = {}
+    for index, (variant, _) in enumerate(planned):
+        by_condition.setdefault(variant.condition, []).append(index)
+    for indices in by_condition.values():
+        chosen_names = method_names([planned[index][1].spec.model_dump(mode="json") for index in indices])
+        for index, name in zip(indices, chosen_names, strict=True):
+            names[index] = names[index] or name
+    return names
 
 
 def run_all(
@@ -248,5 +279,10 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
         raise UserError(
             f"evaluation.{key} is given, but rlx unlearn includes the evaluation",
             fix="write the settings of the evaluation under base.evaluation",
+        )
+    if study.command == "unlearn" and study.conditions:
+        raise UserError(
+            f"conditions is {study.conditions}, but command is unlearn",
+            fix="remove conditions: reports on unlearning have no learning curve of an accuracy to summarise",
         )
     return study

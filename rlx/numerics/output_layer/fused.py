@@ -29,7 +29,7 @@ DTYPES = {torch.bfloat16}
 
 @cache
 def installed_kernel() -> Kernel | None:
-    """cut-cross-entropy's function, or None if the package (``pip install 'rlx[cuda]'``) cannot be imported."""
+    """cut-cross-entropy's function, or None if the package (``pip install 'rlx[fast]'``) cannot be imported."""
     try:
         kernel: Kernel = importlib.import_module("cut_cross_entropy").linear_cross_entropy
     except ImportError:

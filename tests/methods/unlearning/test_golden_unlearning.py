@@ -16,7 +16,8 @@ from rlx.registry import get
 from tests.devices import DEVICE
 
 FOLDER = Path(os.environ.get("RLX_GOLDEN_DIR") or Path(__file__).parents[2] / "golden")
-CASES = json.loads((FOLDER / "unlearning_losses.json").read_text())
+FILES = sorted(FOLDER.glob("unlearning_losses*.json"))
+CASES = [case for file in FILES for case in json.loads(file.read_text())]
 IGNORED = -100
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-6}
 """Absolute difference; relative where a figure is above 1."""
