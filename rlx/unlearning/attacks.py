@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from rlx.benchmarks.tofu.columns import Floats
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
-from rlx.benchmarks.tofu.scores import Estimate, Floats, clustered_interval
+from rlx.benchmarks.tofu.scores import Estimate, clustered_interval
 from rlx.engine.batch import Batch, Losses
 from rlx.engine.lora import LM
 from rlx.engine.step import Engine
@@ -20,8 +21,9 @@ from rlx.numerics.terms import Counts, Term
 from rlx.specs.unlearn import UnlearnSpec
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import encode
-from rlx.unlearning.measures import Subject, answers
+from rlx.unlearning.measures import answers
 from rlx.unlearning.quantize import round_trip
+from rlx.unlearning.subject import Subject
 
 SMALLEST_GAP = 0.05
 """Smallest difference in ROUGE between the original and the reference level for which recovery is defined."""

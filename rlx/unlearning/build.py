@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,8 +41,8 @@ from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
 from rlx.unlearning.earlier import earlier_requests
 from rlx.unlearning.masking import hide_quoted
-from rlx.unlearning.measures import Subject
 from rlx.unlearning.reference import digest_of, list_reference, load_constants, reference_constants, save_constants
+from rlx.unlearning.subject import Subject
 from rlx.unlearning.update import Constants, example_row, side_needs, widened
 
 
@@ -187,7 +188,8 @@ def most_update_tokens(spec: UnlearnSpec) -> int:
 def template_of(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     """The prompt of a question, and the token after an answer, in the tokenizer's chat template."""
     forget = resolved.spec.forget
-    return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
+    prompt = cache(lambda question: list(encode_prompt(question, forget, tokenizer)))  # each has several answers
+    return Template(prompt, end_of_turn(forget, tokenizer))
 
 
 def _load_passages(resolved: ResolvedUnlearn, tokenizer: Any, recorder: Recorder) -> Sets:
