@@ -18,7 +18,7 @@ from rlx.engine.load import describe_model, load_model, load_tokenizer, load_tra
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
 from rlx.engine.recovery import Recovery
-from rlx.engine.row_layout import choose_row_layout
+from rlx.engine.row_layout import choose_row_layout, shares_prompts
 from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
@@ -92,7 +92,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         recorder.note(notice)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler, tolerance = make_answerer(resolved, engine, recorder)
-    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
+    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance, share_prompts=shares_prompts(engine))
     requests = with_spans(sets.forget, spec.forget.spans)
     if spec.forget.spans == "surprisal":
         requests = _surprisal_requests(subject, requests, spec.forget.surprisal)

@@ -89,18 +89,15 @@ def _forced(subject: Subject, rows: Sequence[tuple[str, int, Request]]) -> tuple
     """Teacher-forced scores of (part, index, request) rows, and the most likely token at each response position."""
     own = [subject.sequence(request) for _, _, request in rows]
     others: list[TokenSequence] = []
-    owners: list[tuple[int, bool]] = []
-    for row, (_, _, request) in enumerate(rows):
-        texts = [(request.paraphrase, True)] if request.paraphrase else []
-        for text, right in [*texts, *((wrong, False) for wrong in request.wrong)]:
-            others.append(subject.sequence(request, text))
-            owners.append((row, right))
+    for _, _, request in rows:
+        texts = [request.paraphrase] if request.paraphrase else []
+        others += [subject.sequence(request, text) for text in (*texts, *request.wrong)]
     statistics = scored(subject, own, _statistics)
-    nll = [-float(np.mean(values)) for values in scored(subject, others, _logprobs)]
+    nll = iter([-float(np.mean(values)) for values in scored(subject, others, _logprobs)])
     scores = []
     for row, (part, index, request) in enumerate(rows):
-        rights = [nll[i] for i, (owner, right) in enumerate(owners) if owner == row and right]
-        wrongs = [nll[i] for i, (owner, right) in enumerate(owners) if owner == row and not right]
+        rights = [next(nll)] if request.paraphrase else []
+        wrongs = [next(nll) for _ in request.wrong]
         scores.append(_one(part, index, request, own[row], statistics[row], rights, wrongs))
     return scores, [values[:, 1] for values in statistics]
 

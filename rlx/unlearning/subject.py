@@ -12,6 +12,7 @@ from torch import Tensor
 from rlx.benchmarks.tofu.columns import Floats
 from rlx.engine.lora import LM
 from rlx.engine.model import ReadableModel
+from rlx.engine.row_layout import same_layers
 from rlx.engine.step import Engine
 from rlx.numerics.collate import TokenBatch, TokenSequence
 from rlx.numerics.output_layer.logprobs import Head
@@ -39,6 +40,8 @@ class Subject:
     """Tolerance of the weight check of a sampler with a copy of the weights; None if it has no copy."""
     model: LM | None = None
     """A model other than the engine's, such as the retain model."""
+    share_prompts: bool = False
+    """Whether the answers to one question are scored in one row."""
     _sequences: dict[tuple[str, str], TokenSequence] = field(default_factory=dict)
     """Tokens by question and answer, which are scored again in every evaluation."""
 
@@ -60,7 +63,9 @@ def scored(
 ) -> list[Floats]:
     """The values that ``read`` returns for each sequence's response tokens."""
     values_of: dict[int, Floats] = {}
-    for members, values in subject.engine.score(sequences, read, readable(subject)):
+    engine, model = subject.engine, subject.model
+    share = subject.share_prompts and (model is None or same_layers(model, engine.lm))
+    for members, values in engine.score(sequences, read, readable(subject), share):
         lengths = [len(sequences[member].response) for member in members]
         for member, piece in zip(members, torch.split(values.double().cpu(), lengths), strict=True):
             values_of[member] = piece.numpy()
