@@ -32,7 +32,7 @@ def exchanged(request: Request, others: Sequence[Request], pool: Sequence[str]) 
     Returns:
         How the baseline is made, and up to three requests without paraphrases and wrong answers.
     """
-    bare = replace(request, paraphrase=None, wrong=(), alternate=None, spans=())
+    bare = replace(request, paraphrase=None, question_paraphrase=None, wrong=(), alternate=None, spans=())
     variants: list[Request] = []
     names = _names(request)
     for words in _other_names(names, pool):

@@ -19,7 +19,7 @@ PROTOCOL = (
 )
 
 
-def protocol(most: int) -> str:
+def decoding_protocol(most: int) -> str:
     """How answers are decoded, as the certificate says it.
 
     Args:
@@ -39,7 +39,7 @@ def answer_limit(right: int, most: int) -> int:
 
 
 def greedy_texts(
-    subject: Subject, sequences: Sequence[TokenSequence], predicted: Sequence[Floats], prefix_tokens: int = 0
+    subject: Subject, sequences: Sequence[TokenSequence], predicted: Sequence[Floats], prefix_tokens: Sequence[int] = ()
 ) -> list[str]:
     """Greedy answers, given the model's most likely token at each position of the right ones.
 
@@ -50,10 +50,11 @@ def greedy_texts(
         subject: the model.
         sequences: questions with their right answers.
         predicted: the most likely token after the question and the right answer so far, for each response token.
-        prefix_tokens: number of tokens of the right answer that the response starts with (a jailbreak); the text
-            includes them.
+        prefix_tokens: number of tokens of each right answer that the response starts with (a jailbreak), by default
+            none; the text includes them.
     """
-    given = [s.response[: min(prefix_tokens, len(s.response) - 1)] for s in sequences]
+    lengths = prefix_tokens or [0] * len(sequences)
+    given = [s.response[: min(n, len(s.response) - 1)] for s, n in zip(sequences, lengths, strict=True)]
     limits = [answer_limit(len(s.response) - 1, subject.sampling.max_new_tokens) for s in sequences]
     starts = [
         _known_start(sequence, likeliest.astype(int).tolist(), len(head), limit, subject.sampling.stop_ids)

@@ -72,14 +72,13 @@ def examine(
     return sorted(gathered, key=lambda score: order[score.sample.part, score.sample.index])
 
 
-def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: int = 0) -> list[str]:
+def answers(subject: Subject, requests: Sequence[Request], prefix_tokens: Sequence[int] = ()) -> list[str]:
     """Greedy answers of the subject's model.
 
     Args:
         subject: the model.
         requests: the questions; a plain text is continued from its start.
-        prefix_tokens: number of tokens of the right answer that the response starts with (a jailbreak); the text
-            includes them.
+        prefix_tokens: see ``greedy_texts``.
     """
     sequences = [subject.sequence(request) for request in requests]
     return greedy_texts(subject, sequences, scored(subject, sequences, _likeliest), prefix_tokens)
