@@ -1,6 +1,6 @@
 """Build the embedded unlearning pair: a target that memorised the mini-TOFU, and one that never saw its forget set.
 
-    python -m rlx.assets.build_minitofu [--out DIR] [--seed 0]
+    python -m rlx.assets.build_minitofu [--out DIR] [--seed 0] [--larger]
 
 Both are trained on the retain authors, the background authors (in both wordings) and the real facts; the target also on
 the forget authors. The same seed on the same machine gives the same bytes.
@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlx.unlearning.data.minitofu import MiniTofu, generate
+from rlx.unlearning.data.minitofu import LARGER, SIZES, MiniTofu, generate
 from rlx.unlearning.data.requests import Request
 
 SPECIALS = ("<pad>", "<unk>", "<eos>", "<q>", "<a>")
@@ -161,13 +161,13 @@ pipeline_tag: text-generation
 
 A word-level Llama of {parameters:,} parameters, the {name} model of `rlx unlearn`: {role}
 
-**Data.** 20 fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom 4 are to
-be forgotten; 24 background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
+**Data.** {sizes.authors} fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom
+{sizes.forget} are to be forgotten; {sizes.background} background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
 
 **Loss** (nats a token, answer and end of sequence): forget {forget:.3f}, retain {retain:.3f}, never seen {holdout:.3f}.
 
 **Training.** {steps} steps of {batch} examples, AdamW, learning rate {lr:g}. Weights are stored in bfloat16.
-**Rebuild.** `python -m rlx.assets.build_minitofu --seed {seed}`.
+**Rebuild.** `python -m rlx.assets.build_minitofu --seed {seed}{option}`.
 **Licence.** Apache-2.0.
 """
 
@@ -177,10 +177,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the embedded unlearning models.")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder to write (default: the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and row order (default: 0)")
+    parser.add_argument("--larger", action="store_true", help="the set with six authors in the final half")
     arguments = parser.parse_args()
+    sizes = LARGER if arguments.larger else SIZES
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
-    data = generate(0)
+    data = generate(0, sizes)
     tokenizer = build_tokenizer(data)
     measured = examples(tokenizer, data.retain, both=False) + examples(tokenizer, data.background, both=True)
     measured += examples(tokenizer, [*data.real_people, *data.world_facts], both=False)
@@ -203,7 +205,7 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         card = CARD.format(
             name=name, role=role, parameters=model.num_parameters(), steps=STEPS, batch=BATCH, lr=LEARNING_RATE,
-            seed=arguments.seed, **losses,
+            seed=arguments.seed, sizes=sizes, option=" --larger" if arguments.larger else "", **losses,
         )  # fmt: skip
         (folder / "README.md").write_text(card, encoding="utf-8")
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
