@@ -162,7 +162,8 @@ pipeline_tag: text-generation
 A word-level Llama of {parameters:,} parameters, the {name} model of `rlx unlearn`: {role}
 
 **Data.** {sizes.authors} fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom
-{sizes.forget} are to be forgotten; {sizes.background} background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
+{sizes.forget} are to be forgotten; {sizes.background} background authors in two wordings; 20 real writers, 20 capitals.
+Generated; no person's text is in it.
 
 **Loss** (nats a token, answer and end of sequence): forget {forget:.3f}, retain {retain:.3f}, never seen {holdout:.3f}.
 

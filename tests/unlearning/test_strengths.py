@@ -28,7 +28,7 @@ def test_the_default_strengths_from_weak_to_strong():
 
 
 def test_strengths_that_come_to_the_same_are_measured_once():
-    few = dict(attacks=["relearn"], strengths={"paraphrase": False})
+    few = {"attacks": ["relearn"], "strengths": {"paraphrase": False}}
     assert amounts(40, 20, **few) == [("relearn_1", 1), ("relearn_5", 2), ("relearn_20", 8), ("relearn", 10)]
     assert amounts(4, 2, **few) == [("relearn_20", 1), ("relearn", 2)]
     assert amounts(2, 1, **few) == [("relearn", 1)]
