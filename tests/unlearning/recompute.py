@@ -52,7 +52,7 @@ def rouge(gold, text):
     for i, x in enumerate(a):
         for j, y in enumerate(b):
             table[i + 1, j + 1] = table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
-    return table[-1, -1] / len(a)
+    return table[-1, -1] / max(1, len(a))
 
 
 def scores(model, tokenizer, row, new_tokens):

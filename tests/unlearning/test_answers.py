@@ -131,7 +131,9 @@ def test_a_stale_copy_stops_the_run_before_its_answers_are_used(subject, request
     subject = replace(subject, sampler=Copying(stale=True))
     subject.sampler.load_from(subject.engine)
     with torch.no_grad():
-        subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(-2)  # enough for wrong answers: right ones are not decoded
+        subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(
+            -2
+        )  # enough for wrong answers: right ones are not decoded
     with pytest.raises(UserError, match="sampler and trainer disagree: .*evaluation.engine=hf"):
         examine(subject, {"forget": requests})
 
