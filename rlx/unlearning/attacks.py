@@ -115,8 +115,8 @@ def _in_other_words_rouge(subject: Subject, requests: Sequence[Request]) -> Floa
     """ROUGE-L recall of the answers to the requests that have another wording."""
     variants = [variant for request in requests if (variant := in_other_wording(request)) is not None]
     given = []
-    for variant, start in variants:
-        offsets = encode(subject.tokenizer, subject.template, variant).offsets
+    for asked_request, start in variants:
+        offsets = encode(subject.tokenizer, subject.template, asked_request).offsets
         given.append(sum(end <= start for _, end in offsets))
     return _rest_rouge(subject, [variant for variant, _ in variants], given)
 

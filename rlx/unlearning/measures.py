@@ -60,11 +60,11 @@ def examine(
     rows = [(part, i, request) for part, requests in parts.items() for i, request in enumerate(requests)]
     own = rows[engine.rank :: engine.world]
     scores, predicted = _forced(subject, own)
-    chosen = set(parts) - {"holdout"} if answered is None else set(answered)
-    asked = [index for index, (part, _, _) in enumerate(own) if part in chosen]
-    sequences = [subject.sequence(own[index][2]) for index in asked]
-    texts = greedy_texts(subject, sequences, [predicted[index] for index in asked])
-    for index, text in zip(asked, texts, strict=True):
+    answered_parts = set(parts) - {"holdout"} if answered is None else set(answered)
+    to_answer = [index for index, (part, _, _) in enumerate(own) if part in answered_parts]
+    sequences = [subject.sequence(own[index][2]) for index in to_answer]
+    texts = greedy_texts(subject, sequences, [predicted[index] for index in to_answer])
+    for index, text in zip(to_answer, texts, strict=True):
         rouge = rouge_l_recall(own[index][2].answer, text)
         scores[index] = replace(scores[index], generation=text, sample=replace(scores[index].sample, rouge=rouge))
     order = {(part, i): index for index, (part, i, _) in enumerate(rows)}

@@ -44,7 +44,7 @@ def strengths_of(settings: UnlearnEvaluation, requests: int, others: int) -> lis
     result = []
     for kind in settings.attacks:
         most = others if kind == "relearn" else max(own[kind], *(amount for _, amount in more[kind]), 0)
-        by_amount = {min(own[kind], most): kind}
+        by_amount: dict[int, str] = {min(own[kind], most): kind}
         # Of several percentages that are the same number of requests, the largest gives its name.
         for value, amount in sorted(more[kind], reverse=True):
             by_amount.setdefault(min(amount, most), f"{kind}_{value:g}")

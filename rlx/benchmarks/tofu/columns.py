@@ -35,7 +35,7 @@ class Part:
     complete: bool
     """Whether all are present."""
 
-    def drawn(self, rows_n: Indices) -> Part:
+    def select(self, rows_n: Indices) -> Part:
         """The same scores of other samples, given by their indices."""
         present_cn = self.present_cn if self.complete else self.present_cn[:, rows_n]
         return Part(self.row_of, self.values_cn[:, rows_n], present_cn, self.complete)
@@ -73,7 +73,7 @@ def author_draws(samples: Sequence[Sample], generator: np.random.Generator) -> C
     for sample in samples:
         authors.setdefault(sample.part, []).append(sample.author)
     clusters = {part: Clusters.of(numbers, list(dict.fromkeys(numbers))) for part, numbers in authors.items()}
-    return lambda: {part: table[part].drawn(of_part.draw(generator)) for part, of_part in clusters.items()}
+    return lambda: {part: table[part].select(of_part.draw(generator)) for part, of_part in clusters.items()}
 
 
 @dataclass(frozen=True, slots=True)
