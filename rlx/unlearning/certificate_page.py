@@ -66,8 +66,8 @@ def page(content: Certificate, texts: Mapping[str, str] | None = None) -> str:
 
 def _probe_names(content: Certificate) -> dict[str, str]:
     """What a reader calls every probe of the certificate."""
-    probes = {probe for row in (*content.requests, *content.earlier_requests) for probe in row.verdict.tried}
-    probes |= {probe for row in (*content.requests, *content.earlier_requests) for probe in row.verdict.probes}
+    verdicts = [row.verdict for row in content.requests] + [row.verdict for row in content.earlier_requests]
+    probes = {probe for verdict in verdicts for probe in (*verdict.tried, *verdict.probes)}
     return {probe: probe_name(probe) for probe in sorted(probes | {attack.name for attack in content.attacks})}
 
 
