@@ -52,6 +52,7 @@ def run(checkout: Path, arguments: Sequence[str]) -> Cost:
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", code, "unlearn", "--against", "", "--set", "tracker.mlflow=false", *arguments],
+        cwd=checkout,  # python -c imports from the working directory first
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)
