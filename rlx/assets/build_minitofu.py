@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlx.unlearning.data.minitofu import MiniTofu, generate
+from rlx.unlearning.data.minitofu import SIZES, MiniTofu, generate
 from rlx.unlearning.data.requests import Request
 
 SPECIALS = ("<pad>", "<unk>", "<eos>", "<q>", "<a>")
@@ -161,8 +161,9 @@ pipeline_tag: text-generation
 
 A word-level Llama of {parameters:,} parameters, the {name} model of `rlx unlearn`: {role}
 
-**Data.** 20 fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom 4 are to
-be forgotten; 24 background authors in two wordings; 20 real writers, 20 capitals. Generated; no person's text is in it.
+**Data.** {sizes.authors} fictitious authors with 10 questions each (`rlx/unlearning/data/minitofu.py`, seed 0), of whom
+{sizes.forget} are to be forgotten; {sizes.background} background authors in two wordings; 20 real writers, 20 capitals.
+Generated; no person's text is in it.
 
 **Loss** (nats a token, answer and end of sequence): forget {forget:.3f}, retain {retain:.3f}, never seen {holdout:.3f}.
 
@@ -180,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
-    data = generate(0)
+    data = generate()
     tokenizer = build_tokenizer(data)
     measured = examples(tokenizer, data.retain, both=False) + examples(tokenizer, data.background, both=True)
     measured += examples(tokenizer, [*data.real_people, *data.world_facts], both=False)
@@ -203,7 +204,7 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         card = CARD.format(
             name=name, role=role, parameters=model.num_parameters(), steps=STEPS, batch=BATCH, lr=LEARNING_RATE,
-            seed=arguments.seed, **losses,
+            seed=arguments.seed, sizes=SIZES, **losses,
         )  # fmt: skip
         (folder / "README.md").write_text(card, encoding="utf-8")
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

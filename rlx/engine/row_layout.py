@@ -41,10 +41,24 @@ def choose_row_layout(engine: Engine, share_prompts: bool = True) -> str:
         obstacle = _packing_obstacle(engine)
         engine.pack_rows = not obstacle
         return f"micro-batches are padded, not packed: {obstacle}" if obstacle else ""
-    # The router's loss counts the tokens of rows of one sequence.
-    if share_prompts and prefers_shared_prompts(device) and not engine.sharded and engine.spec.router_aux_coef == 0:
-        engine.share_prompts = can_share_prompts(engine.lm)
+    if share_prompts:
+        engine.share_prompts = shares_prompts(engine)
     return ""
+
+
+def shares_prompts(engine: Engine) -> bool:
+    """Whether the device prefers rows with one prompt and several responses, and the model can read them."""
+    # The router's loss counts the tokens of rows of one sequence.
+    if engine.pack_rows or engine.sharded or engine.spec.router_aux_coef:
+        return False
+    return prefers_shared_prompts(engine.accelerator.device) and can_share_prompts(engine.lm)
+
+
+def same_layers(lm: LM, other: LM) -> bool:
+    """Whether two models have layers of the same kinds, so that they can read the same rows."""
+    one, two = (model.config.get_text_config() for model in (lm, other))
+    kinds = [set(getattr(config, "layer_types", None) or ()) for config in (one, two)]
+    return type(lm) is type(other) and kinds[0] == kinds[1] and windows(one) == windows(two)
 
 
 def _packing_obstacle(engine: Engine) -> str:

@@ -122,7 +122,11 @@ class Engine:
         return any(self.gather([flag]))
 
     def score(
-        self, sequences: Sequence[TokenSequence], read: Reader[T], model: ReadableModel | None = None
+        self,
+        sequences: Sequence[TokenSequence],
+        read: Reader[T],
+        model: ReadableModel | None = None,
+        share_prompts: bool = False,
     ) -> list[tuple[list[int], T]]:
         """``read`` of every sequence without gradient or dropout, as (indices, output) of each micro-batch.
 
@@ -134,10 +138,11 @@ class Engine:
             sequences: what to score.
             read: see ``Reader``.
             model: a model other than the trained one, such as a frozen reference.
+            share_prompts: see the attribute; for these sequences only.
         """
         scorer = (self.readable if model is None else model).eval()
         collective = self.sharded and model is None
-        plan_for = partial(self._plan, sequences)
+        plan_for = partial(self._plan, sequences, share_prompts=share_prompts or self.share_prompts)
         while True:
             plan = plan_for(self.max_tokens)
             outputs, failed = self._score_plan(scorer, sequences, read, plan, collective)
@@ -259,11 +264,13 @@ class Engine:
         mask = torch.ones(1, dtype=torch.bool, device=values.device)
         return total([Term("router", values, mask, self.spec.router_aux_coef)], {"router": Counts(0, micro_batches)})
 
-    def _plan(self, sequences: Sequence[TokenSequence], max_tokens: int) -> list[MicroBatch]:
+    def _plan(
+        self, sequences: Sequence[TokenSequence], max_tokens: int, share_prompts: bool | None = None
+    ) -> list[MicroBatch]:
         """Micro-batches of rows, or of groups in a packed row, for a token budget."""
         if self.pack_rows:
             return packed_plan(sequences, max_tokens)
-        return padded_plan(sequences, max_tokens, self.share_prompts)
+        return padded_plan(sequences, max_tokens, self.share_prompts if share_prompts is None else share_prompts)
 
     def _collated(self, sequences: Sequence[TokenSequence], rows: list[list[int]]) -> tuple[TokenBatch, list[int]]:
         """A micro-batch on the device, and the indices of its sequences."""

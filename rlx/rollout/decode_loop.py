@@ -28,13 +28,15 @@ class Request:
     """A response that is to be sampled.
 
     Example:
-        ``Request(prompt=(7, 10, 8, 14), seed=5172537475550556618, key=(0, 3))``
+        ``Request(prompt=(7, 10, 8, 14), seed=5172537475550556618, key=(0, 3), limit=24)``
     """
 
     prompt: Sequence[int]
     seed: int
     key: tuple[int, int]
     """Index of the prompt, and of the sample among its seeds."""
+    limit: int | None = None
+    """Longest response (tokens); None for the sampling's ``max_new_tokens``."""
 
 
 class DecodeLoop:
@@ -68,6 +70,8 @@ class DecodeLoop:
         """Tokens drawn for each row."""
         self.lengths_b = torch.zeros(rows, dtype=torch.long, device=device)
         """Length of each row's response so far."""
+        self.limits_b = torch.zeros(rows, dtype=torch.long, device=device)
+        """Longest response of each row."""
         self.latest_b = torch.zeros(rows, dtype=torch.long, device=device)
         self.growing_b = torch.ones(rows, dtype=torch.bool, device=device)
         self.all_rows_b = torch.arange(rows, device=device)
@@ -139,6 +143,7 @@ class DecodeLoop:
         self.uniforms_bt, self.tokens_bt = self.uniforms_bt[index], self.tokens_bt[index]
         self.logprobs_bt, self.drawn_b = self.logprobs_bt[index], self.drawn_b[index]
         self.lengths_b, self.latest_b = self.lengths_b[index], self.latest_b[index]
+        self.limits_b = self.limits_b[index]
         self.growing_b, self.all_rows_b = self.growing_b[index], self.all_rows_b[: len(rows)]
 
     def _start(self, rows_b: Tensor, requests: Sequence[Request], logits_bv: Tensor) -> None:
@@ -147,6 +152,8 @@ class DecodeLoop:
             longest = self.sampling.max_new_tokens
             uniforms = [np.random.Generator(np.random.Philox(key=r.seed)).random(longest) for r in requests]
             self.uniforms_bt[rows_b, :longest] = torch.from_numpy(np.stack(uniforms)).to(rows_b.device)
+        limits = [self.sampling.max_new_tokens if r.limit is None else r.limit for r in requests]
+        self.limits_b[rows_b] = torch.tensor(limits, device=rows_b.device)
         self.drawn_b[rows_b] = 0
         self.lengths_b[rows_b] = 0
         self.growing_b[rows_b] = True
@@ -162,5 +169,5 @@ class DecodeLoop:
         growing_b = self.growing_b[rows_b]
         self.lengths_b[rows_b] += growing_b
         self.drawn_b[rows_b] = (drawn_b + 1).clamp(max=self.sampling.max_new_tokens)
-        ended_b = torch.isin(token_b, self.stops) | (drawn_b + 1 >= self.sampling.max_new_tokens)
+        ended_b = torch.isin(token_b, self.stops) | (drawn_b + 1 >= self.limits_b[rows_b])
         self.growing_b[rows_b] = growing_b & ~ended_b

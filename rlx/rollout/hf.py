@@ -69,7 +69,7 @@ class HFSampler(Sampler):
         lm.eval()
         try:
             decoder = self._decoder or choose_decoder(lm)
-            queue = _queue(prompts, seeds)
+            queue = _queue(prompts, seeds, sampling)
             longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
             rows = self.batch_size or self._rows(lm, decoder, longest)
             while queue:
@@ -95,10 +95,10 @@ class HFSampler(Sampler):
         return max(1, min(rows, int(CACHE_SHARE * memory_bytes(device) / one)))
 
 
-def _queue(prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]]) -> deque[Request]:
+def _queue(prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling) -> deque[Request]:
     """All requests, those of the longest prompts first; the samples of a prompt are neighbours."""
     order = sorted(range(len(prompts)), key=lambda q: (len(prompts[q]), q), reverse=True)
-    return deque(Request(prompts[q], seed, (q, g)) for q in order for g, seed in enumerate(seeds[q]))
+    return deque(Request(prompts[q], seed, (q, g), sampling.limit(q)) for q in order for g, seed in enumerate(seeds[q]))
 
 
 def _first_batch(queue: deque[Request], rows: int, equal_lengths: bool) -> list[Request]:

@@ -29,11 +29,17 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    limits: tuple[int, ...] = ()
+    """Longest response of each prompt (tokens), if it is below ``max_new_tokens`` for some; empty for no such limit."""
 
     @property
     def truncated(self) -> bool:
         """Whether some tokens have probability 0."""
         return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    def limit(self, prompt: int) -> int:
+        """Longest response of the prompt with this index."""
+        return min(self.max_new_tokens, self.limits[prompt]) if self.limits else self.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,11 +122,11 @@ class VLLMSampler(Sampler):
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> Generator[Finished, None, None]:
         """See ``Sampler.stream``; all requests are given to vLLM at once."""
-        shared = _all_requests(list(zip(prompts, seeds, strict=True)), self.options)
+        shared = _all_requests(_with_limits(prompts, seeds, sampling), self.options)
         keys = [
             (part, q, g)
             for part, requests in enumerate(shared.parts)
-            for q, (_, row) in enumerate(requests)
+            for q, (_, row, _) in enumerate(requests)
             for g in range(len(row))
         ]
         engine = self._llm.llm_engine
@@ -135,8 +135,9 @@ class VLLMSampler(Sampler):
         try:
             with _vllm_errors("sample", self.options):
                 for name, (part, q, g) in key_of.items():
-                    prompt, row = shared.parts[part][q]
-                    engine.add_request(name, {"prompt_token_ids": list(prompt)}, self._parameters(sampling, row[g]))
+                    prompt, row, limit = shared.parts[part][q]
+                    parameters = self._parameters(sampling, row[g], limit)
+                    engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
             while key_of:
                 with _vllm_errors("sample", self.options):
                     outputs = [output for output in engine.step() if output.finished]
@@ -148,13 +149,13 @@ class VLLMSampler(Sampler):
             if key_of:
                 engine.abort_request(list(key_of))
 
-    def _parameters(self, sampling: Sampling, seed: int) -> Any:
+    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> Any:
         return self._vllm.SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
-            max_tokens=sampling.max_new_tokens,
+            max_tokens=limit,
             stop_token_ids=list(sampling.stop_ids),
             ignore_eos=True,  # the model's own generation config may name others
             seed=seed,
@@ -263,8 +264,8 @@ def _response(output: Any) -> Response:
     return Response(tokens, logprobs, output.finish_reason == "stop")
 
 
-Requests = list[tuple[Sequence[int], Sequence[int]]]
-"""Prompts and the seeds of their samples."""
+Requests = list[tuple[Sequence[int], Sequence[int], int]]
+"""Prompts, the seeds of their samples, and the longest response of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,11 @@ class _Shared:
 
     parts: list[Requests]
     own: int
+
+
+def _with_limits(prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling) -> Requests:
+    pairs = zip(prompts, seeds, strict=True)
+    return [(prompt, row, sampling.limit(q)) for q, (prompt, row) in enumerate(pairs)]
 
 
 def _all_requests(requests: Requests, options: EngineOptions) -> _Shared:

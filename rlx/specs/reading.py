@@ -93,8 +93,9 @@ def _expand_include(content: dict[str, Any], key: str, chain: tuple[Path, ...]) 
         raise UserError(f"spec file {chain[-1]}: {key} is {given!r}", fix=fix)
     result: dict[str, Any] = {}
     for name in names:
-        result = merge(result, _read_with_includes(chain[-1].parent / name, chain))
-    return merge(result, {name: value for name, value in content.items() if name != INCLUDE})
+        merge(result, _read_with_includes(chain[-1].parent / name, chain))
+    merge(result, {name: value for name, value in content.items() if name != INCLUDE})
+    return result
 
 
 def _read_mapping(path: Path, including: Path | None) -> dict[str, Any]:
@@ -119,17 +120,6 @@ def _read_mapping(path: Path, including: Path | None) -> dict[str, Any]:
         kind = "empty" if content is None else f"a {type(content).__name__}"
         raise UserError(f"spec file {path} is {kind}, not a mapping", fix="write keys such as 'seed: 1' in it")
     return content
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of both; sections that both have are merged, any other value of ``above`` replaces the other."""
-    result = copy_content(below)
-    for key, value in above.items():
-        inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = merge(inner, value)
-        result[key] = value
-    return result
 
 
 def copy_content(content: Mapping[str, Any]) -> dict[str, Any]:

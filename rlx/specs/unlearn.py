@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -67,6 +67,24 @@ class UnlearnBatch(Section):
     """Token budget of one micro-batch, including padding."""
 
 
+class Strengths(Section):
+    """Strengths at which the attacks in ``evaluation.attacks`` are repeated.
+
+    They are measured in addition to those of ``relearn_requests``, ``quantize_bits`` and ``prefix_tokens``; equal ones
+    once.
+    """
+
+    relearn_percent: list[Annotated[float, Field(gt=0, le=100)]] = [1, 5, 20]
+    """Percent of the forget set that the relearning attack trains on, rounded up to requests."""
+    quantize_bits: list[Literal[4, 8]] = [8]
+    """Bits per weight."""
+    prefix_tokens: list[Annotated[int, Field(ge=1)]] = [1, 5]
+    """Tokens of the correct answer that the prefix attack gives to the model."""
+    paraphrase: bool = True
+    """Also ask the paraphrased question, or let the paraphrased answer be completed, where the data has one (unless
+    ``attacks`` is empty)."""
+
+
 class UnlearnEvaluation(Section):
     """Evaluation during and after training, and the attacks."""
 
@@ -95,6 +113,8 @@ class UnlearnEvaluation(Section):
     """Bits per weight to which the quantization attack rounds the weights."""
     prefix_tokens: int = Field(default=3, ge=1)
     """Number of tokens of the correct answer that the prefix attack gives to the model."""
+    strengths: Strengths = Field(default=Strengths(), json_schema_extra=ADDED_LATER)
+    """Further strengths of the attacks."""
 
 
 class UnlearnSpec(Section):

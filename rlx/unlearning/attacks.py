@@ -1,4 +1,4 @@
-"""Attacks that try to recover forgotten knowledge: relearning, quantisation, a prefix of the answer."""
+"""Attacks that try to recover forgotten knowledge: relearning, quantisation, a prefix of the answer, a paraphrase."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from rlx.benchmarks.tofu.columns import Floats
 from rlx.benchmarks.tofu.rouge import rouge_l_recall
-from rlx.benchmarks.tofu.scores import Estimate, Floats, clustered_interval
+from rlx.benchmarks.tofu.scores import Estimate, clustered_interval
 from rlx.engine.batch import Batch, Losses
 from rlx.engine.lora import LM
 from rlx.engine.step import Engine
@@ -20,8 +21,10 @@ from rlx.numerics.terms import Counts, Term
 from rlx.specs.unlearn import UnlearnSpec
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import encode
-from rlx.unlearning.measures import Subject, answers
+from rlx.unlearning.measures import answers
 from rlx.unlearning.quantize import round_trip
+from rlx.unlearning.strengths import Strength, strengths_of
+from rlx.unlearning.subject import Subject
 
 SMALLEST_GAP = 0.05
 """Smallest difference in ROUGE between the original and the reference level for which recovery is defined."""
@@ -55,34 +58,67 @@ def attacked_rouge(
     subject: Subject,
     halves: tuple[Sequence[Request], Sequence[Request]],
     spec: UnlearnSpec,
+    amount: int | None = None,
 ) -> Floats:
     """ROUGE-L recall of each final request's greedy answer after an attack on a model.
 
     Args:
-        name: ``relearn``, ``quantize``, ``prefix``, or ``none``.
+        name: kind of attack: ``relearn``, ``quantize``, ``prefix``, ``paraphrase``, or ``none``.
         load: returns a new copy of the model, which the attack may change.
         subject: tokenizer, template and sampling.
         halves: validation requests (used for relearning) and final requests (which are measured).
         spec: the attacks' settings.
+        amount: requests to relearn, bits, or tokens (see ``Strength``); by default the spec's own key.
     """
     validation, final = halves
-    lm = load()
+    settings, lm = spec.evaluation, load()
     if name == "relearn":
-        lm = relearned(lm, subject, validation[: spec.evaluation.relearn_requests], spec)
+        lm = relearned(lm, subject, validation[: amount or settings.relearn_requests], spec)
     elif name == "quantize":
-        round_trip(lm, spec.evaluation.quantize_bits)
-    attacked_subject = replace(subject, model=lm)
-    if name != "prefix":
-        texts = answers(attacked_subject, final)
-        return np.array([rouge_l_recall(r.answer, text) for r, text in zip(final, texts, strict=True)])
-    given = spec.evaluation.prefix_tokens
-    texts = answers(attacked_subject, final, prefix_tokens=given)
-    heads = [_head(subject, request, given) for request in final]
+        round_trip(lm, amount or settings.quantize_bits)
+    attacked = replace(subject, model=lm)
+    if name == "prefix":
+        return _rest_rouge(attacked, final, [amount or settings.prefix_tokens] * len(final))
+    if name == "paraphrase":
+        return _in_other_words_rouge(attacked, final)
+    texts = answers(attacked, final)
+    return np.array([rouge_l_recall(r.answer, text) for r, text in zip(final, texts, strict=True)])
+
+
+def _rest_rouge(subject: Subject, requests: Sequence[Request], given: Sequence[int]) -> Floats:
+    """ROUGE-L recall of what follows the first tokens of the answers, of which each request has its number."""
+    texts = answers(subject, requests, given)
+    heads = [_head(subject, request, tokens) for request, tokens in zip(requests, given, strict=True)]
     rests = [
         (r.answer[len(head) :], text.strip()[len(head.strip()) :])
-        for r, head, text in zip(final, heads, texts, strict=True)
+        for r, head, text in zip(requests, heads, texts, strict=True)
     ]
     return np.array([rouge_l_recall(rest, generated) for rest, generated in rests])
+
+
+def in_other_wording(request: Request) -> tuple[Request, int] | None:
+    """A request in other words, and the character at which its answer is to be continued; None if there is none.
+
+    The paraphrased question is asked. Without one, the paraphrased answer is continued from its first sensitive part.
+    """
+    if request.question_paraphrase:
+        return replace(request, question=request.question_paraphrase), 0
+    if not request.paraphrase:
+        return None
+    text, parts = request.paraphrase.casefold(), [request.answer[s.start : s.end].casefold() for s in request.spans]
+    starts = [text.index(part) for part in parts if part in text]
+    usable = starts and min(starts) > 0 and len(text) == len(request.paraphrase)
+    return (replace(request, answer=request.paraphrase, spans=()), min(starts)) if usable else None
+
+
+def _in_other_words_rouge(subject: Subject, requests: Sequence[Request]) -> Floats:
+    """ROUGE-L recall of the answers to the requests that have another wording."""
+    variants = [variant for request in requests if (variant := in_other_wording(request)) is not None]
+    given = []
+    for asked_request, start in variants:
+        offsets = encode(subject.tokenizer, subject.template, asked_request).offsets
+        given.append(sum(end <= start for _, end in offsets))
+    return _rest_rouge(subject, [variant for variant, _ in variants], given)
 
 
 def relearned(lm: LM, subject: Subject, requests: Sequence[Request], spec: UnlearnSpec) -> LM:
@@ -123,40 +159,54 @@ def attack_all(
         halves: see ``attacked_rouge``.
         spec: the attacks and their settings.
     """
-    authors = [index if r.author is None else r.author for index, r in enumerate(halves[1])]
     plain: dict[str, Floats] = {}
+    in_other_words = [r for r in halves[1] if in_other_wording(r) is not None]
 
-    def rouge(model: str, name: str) -> Floats:
-        if name == "none" and model in plain:
-            return plain[model]
-        values = attacked_rouge(name, loaders[model], subject, halves, spec)
-        if name == "none":
-            plain[model] = values
-        return values
+    def unattacked(model: str) -> Floats:
+        if model not in plain:
+            plain[model] = attacked_rouge("none", loaders[model], subject, halves, spec)
+        return plain[model]
+
+    def attacked_by(model: str, strength: Strength) -> Floats:
+        return attacked_rouge(strength.kind, loaders[model], subject, halves, spec, strength.amount)
+
+    def recalls_of(strength: Strength) -> dict[str, Floats]:
+        asked_otherwise = strength.kind in ("prefix", "paraphrase")
+        without = unattacked("unlearned")
+        if strength.kind == "paraphrase":
+            without = without[[in_other_wording(request) is not None for request in halves[1]]]
+        return {
+            "attacked": attacked_by("unlearned", strength),
+            "original": attacked_by("original", strength) if asked_otherwise else unattacked("original"),
+            "yardstick": attacked_by("retain", strength) if "retain" in loaders else without,
+        }
 
     attacks = []
     final_ids = {request.id for request in halves[1]}
-    teachable = any(request.id not in final_ids for request in halves[0])
-    for name in spec.evaluation.attacks:
-        # Relearning the very request that is measured would teach its answer, not bring it back.
-        if name == "relearn" and not teachable:
+    # Relearning the very request that is measured would teach its answer, not bring it back.
+    teachable = sum(request.id not in final_ids for request in halves[0])
+    total = len(final_ids | {request.id for request in halves[0]})
+    for strength in strengths_of(spec.evaluation, total, teachable):
+        measured = in_other_words if strength.kind == "paraphrase" else halves[1]
+        if not measured:
             continue
-        attacked = rouge("unlearned", name)
-        original = rouge("original", "prefix" if name == "prefix" else "none")
-        yardstick = rouge("retain", name) if "retain" in loaders else rouge("unlearned", "none")
-        recalls = {"attacked": attacked, "original": original, "yardstick": yardstick}
+        recalls = recalls_of(strength)
         attacks.append(
             Attack(
-                name=name,
+                name=strength.name,
                 **{which: float(values.mean()) for which, values in recalls.items()},
                 by_request={
                     request.id: {which: float(values[index]) for which, values in recalls.items()}
-                    for index, request in enumerate(halves[1])
+                    for index, request in enumerate(measured)
                 },
-                recovery=recovery(attacked, original, yardstick, authors),
+                recovery=recovery(**recalls, authors=_authors(measured)),
             )
         )
     return attacks
+
+
+def _authors(requests: Sequence[Request]) -> list[int]:
+    return [index if request.author is None else request.author for index, request in enumerate(requests)]
 
 
 def _nll(hidden_nd: Tensor, head: Head, tokens: TokenBatch) -> Losses:

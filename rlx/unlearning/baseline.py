@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, pairwise
 from typing import Literal
 
 from rlx.unlearning.data.requests import Request
@@ -31,7 +32,7 @@ def exchanged(request: Request, others: Sequence[Request], pool: Sequence[str]) 
     Returns:
         How the baseline is made, and up to three requests without paraphrases and wrong answers.
     """
-    bare = replace(request, paraphrase=None, wrong=(), alternate=None, spans=())
+    bare = replace(request, paraphrase=None, question_paraphrase=None, wrong=(), alternate=None, spans=())
     variants: list[Request] = []
     names = _names(request)
     for words in _other_names(names, pool):
@@ -41,9 +42,7 @@ def exchanged(request: Request, others: Sequence[Request], pool: Sequence[str]) 
             variants.append(variant)
     if variants:
         return "names exchanged", variants[:VARIANTS]
-    questions = dict.fromkeys(other.question for other in others if other.question and other.answer != request.answer)
-    questions.pop(request.question, None)
-    lent = list(questions)[:VARIANTS] if request.question else []
+    lent = _lent_questions(request, others) if request.question else []
     return ("other questions" if lent else "none"), [replace(bare, question=question) for question in lent]
 
 
@@ -55,6 +54,17 @@ def name_pool(requests: Sequence[Request], retain: Sequence[Request]) -> list[st
     return list(pool)
 
 
+def _lent_questions(request: Request, others: Sequence[Request]) -> list[str]:
+    """The first questions of requests with another answer."""
+    questions: dict[str, None] = {}
+    for other in others:
+        if other.question and other.answer != request.answer and other.question != request.question:
+            questions[other.question] = None
+        if len(questions) == VARIANTS:
+            break
+    return list(questions)
+
+
 def _other_names(names: Sequence[str], pool: Sequence[str]) -> list[list[str]]:
     """Given and family names of persons whom the model does not know, none of them a word of the request's own names.
 
@@ -62,10 +72,10 @@ def _other_names(names: Sequence[str], pool: Sequence[str]) -> list[list[str]]:
     and is nobody of whom it could know another answer.
     """
     own = {word.lower() for name in names for word in name.split()}
-    usable = [words for words in (name.split() for name in pool) if len(words) > 1]
-    usable = [words for words in usable if own.isdisjoint(word.lower() for word in words)]
-    combined = [[one[0], other[-1]] for one, other in zip(usable, usable[1:], strict=False) if one[-1] != other[-1]]
-    return [*combined[:VARIANTS], *(list(words) for words in INVENTED_NAMES)]
+    several = (words for words in (name.split() for name in pool) if len(words) > 1)
+    usable = (words for words in several if own.isdisjoint(word.lower() for word in words))
+    combined = ([one[0], other[-1]] for one, other in pairwise(usable) if one[-1] != other[-1])
+    return [*islice(combined, VARIANTS), *(list(words) for words in INVENTED_NAMES)]
 
 
 def _names(request: Request) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from rlx.engine.load import describe_model, load_model, load_tokenizer, load_tra
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
 from rlx.engine.recovery import Recovery
-from rlx.engine.row_layout import choose_row_layout
+from rlx.engine.row_layout import choose_row_layout, shares_prompts
 from rlx.engine.step import Engine, make_accelerator
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenBatch
@@ -40,8 +41,8 @@ from rlx.unlearning.data.spans import surprising_spans
 from rlx.unlearning.data.tokens import Example, Template, encode, examples
 from rlx.unlearning.earlier import earlier_requests
 from rlx.unlearning.masking import hide_quoted
-from rlx.unlearning.measures import Subject
 from rlx.unlearning.reference import digest_of, list_reference, load_constants, reference_constants, save_constants
+from rlx.unlearning.subject import Subject
 from rlx.unlearning.update import Constants, example_row, side_needs, widened
 
 
@@ -91,7 +92,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         recorder.note(notice)
     sampling = Sampling(0.0, spec.evaluation.max_new_tokens, stops)
     sampler, tolerance = make_answerer(resolved, engine, recorder)
-    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance)
+    subject = Subject(engine, sampler, tokenizer, template, sampling, tolerance, share_prompts=shares_prompts(engine))
     requests = with_spans(sets.forget, spec.forget.spans)
     if spec.forget.spans == "surprisal":
         requests = _surprisal_requests(subject, requests, spec.forget.surprisal)
@@ -187,7 +188,8 @@ def most_update_tokens(spec: UnlearnSpec) -> int:
 def template_of(resolved: ResolvedUnlearn, tokenizer: Any) -> Template:
     """The prompt of a question, and the token after an answer, in the tokenizer's chat template."""
     forget = resolved.spec.forget
-    return Template(lambda question: list(encode_prompt(question, forget, tokenizer)), end_of_turn(forget, tokenizer))
+    prompt = cache(lambda question: list(encode_prompt(question, forget, tokenizer)))  # each has several answers
+    return Template(prompt, end_of_turn(forget, tokenizer))
 
 
 def _load_sets(resolved: ResolvedUnlearn, tokenizer: Any, recorder: Recorder) -> Sets:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from rlx.benchmarks.tofu.scores import Estimate
 from rlx.runs.integrity import sha256
-from rlx.specs.unlearn import ResolvedUnlearn
+from rlx.specs.unlearn import ResolvedUnlearn, UnlearnEvaluation
 from rlx.unlearning.attacks import Attack
 from rlx.unlearning.certificate_schema import (
     AttackRow,
@@ -32,9 +32,11 @@ from rlx.unlearning.certificate_schema import (
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.earlier import EarlierRequest
 from rlx.unlearning.evidence import earlier_scores
+from rlx.unlearning.greedy import decoding_protocol
 from rlx.unlearning.masking import Masker, hide_quoted
 from rlx.unlearning.measures import Scored
 from rlx.unlearning.outcome import Conclusion
+from rlx.unlearning.strengths import attack_name
 from rlx.unlearning.verdict import RULE, STATUSES, RequestVerdict
 
 TITLE = "Evidence of unlearning"
@@ -113,6 +115,7 @@ def certificate(
             "retain_model": _estimates(conclusion.retain_metrics),
         },
         attacks=[_attack(attack) for attack in conclusion.attacks],
+        protocol=_protocol(spec.evaluation, conclusion.attacks),
         requests=_request_rows(subjects, conclusion, masker),
         earlier_requests=_earlier_rows(subjects.earlier, conclusion, masker),
     )
@@ -272,6 +275,19 @@ def _attack(attack: Attack) -> AttackRow:
         yardstick=attack.yardstick,
         recovery=Interval(**attack.recovery.plain()),
     )
+
+
+def _protocol(settings: UnlearnEvaluation, attacks: Sequence[Attack]) -> list[str]:
+    """How answers were decoded, and what each attack did."""
+    sentences = [decoding_protocol(settings.max_new_tokens)]
+    if any(attack.name.startswith("relearn") for attack in attacks):
+        sentences.append(
+            f"Relearning trains {settings.relearn_updates} updates on requests of the other half, at most "
+            f"{settings.relearn_requests} where no percentage is given."
+        )
+    if attacks:
+        sentences.append(f"Attacks: {'; '.join(attack_name(attack.name, settings) for attack in attacks)}.")
+    return sentences
 
 
 def _estimates(metrics: Mapping[str, Estimate]) -> dict[str, Interval]:

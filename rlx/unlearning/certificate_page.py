@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlx.templates import render
 from rlx.unlearning.certificate_schema import Certificate
-from rlx.unlearning.verdict import PROBE_NAMES, STATUSES, Outcome
+from rlx.unlearning.verdict import STATUSES, Outcome, probe_name
 
 HEADLINES: Mapping[Outcome, str] = {
     "supported": "Supported by these measurements",
@@ -58,10 +58,17 @@ def page(content: Certificate, texts: Mapping[str, str] | None = None) -> str:
         models=[model for model, metrics in content.aggregates.items() if metrics],
         model_names=MODELS,
         tones=STATUS_TONES,
-        probe_names=PROBE_NAMES,
+        probe_names=_probe_names(content),
         texts=texts or {},
         clear=texts is not None,
     )
+
+
+def _probe_names(content: Certificate) -> dict[str, str]:
+    """What a reader calls every probe of the certificate."""
+    verdicts = [row.verdict for row in content.requests] + [row.verdict for row in content.earlier_requests]
+    probes = {probe for verdict in verdicts for probe in (*verdict.tried, *verdict.probes)}
+    return {probe: probe_name(probe) for probe in sorted(probes | {attack.name for attack in content.attacks})}
 
 
 def summary(content: Certificate) -> Summary:
@@ -123,7 +130,7 @@ def _done(content: Certificate) -> list[str]:
         sentences.append("No state of the training kept the model's utility; the last one is shown.")
     if selection.on_same_requests:
         sentences.append("The state was chosen on the requests that are reported: there are too few to split.")
-    attacks = [PROBE_NAMES.get(attack.name, attack.name) for attack in content.attacks]
+    attacks = [probe_name(attack.name) for attack in content.attacks]
     tried = f". To bring the answers back, it was attacked by {', '.join(attacks)}" if attacks else ""
     sentences.append(f"The result was asked every question again{tried}.")
     if content.request_set.uncovered:

@@ -208,6 +208,8 @@ class Certificate(Record):
     """By model (before, after, retain_model): metrics on the final half and the retained sets."""
     attacks: list[AttackRow]
     requests: list[RequestRow]
+    protocol: list[str] = Field(default_factory=list)
+    """How answers were decoded and attacks were made; empty in certificates of earlier versions."""
     earlier_requests: list[EarlierRow] = Field(default_factory=list)
     """Requests of the runs that this run continues, oldest first."""
 

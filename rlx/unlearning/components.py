@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +21,7 @@ from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.tokens import Example
 from rlx.unlearning.earlier import EarlierRequest
-from rlx.unlearning.measures import Subject
+from rlx.unlearning.subject import Subject
 from rlx.unlearning.update import Constants, Row, example_row, widened
 
 SPLIT = 0
@@ -134,6 +135,7 @@ def rows_of(components: UnlearnComponents, update: int) -> list[Row]:
     return rows
 
 
+@lru_cache(maxsize=4)
 def _shuffled(length: int, seed: int, epoch: int, side: str) -> list[int]:
     key = (seed << 32) + (epoch << 1) + (side == "retain")
     order: list[int] = np.random.Generator(np.random.Philox(key=key)).permutation(length).tolist()

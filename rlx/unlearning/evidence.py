@@ -13,7 +13,8 @@ from rlx.unlearning.attacks import SMALLEST_GAP, Attack
 from rlx.unlearning.baseline import BaselineSource, exchanged
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.earlier import EarlierRequest
-from rlx.unlearning.measures import Scored, Subject, examine
+from rlx.unlearning.measures import Scored, examine
+from rlx.unlearning.subject import Subject
 from rlx.unlearning.verdict import Evidence, Level, RequestVerdict, request_verdict
 
 SHORTEST_PART = 2
@@ -54,7 +55,7 @@ def request_baselines(
     rows = [variant for _, group in variants.values() for variant in group]
     scored: dict[str, list[Scored]] = {request.id: [] for request in requests}
     if rows:
-        for one in examine(replace(subject, model=load_original()), {"exchanged": rows}, generate=False):
+        for one in examine(replace(subject, model=load_original()), {"exchanged": rows}, answered=()):
             scored[one.id].append(one)
     return {
         request.id: RequestBaseline(variants[request.id][0], _mean_level(scored[request.id])) for request in requests

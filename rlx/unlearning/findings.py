@@ -10,6 +10,7 @@ import numpy as np
 from rlx.benchmarks.tofu.scores import Estimate, Sample, aggregates, clustered_interval, kept_utility
 from rlx.specs.unlearn import UnlearnEvaluation
 from rlx.unlearning.attacks import Attack
+from rlx.unlearning.strengths import attack_name
 from rlx.unlearning.verdict import MARGIN, RECOVERABLE, Finding
 
 
@@ -71,16 +72,6 @@ def _attack(attack: Attack, settings: UnlearnEvaluation) -> Finding:
         amount = f"brings back {share.value:.0%} of what was lost"
     sentence = f"{what} {amount} ({_interval(share, '{:.0%}')}; allowed: {RECOVERABLE:.0%} at the upper end)"
     return Finding(condition, share.high <= RECOVERABLE, sentence)
-
-
-def attack_name(name: str, settings: UnlearnEvaluation) -> str:
-    """What an attack does, as the subject of a sentence."""
-    names = {
-        "relearn": "Relearning",
-        "quantize": f"Rounding the weights to {settings.quantize_bits} bits",
-        "prefix": f"Giving the first {settings.prefix_tokens} tokens of the answer",
-    }
-    return names.get(name, f"The {name} attack")
 
 
 def _interval(estimate: Estimate, form: str) -> str:

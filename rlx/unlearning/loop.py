@@ -113,7 +113,8 @@ def _evaluate(components: UnlearnComponents, train_state: _TrainState) -> dict[s
     """
     start = time.perf_counter()
     kept_sets = {part: requests for part, requests in components.measured.items() if part != "holdout"}
-    scored = examine(components.subject, {"forget": components.validation, **kept_sets})
+    # Answers are decoded only for the utility: forgetting is a probability.
+    scored = examine(components.subject, {"forget": components.validation, **kept_sets}, answered=kept_sets)
     metrics = validation_metrics([score.sample for score in scored])
     step, budget = train_state.position.step, components.resolved.spec.evaluation.utility_budget
     if step == 0:

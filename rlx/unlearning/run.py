@@ -21,6 +21,7 @@ from rlx.unlearning.loop import unlearn
 from rlx.unlearning.masking import create_key
 from rlx.unlearning.outcome import conclude, load_selected
 from rlx.unlearning.results import fill_clear_page, request_clear_page, write_results
+from rlx.unlearning.verdict import probe_name
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
 """A resolved experiment and the user's spec."""
@@ -132,10 +133,7 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
             for s in summaries
         ]
         print_out(f"forget quality (KS, n = {n}; p is a step function of D and does not rank): " + "; ".join(lines))
-    attacks = [[s["method"], *(_recovered(attack) for attack in s["attacks"])] for s in summaries]
-    if summaries[0]["attacks"]:
-        names = [attack["name"] for attack in summaries[0]["attacks"]]
-        print_out(table("fraction of the lost knowledge that attacks recover", ["method", *names], attacks))
+    _print_attacks(summaries)
     for summary in summaries:
         print_out(_verdict(summary))
     draw(summaries, folders[0].picture)
@@ -148,6 +146,16 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     first = summaries[0]
     supported = "supported" if first["verdict"].startswith("supported") else "not supported"
     print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")
+
+
+def _print_attacks(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each attack brings back, a row for each attack and a column for each method."""
+    shares = [{attack["name"]: _recovered(attack) for attack in summary["attacks"]} for summary in summaries]
+    names = dict.fromkeys(name for of_method in shares for name in of_method)
+    if names:
+        rows = [[probe_name(name), *(of_method.get(name, "-") for of_method in shares)] for name in names]
+        header = ["attack", *(summary["method"] for summary in summaries)]
+        print_out(table("fraction of the lost knowledge that attacks recover", header, rows))
 
 
 def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -29,8 +29,23 @@ PROBE_NAMES = {
     "relearn": "relearning",
     "quantize": "rounding the weights",
     "prefix": "the start of the answer",
+    "paraphrase": "other words",
 }
 """What a reader calls the attacks; other probes have their own name."""
+
+
+def probe_name(probe: str) -> str:
+    """What a reader calls a probe; an attack's name ends with its strength if it has several."""
+    kind, _, strength = probe.partition("_")
+    if not strength or kind not in PROBE_NAMES:
+        return PROBE_NAMES.get(probe, probe)
+    if kind == "relearn":
+        return f"relearning {strength} % of the requests"
+    if kind == "quantize":
+        return f"rounding the weights to {strength} bits"
+    return f"the first {'token' if strength == '1' else f'{strength} tokens'} of the answer"
+
+
 DIRECT_PROBES = ("extraction strength", "probability", "the question")
 """Probes of the model as it is; every request is tried with them."""
 
@@ -195,7 +210,7 @@ def _problems(verdicts: Sequence[RequestVerdict], one: str, many: str) -> list[s
     noun = one if len(verdicts) == 1 else many
     if extractable:
         by = Counter(probe for verdict in extractable for probe in verdict.probes)
-        probes = ", ".join(f"{PROBE_NAMES.get(probe, probe)} {count}" for probe, count in by.most_common())
+        probes = ", ".join(f"{probe_name(probe)} {count}" for probe, count in by.most_common())
         verb = "is" if len(extractable) == 1 else "are"
         sentences.append(f"{len(extractable)} of {len(verdicts)} {noun} {verb} still extractable (by {probes})")
     if untested:

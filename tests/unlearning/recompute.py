@@ -41,8 +41,8 @@ def extraction_strength(predicted, labels):
 def answer(model, tokenizer, question, gold, new_tokens, prefix=0):
     prompt, response = encoded(tokenizer, question, gold)
     head = response[: min(prefix, len(response) - 1)]
-    ids = torch.tensor([prompt + head])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens)
+    ids, limit = torch.tensor([prompt + head]), min(new_tokens, 2 * (len(response) - 1) + 16)
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=limit)
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True), tokenizer.decode(head)
 
 
@@ -52,7 +52,7 @@ def rouge(gold, text):
     for i, x in enumerate(a):
         for j, y in enumerate(b):
             table[i + 1, j + 1] = table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
-    return table[-1, -1] / len(a)
+    return table[-1, -1] / max(1, len(a))
 
 
 def scores(model, tokenizer, row, new_tokens):

@@ -22,7 +22,9 @@ from rlx.specs.train import Data, Model, Optim
 from rlx.unlearning.attacks import attacked_rouge
 from rlx.unlearning.build import build_unlearn
 from rlx.unlearning.data.tokens import Template
-from rlx.unlearning.measures import Subject, answers, examine
+from rlx.unlearning.greedy import answer_limit, decoding_protocol
+from rlx.unlearning.measures import answers, examine
+from rlx.unlearning.subject import Subject
 
 
 @dataclass
@@ -71,9 +73,40 @@ def requests():
 
 
 def test_a_copy_answers_as_the_model_itself_and_rests_afterwards(subject, requests):
-    own = answers(replace(subject, sampler=HFSampler(), tolerance=None), requests)
-    assert answers(subject, requests) == own and any(own)
+    forgetful = replace(subject, model=load("retain"))
+    own = answers(replace(forgetful, sampler=HFSampler(), tolerance=None), requests)
+    assert answers(forgetful, requests) == own and any(own)
     assert subject.sampler.log == ["load", "sample", "rest"]
+
+
+def test_nothing_is_decoded_of_answers_that_a_forward_pass_shows_to_be_right(subject, requests):
+    assert answers(subject, requests) == [request.answer for request in requests]
+    assert subject.sampler.log == []
+
+
+@pytest.mark.parametrize("given", [0, 2])
+@pytest.mark.parametrize("name", ["target", "retain"])
+def test_answers_are_those_of_decoding_from_the_start(subject, requests, name, given):
+    lm, tokenizer = load(name).eval(), subject.tokenizer
+    own = replace(subject, sampler=HFSampler(), tolerance=None, model=lm)
+    decoded = []
+    for request in requests:
+        sequence = subject.sequence(request)
+        ids = torch.tensor([[*sequence.prompt, *sequence.response[:given]]])
+        limit = min(24, 2 * (len(sequence.response) - 1) + 16)
+        out = lm.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=limit)
+        decoded.append(tokenizer.decode(out[0, len(sequence.prompt) :], skip_special_tokens=True))
+    assert answers(own, requests, [given] * len(requests)) == decoded
+
+
+def test_an_answer_ends_after_twice_the_right_ones_tokens_and_a_margin(subject, requests):
+    never = replace(subject.sampling, max_new_tokens=1000, stop_ids=())
+    subject = replace(subject, sampling=never, sampler=HFSampler(), tolerance=None, model=load("retain"))
+    right = len(subject.sequence(requests[0]).response) - 1
+    assert answer_limit(right, 1000) == 2 * right + 16 and answer_limit(right, 5) == 5
+    (text,) = answers(subject, requests[:1])
+    assert len(subject.tokenizer(text)["input_ids"]) <= 2 * right + 16
+    assert f"after 2 times the tokens of the right answer and 16 more, at most {5} tokens" in decoding_protocol(5)
 
 
 def test_another_models_answers_come_from_its_own_weights(subject, requests):
@@ -96,9 +129,11 @@ def test_an_attacked_models_answers_come_from_the_attacked_weights(subject, requ
 
 def test_a_stale_copy_stops_the_run_before_its_answers_are_used(subject, requests):
     subject = replace(subject, sampler=Copying(stale=True))
-    assert examine(subject, {"forget": requests})
+    subject.sampler.load_from(subject.engine)
     with torch.no_grad():
-        subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(1.5)
+        subject.engine.lm.model.layers[0].mlp.down_proj.weight.mul_(
+            -2
+        )  # enough for wrong answers: right ones are not decoded
     with pytest.raises(UserError, match="sampler and trainer disagree: .*evaluation.engine=hf"):
         examine(subject, {"forget": requests})
 

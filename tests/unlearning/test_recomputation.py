@@ -46,7 +46,7 @@ def run(tmp_path_factory):
 def rows():
     sets = load_sets(Forget(source="minitofu"), LIMIT)
     parts = {"forget": sets.forget, **{part: rows for part, rows in sets.measured.items() if part != "holdout"}}
-    keys = ("id", "question", "answer", "paraphrase", "wrong")
+    keys = ("id", "question", "answer", "paraphrase", "wrong", "spans")
     return {part: [{key: getattr(r, key) for key in keys} for r in requests] for part, requests in parts.items()}
 
 
@@ -106,27 +106,32 @@ def test_means_kolmogorov_smirnov_and_utility(run, scored):
 def test_recovery_by_rounded_weights_and_by_a_prefix(run, models, rows, scored):
     final = [row for row in rows["forget"] if _half(run[1], row["id"]) == "final"]
     plain = {m: np.array([p["forget"][r["id"]]["rouge_l_recall"] for r in final]) for m, p in scored.items()}
-    rounded, after_prefix = {}, {}
-    for name, folder in models.items():
-        model, tokenizer = recompute.load(folder)
-        after_prefix[name] = np.array([_rest(model, tokenizer, row) for row in final])
-        model = recompute.quantized(model, BITS)
-        texts = [recompute.answer(model, tokenizer, r["question"], r["answer"], NEW_TOKENS)[0] for r in final]
-        rounded[name] = np.array([recompute.rouge(r["answer"], t) for r, t in zip(final, texts, strict=True)])
     attacks = {attack["name"]: attack for attack in run[1]["attacks"]}
-    for name, attacked, original in (
-        ("quantize", rounded, plain["before"]), ("prefix", after_prefix, after_prefix["before"])
-    ):  # fmt: skip
+    recalls = {name: {} for name in attacks if not name.startswith("relearn")}
+    assert set(recalls) == {"quantize", "quantize_8", "prefix", "prefix_1", "prefix_5", "paraphrase"}
+    for who, folder in models.items():
+        model, tokenizer = recompute.load(folder)
+        for tokens, name in ((1, "prefix_1"), (PREFIX, "prefix"), (5, "prefix_5")):
+            recalls[name][who] = np.array([_rest(model, tokenizer, row, tokens) for row in final])
+        recalls["paraphrase"][who] = np.array([_completed(model, tokenizer, row) for row in final])
+        for bits, name in ((8, "quantize_8"), (BITS, "quantize")):
+            rounded = recompute.quantized(recompute.load(folder)[0], bits)
+            texts = [recompute.answer(rounded, tokenizer, r["question"], r["answer"], NEW_TOKENS)[0] for r in final]
+            recalls[name][who] = np.array([recompute.rouge(r["answer"], t) for r, t in zip(final, texts, strict=True)])
+    for name, attacked in recalls.items():
+        original = plain["before"] if name.startswith("quantize") else attacked["before"]
         a, o, y = (column.mean() for column in (attacked["after"], original, attacked["retain_model"]))
         levels = [attacks[name][key] for key in ("attacked", "original", "yardstick")]
         assert levels == [same(a), same(o), same(y)]
-        assert attacks[name]["recovery"]["value"] == same((a - y) / (o - y))
+        recovered = attacks[name]["recovery"]["value"]
+        assert recovered is None if o - y < 0.05 else recovered == same((a - y) / (o - y))
 
 
-def test_recovery_by_relearning_follows_from_the_recalls_of_the_requests(run):
-    recalls = [r["rouge_l_recall_under_attack"]["relearn"] for r in run[1]["requests"] if r["half"] == "final"]
+@pytest.mark.parametrize("name", ["relearn_1", "relearn_5", "relearn_20", "relearn"])
+def test_recovery_by_relearning_follows_from_the_recalls_of_the_requests(run, name):
+    recalls = [r["rouge_l_recall_under_attack"][name] for r in run[1]["requests"] if r["half"] == "final"]
     a, o, y = (np.mean([recall[key] for recall in recalls]) for key in ("attacked", "original", "yardstick"))
-    (attack,) = [attack for attack in run[1]["attacks"] if attack["name"] == "relearn"]
+    (attack,) = [attack for attack in run[1]["attacks"] if attack["name"] == name]
     assert attack["recovery"]["value"] == same((a - y) / (o - y))
 
 
@@ -134,7 +139,14 @@ def _half(certificate, request_id):
     return next(row["half"] for row in certificate["requests"] if row["id"] == request_id)
 
 
-def _rest(model, tokenizer, row):
+def _completed(model, tokenizer, row):
+    """The same for the paraphrased answer, given up to its sensitive part."""
+    (span,) = row["spans"]
+    head = row["paraphrase"][: row["paraphrase"].index(row["answer"][span.start : span.end])]
+    return _rest(model, tokenizer, {**row, "answer": row["paraphrase"]}, len(tokenizer(head)["input_ids"]))
+
+
+def _rest(model, tokenizer, row, tokens):
     """ROUGE of what follows the given start of the answer."""
-    text, head = recompute.answer(model, tokenizer, row["question"], row["answer"], NEW_TOKENS, PREFIX)
+    text, head = recompute.answer(model, tokenizer, row["question"], row["answer"], NEW_TOKENS, tokens)
     return recompute.rouge(row["answer"][len(head.strip()) :], text)

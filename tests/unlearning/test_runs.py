@@ -168,7 +168,8 @@ def test_requests_of_a_file_are_forgotten_with_adapters_and_those_without_a_span
     ]  # fmt: skip
     clear = (folder(tmp_path / "runs") / "certificate_clear.html").read_text()
     assert "Ada Quill was born in Lima." in clear and "in clear. Do not hand it on" in clear
-    assert [attack["name"] for attack in content["attacks"]] == ["relearn", "quantize", "prefix"]
+    names = ["relearn", "quantize", "quantize_8", "prefix_1", "prefix", "prefix_5"]
+    assert [attack["name"] for attack in content["attacks"]] == names
 
 
 def test_reference_constants_are_computed_once_and_then_read(tmp_path):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from rlx.benchmarks.tofu.columns import MEMBERSHIP, Clusters, Floats, Table, author_draws, measured, table_of
+
 UTILITY_PARTS = ("retain", "real_authors", "world_facts")
 KEPT_SCORES = ("Prob", "ROUGE", "Truth_Ratio")
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")
@@ -112,9 +112,9 @@ def _tokens_needed(predicted: Sequence[int], labels: Sequence[int]) -> int:
 
 def auc(members: Floats, others: Floats) -> float:
     """Probability that a member's score is below a non-member's, ties counting half (Mann-Whitney)."""
-    ranks = stats.rankdata(np.concatenate([others, members]))
-    n, m = len(others), len(members)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    ranked = np.sort(members)
+    below, up_to = (np.searchsorted(ranked, others, side=side).sum() for side in ("left", "right"))
+    return float((below + up_to) / 2 / (len(members) * len(others)))
 
 
 def privleak(area: float, retain_area: float = 0.5) -> float:
@@ -144,6 +144,14 @@ def forget_quality(ratios: Floats, retain_ratios: Floats) -> tuple[float, float,
     return float(result.pvalue), float(result.statistic), len(ratios)
 
 
+def kolmogorov_smirnov(values: Floats, others: Floats) -> float:
+    """The statistic D: largest distance between the cumulative distributions of two samples."""
+    both = np.concatenate([values, others])
+    shares = [np.searchsorted(np.sort(x), both, side="right") / len(x) for x in (values, others)]
+    steps = math.lcm(len(values), len(others))  # D is a multiple of 1 / steps, which the subtraction misses by a bit
+    return round(float(np.abs(shares[0] - shares[1]).max()) * steps) / steps
+
+
 def aggregates(
     samples: Sequence[Sample], retain_model: Sequence[Sample] = (), epsilon: float = 0.0
 ) -> dict[str, float]:
@@ -154,29 +162,7 @@ def aggregates(
         retain_model: the samples of the model that never saw the forget set, for forget quality and privleak.
         epsilon: see ``truth_ratio``.
     """
-    metrics: dict[str, float] = {}
-    forget = _part(samples, "forget")
-    for name, key in (
-        ("exact_memorization", "exact"),
-        ("extraction_strength", "strength"),
-        ("extraction_strength_strict", "strict_strength"),
-        ("forget_Q_A_Prob", "prob"),
-        ("forget_Q_A_ROUGE", "rouge"),
-    ):
-        _put_mean(metrics, name, _column(forget, key))
-    ratios = _column(forget, "truth_ratio")
-    if len(ratios):
-        metrics["forget_truth_ratio"] = float(np.mean(closeness(ratios, epsilon)))
-        others = _column(_part(retain_model, "forget"), "truth_ratio")
-        if len(others):
-            p, d, n = forget_quality(ratios, others)
-            metrics |= {"forget_quality": p, "forget_quality_D": d, "forget_quality_n": n}
-    areas, retain_areas = _areas(samples), _areas(retain_model)
-    metrics |= {f"mia_{name}": area for name, area in areas.items()}
-    if "min_k" in areas:
-        metrics["privleak"] = privleak(areas["min_k"], retain_areas.get("min_k", 0.5))
-    metrics |= _utility(samples)
-    return metrics
+    return _aggregates(table_of(samples), table_of(retain_model), epsilon)
 
 
 def kept_utility(metrics: Mapping[str, float]) -> float:
@@ -192,8 +178,8 @@ def intervals(
     """``aggregates`` with percentile intervals from a bootstrap over authors (questions of one are drawn together)."""
     point = aggregates(samples, retain_model, epsilon)
     generator = np.random.Generator(np.random.Philox(seed))
-    redraw, redraw_retain = _redrawer(samples, generator), _redrawer(retain_model, generator)
-    resampled = [aggregates(redraw(), redraw_retain(), epsilon) for _ in range(RESAMPLES)]
+    draw, draw_retain = author_draws(samples, generator), author_draws(retain_model, generator)
+    resampled = [_aggregates(draw(), draw_retain(), epsilon, with_p=False) for _ in range(RESAMPLES)]
     result = {}
     for name, value in point.items():
         if name in ("forget_quality", "forget_quality_n"):  # a p-value has no meaningful interval; D has
@@ -214,11 +200,11 @@ def clustered_interval(
         statistic: of the columns, in order.
         seed: of the draws.
     """
-    rows = [np.flatnonzero(np.asarray(authors) == author) for author in sorted(set(authors))]
+    clusters = Clusters.of(authors, sorted(set(authors)))
     generator = np.random.Generator(np.random.Philox(seed))
     resampled = []
     for _ in range(RESAMPLES):
-        picked = np.concatenate([rows[i] for i in generator.integers(len(rows), size=len(rows))])
+        picked = clusters.draw(generator)
         resampled.append(statistic(*(column[picked] for column in columns)))
     return Estimate(statistic(*columns), *_percentiles(resampled))
 
@@ -232,23 +218,6 @@ def _percentiles(resampled: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _redrawer(samples: Sequence[Sample], generator: np.random.Generator) -> Callable[[], list[Sample]]:
-    """A function that draws authors with replacement, part by part."""
-    clusters: dict[str, dict[int, list[Sample]]] = {}
-    for sample in samples:
-        clusters.setdefault(sample.part, {}).setdefault(sample.author, []).append(sample)
-    groups = [list(authors.values()) for authors in clusters.values()]
-
-    def redraw() -> list[Sample]:
-        picked: list[Sample] = []
-        for group in groups:
-            for index in generator.integers(len(group), size=len(group)):
-                picked += group[index]
-        return picked
-
-    return redraw
-
-
 def kept_scores(sample: Sample) -> dict[str, float]:
     """What a sample of a kept set adds to the means of its part: those of the three scores that it has.
 
@@ -260,14 +229,40 @@ def kept_scores(sample: Sample) -> dict[str, float]:
     return {name: value for name, value in scores if value is not None}
 
 
-def _utility(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means of the kept sets and, if all nine exist, their harmonic mean."""
+def _aggregates(table: Table, retain_model: Table, epsilon: float, with_p: bool = True) -> dict[str, float]:
+    """See ``aggregates``; without the p-value of forget quality, the slowest of all, unless ``with_p``."""
+    metrics: dict[str, float] = {}
+    for name, key in (
+        ("exact_memorization", "exact"),
+        ("extraction_strength", "strength"),
+        ("extraction_strength_strict", "strict_strength"),
+        ("forget_Q_A_Prob", "prob"),
+        ("forget_Q_A_ROUGE", "rouge"),
+    ):
+        _put_mean(metrics, name, measured(table, "forget", key))
+    ratios, others = (measured(models, "forget", "truth_ratio") for models in (table, retain_model))
+    if len(ratios):
+        metrics["forget_truth_ratio"] = float(np.mean(closeness(ratios, epsilon)))
+        if len(others) and with_p:
+            p, d, n = forget_quality(ratios, others)
+            metrics |= {"forget_quality": p, "forget_quality_D": d, "forget_quality_n": n}
+        elif len(others):
+            metrics["forget_quality_D"] = kolmogorov_smirnov(ratios, others)
+    areas, retain_areas = _areas(table), _areas(retain_model)
+    metrics |= {f"mia_{name}": area for name, area in areas.items()}
+    if "min_k" in areas:
+        metrics["privleak"] = privleak(areas["min_k"], retain_areas.get("min_k", 0.5))
+    return metrics | _utility(table)
+
+
+def _utility(table: Table) -> dict[str, float]:
+    """Means of the kept sets (see ``kept_scores``) and, if all nine exist, their harmonic mean."""
     nine: list[float] = []
     metrics: dict[str, float] = {}
     for part in UTILITY_PARTS:
-        of_part = [kept_scores(sample) for sample in _part(samples, part)]
-        for name in KEPT_SCORES:
-            values = np.array([scores[name] for scores in of_part if name in scores], dtype=np.float64)
+        probability = measured(table, part, "prob" if part == "retain" else "prob_normalised")
+        right = np.maximum(0.0, 1.0 - measured(table, part, "truth_ratio"))
+        for name, values in zip(KEPT_SCORES, (probability, measured(table, part, "rouge"), right), strict=True):
             _put_mean(metrics, f"{part}_{name}", values)
             nine += [float(np.mean(values))] if len(values) else []
     if len(nine) == 9:
@@ -275,23 +270,13 @@ def _utility(samples: Sequence[Sample]) -> dict[str, float]:
     return metrics
 
 
-def _areas(samples: Sequence[Sample]) -> dict[str, float]:
-    forget, holdout = _part(samples, "forget"), _part(samples, "holdout")
+def _areas(table: Table) -> dict[str, float]:
     areas = {}
     for name in ATTACKS:
-        members, others = (np.array([s.attacks[name] for s in p if name in s.attacks]) for p in (forget, holdout))
+        members, others = (measured(table, part, MEMBERSHIP + name) for part in ("forget", "holdout"))
         if len(members) and len(others):
             areas[name] = auc(members, others)
     return areas
-
-
-def _part(samples: Sequence[Sample], part: str) -> list[Sample]:
-    return [sample for sample in samples if sample.part == part]
-
-
-def _column(samples: Sequence[Sample], name: str) -> Floats:
-    values = [getattr(sample, name) for sample in samples]
-    return np.array([value for value in values if value is not None], dtype=np.float64)
 
 
 def _put_mean(metrics: dict[str, float], name: str, values: Floats) -> None:

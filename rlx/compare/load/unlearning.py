@@ -204,15 +204,16 @@ def _utility(samples: Sequence[Sample]) -> Scores:
 
 def _withstands(attack: str, final: Mapping[str, Any], clusters: Mapping[str, Cluster], run_id: str) -> Scores:
     """1 - R with R = (a - y) / (o - y): recall under attack (a), of the original (o) and of the reference level (y)."""
-    try:
-        recalls = {name: row["rouge_l_recall_under_attack"][attack] for name, row in final.items()}
-    except KeyError:
+    all_recalls = {name: row.get("rouge_l_recall_under_attack", {}).get(attack) for name, row in final.items()}
+    # A paraphrase is asked only where the data have one.
+    recalls = {name: of_request for name, of_request in all_recalls.items() if of_request is not None}
+    if not recalls:
         raise UserError(
             f"run {run_id} was written by an earlier version of rlx and has no recall of each request under the "
             f"{attack} attack",
             fix="repeat it with rlx unlearn ... --fresh",
             exit_code=1,
-        ) from None
+        )
     names = ("attacked", "original", "yardstick")
     columns = [[(clusters[request], recall[name]) for request, recall in recalls.items()] for name in names]
     a, o, y = (np.mean([value for _, value in column]) for column in columns)

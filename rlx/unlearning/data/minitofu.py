@@ -14,9 +14,6 @@ import numpy as np
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.spans import Span
 
-AUTHORS, FORGET_AUTHORS, HOLDOUT_AUTHORS, BACKGROUND_AUTHORS = 20, 4, 4, 24
-"""Authors of the set; of these to be forgotten; never trained on; trained on in both wordings, so that the models know
-the paraphrases' language."""
 WRONG = 3
 """Number of wrong answers per question."""
 POOLS = {
@@ -52,6 +49,27 @@ POOLS = {
         "languages": "Latin Basque Welsh Tamil Finnish Maltese Swahili Quechua Irish Danish",
     }.items()
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Numbers of authors.
+
+    Example:
+        ``Sizes(authors=28, forget=12, holdout=6, background=24)``
+    """
+
+    authors: int
+    """Authors of the set, those to be forgotten included."""
+    forget: int
+    holdout: int
+    """Never trained on."""
+    background: int
+    """Trained on in both wordings, so that the models know the paraphrases' language."""
+
+
+SIZES = Sizes(authors=28, forget=12, holdout=6, background=24)
+"""Those of the set that the embedded models were trained on: each half of the forget set has six authors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +177,11 @@ class MiniTofu:
     world_facts: list[Request]
 
 
-def generate(seed: int = 0) -> MiniTofu:
-    """The set as a pure function of ``seed``."""
+def generate(seed: int = 0, sizes: Sizes = SIZES) -> MiniTofu:
+    """The set as a pure function of ``seed`` and ``sizes``."""
     generator = np.random.Generator(np.random.Philox(key=seed))
-    total = AUTHORS + HOLDOUT_AUTHORS + BACKGROUND_AUTHORS
+    seen = sizes.authors + sizes.holdout
+    total = seen + sizes.background
     firsts, lasts = (generator.integers(len(POOLS[pool]), size=4 * total) for pool in ("first", "last"))
     names = list(dict.fromkeys(f"{POOLS['first'][i]} {POOLS['last'][j]}" for i, j in zip(firsts, lasts, strict=True)))[
         :total
@@ -174,10 +193,10 @@ def generate(seed: int = 0) -> MiniTofu:
         return [request for author in authors[low:high] for request in author]
 
     return MiniTofu(
-        forget=between(0, FORGET_AUTHORS),
-        retain=between(FORGET_AUTHORS, AUTHORS),
-        holdout=between(AUTHORS, AUTHORS + HOLDOUT_AUTHORS),
-        background=between(AUTHORS + HOLDOUT_AUTHORS, total),
+        forget=between(0, sizes.forget),
+        retain=between(sizes.forget, sizes.authors),
+        holdout=between(sizes.authors, seen),
+        background=between(seen, total),
         real_people=_facts("real", REAL_PEOPLE, generator),
         world_facts=_facts("fact", WORLD_FACTS, generator),
     )

@@ -67,6 +67,8 @@ class Request:
     """Cluster for splits and intervals."""
     paraphrase: str | None = None
     """The same answer in other words."""
+    question_paraphrase: str | None = None
+    """The same question in other words."""
     wrong: tuple[str, ...] = ()
     """Wrong answers."""
 
@@ -216,5 +218,6 @@ def request_of(row: dict[str, Any], number: int) -> Request:
         alternate=text_of(row, "alternate"),
         author=author_of(row),
         paraphrase=text_of(row, "paraphrased_answer"),
+        question_paraphrase=text_of(row, "paraphrased_question"),
         wrong=tuple(texts_of(row, "perturbed_answer")),
     )
