@@ -24,7 +24,7 @@ spec.loader.exec_module(recompute)
 
 
 def same(value):
-    return pytest.approx(value, abs=1e-6)
+    return pytest.approx(value, rel=1e-6, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 ASSETS = Path(__file__).parents[2] / "rlx" / "assets" / "minitofu"
 SMALL = [
-    "--against", "", "--epochs", "2", "--set", "evaluation.limit=10", "--set", "evaluation.max_new_tokens=8",
+    "--against", "", "--epochs", "1", "--set", "batch.forget=12", "--set", "evaluation.limit=10", "--set", "evaluation.max_new_tokens=8",
     "--set", "tracker.mlflow=false", "--set", "checkpoint.every=3", "--set", "evaluation.attacks=[]",
 ]  # fmt: skip
 REQUESTS = [
@@ -77,9 +77,9 @@ def finished(tmp_path_factory):
 def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_left(finished):
     at, said = finished
     first, *_, last = records(at)
-    assert last["eval/forgetting"] > first["eval/forgetting"] + 0.1
+    assert last["eval/forgetting"] > first["eval/forgetting"] + 0.04
     assert last["eval/utility"] > 0.95 * first["eval/utility"]
-    for part in ("original", "retain model", "palu", "forget_Q_A_Prob", "model_utility", "NOT supported", "n = 20"):
+    for part in ("original", "retain model", "palu", "forget_Q_A_Prob", "model_utility", "NOT supported", "n = 60"):
         assert part in said
     assert (at / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
@@ -90,7 +90,7 @@ def test_the_certificate_is_evidence_with_hashes_that_can_be_checked(finished):
     assert content["certified_removal"] is False and content["limits"]
     digest = hashlib.sha256((at / "model" / "model.safetensors").read_bytes()).hexdigest()
     assert content["hashes"]["unlearned_model"]["model.safetensors"] == digest
-    assert content["request_set"]["requests"] == len(content["requests"]) == 40
+    assert content["request_set"]["requests"] == len(content["requests"]) == 120
     assert {row["half"] for row in content["requests"]} == {"validation", "final"}
     for row in content["requests"]:
         assert row["after"]["probability"] < row["before"]["probability"] and row["sensitive"]
@@ -109,9 +109,9 @@ def test_aggregates_follow_from_the_samples_that_are_stored(finished):
     final = {row["id"] for row in content["requests"] if row["half"] == "final"}
     for model, name in (("original", "before"), ("unlearned", "after"), ("retain", "retain_model")):
         chosen = [r for r in rows if r["model"] == model and r["part"] == "forget" and r["id"] in final]
-        assert len(chosen) == 20
+        assert len(chosen) == 60
         for column, figure in (("probability", "forget_Q_A_Prob"), ("extraction_strength", "extraction_strength")):
-            mean = sum(row[column] for row in chosen) / 20
+            mean = sum(row[column] for row in chosen) / 60
             assert content["aggregates"][name][figure]["value"] == pytest.approx(mean, abs=1e-12)
 
 

@@ -1,11 +1,11 @@
 """Choose every unlearning method's learning rate and weight of the retain term at equal budget, on the validation half.
 
-python experiments/unlearn_defaults.py [--jobs 2] [--epochs 12] [--seeds 2] [--methods palu npo] [--points 6]
+python experiments/studies/unlearn_defaults.py [--jobs 2] [--epochs 12] [--seeds 2] [--methods palu npo] [--points 6]
 
 Every method gets the same number of points (learning rate x alpha, or learning rates alone where it has no alpha), each
 with the same epochs and seeds on the embedded set. A point's score is the most forgetting on the validation half among
 the checkpoints within the utility budget (mean over seeds); the final half is neither attacked nor read. Complete runs
-are not repeated. Writes experiments/unlearn_defaults.md.
+are not repeated. Writes experiments/studies/unlearn_defaults.md.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
         folder = RunDir(arguments.runs_dir / resolve_unlearn(point.spec(arguments.epochs, seed)).run_id)
         scores[point].append(score_of(folder))
     rows = [row(best_of(method, scores)) for method in arguments.methods]
-    command = " ".join(["python experiments/unlearn_defaults.py", *sys.argv[1:]])
+    command = " ".join(["python experiments/studies/unlearn_defaults.py", *sys.argv[1:]])
     footer = f"\n`{command}`, {date.today()}, {platform.machine()}, {os.cpu_count()} CPU cores, one thread per run.\n"
     head = HEADER.format(points=arguments.points, epochs=arguments.epochs, seeds=arguments.seeds)
     arguments.out.write_text(head + "\n".join(rows) + "\n" + footer, encoding="utf-8")
