@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+from rlx.inert import visible
+
 
 class UserError(Exception):
     """A mistake in a spec, a file or a command, printed as one sentence without a traceback.
@@ -17,9 +19,9 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, fix: str = "", exit_code: int = 2) -> None:
-        super().__init__(f"{what}; {fix}" if fix else what)
-        self.what = what
-        self.fix = fix
+        super().__init__(visible(f"{what}; {fix}" if fix else what))
+        self.what = visible(what)
+        self.fix = visible(fix)
         self.exit_code = exit_code
 
 

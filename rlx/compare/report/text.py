@@ -25,26 +25,17 @@ from rlx.compare.report.tables import (
     scores_grid,
 )
 from rlx.compare.statistics.comparison import Comparison, Pair
-
-LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\u00b1": r"$\pm$",
-    "<": r"$<$",
-    ">": r"$>$",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-}
+from rlx.inert import csv_cell, latex_text, markdown_text, visible
 
 
 def terminal(comparison: Comparison) -> RenderableType:
     """Warnings in red, the scores, the differences, one sentence per pair, and the caption."""
-    parts: list[RenderableType] = [RichText(text, style="bold red") for text in cautions(comparison)]
-    parts += [RichText(question(comparison), style="bold"), RichText()]
+    parts: list[RenderableType] = [RichText(visible(text), style="bold red") for text in cautions(comparison)]
+    parts += [RichText(visible(question(comparison)), style="bold"), RichText()]
     for grid in _grids(comparison):
         parts += [_rich_table(grid), RichText()]
-    parts += [RichText(f"- {text}") for text in conclusions(comparison)]
-    parts += [RichText(), RichText(caption(comparison), style="dim")]
+    parts += [RichText(visible(f"- {text}")) for text in conclusions(comparison)]
+    parts += [RichText(), RichText(visible(caption(comparison)), style="dim")]
     return Group(*parts)
 
 
@@ -55,33 +46,37 @@ def _grids(comparison: Comparison) -> list[Grid]:
 
 
 def _rich_table(grid: Grid) -> Table:
-    table = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=RichText(visible(grid.title)), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(grid.header):
-        table.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
+        table.add_column(RichText(visible(name), style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
-        table.add_row(*(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row))
+        styles = ["bold" if cell.bold else "dim" if cell.grey else "" for cell in row]
+        table.add_row(*(RichText(visible(cell.text), style=style) for cell, style in zip(row, styles, strict=True)))
     return table
 
 
 def markdown(comparison: Comparison) -> str:
     """The report in Markdown."""
-    parts = [f"# {comparison.study.name}", *(f"**{text}**" for text in cautions(comparison)), question(comparison)]
+    parts = [f"# {markdown_text(comparison.study.name)}"]
+    parts += [f"**{markdown_text(text)}**" for text in cautions(comparison)]
+    parts.append(markdown_text(question(comparison)))
     for grid in _grids(comparison):
-        parts += [f"## {grid.title}", _markdown_table(grid)]
-    parts += ["\n".join(f"- {text}" for text in conclusions(comparison)), f"<sub>{caption(comparison)}</sub>"]
+        parts += [f"## {markdown_text(grid.title)}", _markdown_table(grid)]
+    parts.append("\n".join(f"- {markdown_text(text)}" for text in conclusions(comparison)))
+    parts.append(f"<sub>{markdown_text(caption(comparison))}</sub>")
     flips = flips_grid(comparison)
     if flips.rows:
-        parts += [f"## {flips.title}", _markdown_table(flips)]
+        parts += [f"## {markdown_text(flips.title)}", _markdown_table(flips)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown_table(grid: Grid) -> str:
     def format_cell(cell: Text) -> str:
-        text = cell.text.replace("|", r"\|")
+        text = markdown_text(cell.text)
         return f"**{text}**" if cell.bold else f"<sub>{text}</sub>" if cell.grey and text != "-" else text
 
     lines = [
-        grid.header,
+        tuple(map(markdown_text, grid.header)),
         ("---", *["---:"] * (len(grid.header) - 1)),
         *(tuple(map(format_cell, row)) for row in grid.rows),
     ]
@@ -90,11 +85,11 @@ def _markdown_table(grid: Grid) -> str:
 
 def latex(comparison: Comparison) -> str:
     """Tables to be included in a LaTeX document; they need the packages booktabs and xcolor."""
-    warnings = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
+    warnings = [f"\\textcolor{{red}}{{{latex_text(text)}}}" for text in cautions(comparison)]
     label = "".join(char if char.isalnum() else "-" for char in comparison.study.name)
     tables = []
     for grid in _grids(comparison):
-        legend = " ".join([_tex(grid.title + "."), *warnings, _tex(question(comparison)), _tex(caption(comparison))])
+        legend = " ".join([latex_text(grid.title + "."), *warnings, latex_text(question(comparison)), latex_text(caption(comparison))])
         name = "".join(char for char in grid.title.lower().partition(",")[0] if char.isalnum() or char == " ")
         tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)
@@ -102,7 +97,7 @@ def latex(comparison: Comparison) -> str:
 
 def _booktabs(grid: Grid, legend: str, label: str) -> str:
     def format_cell(cell: Text) -> str:
-        text = _tex(cell.text)
+        text = latex_text(cell.text)
         return f"\\textbf{{{text}}}" if cell.bold else f"\\textcolor{{gray}}{{{text}}}" if cell.grey else text
 
     lines = [
@@ -110,7 +105,7 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
         r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
         f"  \\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
         r"    \toprule",
-        "    " + " & ".join(map(_tex, grid.header)) + r" \\",
+        "    " + " & ".join(map(latex_text, grid.header)) + r" \\",
         r"    \midrule",
         *("    " + " & ".join(map(format_cell, row)) + r" \\" for row in grid.rows),
         r"    \bottomrule",
@@ -122,18 +117,14 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tex(text: str) -> str:
-    return "".join(LATEX_SPECIAL.get(char, char) for char in text)
-
-
 def tidy_csv(comparison: Comparison) -> str:
     """One line per value: kind, model, benchmark, method, seed, name, value."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("kind", "model", "benchmark", "method", "seed", "name", "value"))
-    writer.writerows(("caution", "", "", "", "", text, "") for text in cautions(comparison))
+    writer.writerows(("caution", "", "", "", "", csv_cell(text), "") for text in cautions(comparison))
     for cell in comparison.cells:
-        keys = (cell.column.model, cell.column.benchmark, cell.method)
+        keys = _cells(cell.column.model, cell.column.benchmark, cell.method)
         values = {"mean": cell.score.mean, "low": cell.score.low, "high": cell.score.high, "best": float(cell.best)}
         values |= {f"pass@{k}": value for k, value in cell.pass_at.items()}
         writer.writerows(("score", *keys, "", name, _ten_digits(value)) for name, value in values.items())
@@ -141,19 +132,26 @@ def tidy_csv(comparison: Comparison) -> str:
             writer.writerow(("score", *keys, seed, "mean", _ten_digits(value)))
         names = comparison.problem_ids[cell.column]
         for problem, value in zip(names, cell.by_problem.tolist(), strict=True):
-            writer.writerow(("problem", *keys, "", problem, _ten_digits(value)))
+            writer.writerow(("problem", *keys, "", csv_cell(problem), _ten_digits(value)))
     for pair in comparison.pairs:
-        keys = (pair.column.model, pair.column.benchmark, pair.method)
+        keys = _cells(pair.column.model, pair.column.benchmark, pair.method)
         kind = f"against {pair.baseline}"
         writer.writerows((kind, *keys, "", name, _ten_digits(value)) for name, value in _pair_values(pair).items())
     for model in models(comparison):
         for point in pareto_points(comparison, model):
             values = {"kept": point.kept_utility, "within_budget": point.within_budget, "supported": point.supported}
             values |= {"runs": len(point.runs), "on_front": not point.dominated_by}
-            writer.writerows(("front", model, "", point.method, "", name, _ten_digits(v)) for name, v in values.items())
+            keys = _cells(model, "", point.method)
+            writer.writerows(("front", *keys, "", name, _ten_digits(v)) for name, v in values.items())
     for score in comparison.study.published:
-        writer.writerow(("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)))
+        keys = _cells("", score.benchmark, score.method)
+        writer.writerow(("published", *keys, "", csv_cell(score.source), _ten_digits(score.value)))
     return out.getvalue()
+
+
+def _cells(*texts: str) -> tuple[str, ...]:
+    """Names as cells of a CSV file."""
+    return tuple(map(csv_cell, texts))
 
 
 def _pair_values(pair: Pair) -> dict[str, float]:

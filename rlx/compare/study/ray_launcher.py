@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from rlx.inert import visible
 from rlx.compare.study.runner import PlannedRun, complete_run
 from rlx.errors import UserError
 
@@ -57,6 +58,6 @@ def _in_worker(run: PlannedRun, folder: str, threads: int, evaluate: bool) -> st
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def print_line(text: str) -> None:
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
     return complete_run(run, threads, evaluate, print_line)
