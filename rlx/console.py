@@ -58,7 +58,12 @@ def warn_once(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:
     """A plain table; the first column is left-aligned, the others too if ``words`` is True, else right-aligned."""
     result = Table(
-        title=Text(visible(title)), title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        title=Text(visible(title)),
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")

@@ -63,6 +63,7 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int 
     sets = problem_sets(spec)
     candidate = Candidate(resolved)
     run = RunDir(Path(resolved.folder))
+    run.refuse_links_outside()
     _warn_of_overlap(resolved, candidate, sets)
     if resolved.run_spec is None:
         write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))

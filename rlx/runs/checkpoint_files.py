@@ -60,6 +60,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         Position(**state["position"])
+        if not all(isinstance(value, int | float) for value in state["position"].values()):
+            raise ValueError("a number of the position is text")
         if not all(map(is_plain_name, state.get("samples", {}))):
             raise ValueError("samples names a file of another folder")
     except FileNotFoundError:

@@ -124,7 +124,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         recovery=recovery,
         stop=Stop(),
         pad_id=pad_id,
-        earlier=earlier_requests(spec.after),
+        earlier=earlier_requests(spec.after, spec.model.trust_remote_code),
     )
     return Assembled(components, requests, report, _loaders(resolved, folder, engine))
 

@@ -46,7 +46,9 @@ def _grids(comparison: Comparison) -> list[Grid]:
 
 
 def _rich_table(grid: Grid) -> Table:
-    table = Table(title=RichText(visible(grid.title)), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=RichText(visible(grid.title)), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for index, name in enumerate(grid.header):
         table.add_column(RichText(visible(name), style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
@@ -89,7 +91,9 @@ def latex(comparison: Comparison) -> str:
     label = "".join(char if char.isalnum() else "-" for char in comparison.study.name)
     tables = []
     for grid in _grids(comparison):
-        legend = " ".join([latex_text(grid.title + "."), *warnings, latex_text(question(comparison)), latex_text(caption(comparison))])
+        legend = " ".join(
+            [latex_text(grid.title + "."), *warnings, latex_text(question(comparison)), latex_text(caption(comparison))]
+        )
         name = "".join(char for char in grid.title.lower().partition(",")[0] if char.isalnum() or char == " ")
         tables.append(_booktabs(grid, legend, f"tab:{label}-{name.split()[-1]}"))
     return "% needs \\usepackage{booktabs,xcolor}\n" + "\n".join(tables)

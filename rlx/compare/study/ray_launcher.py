@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from rlx.inert import visible
 from rlx.compare.study.runner import PlannedRun, complete_run
 from rlx.errors import UserError
+from rlx.inert import visible
 
 RETRIES = 3
 """Number of times that a run is resumed after its worker was lost."""

@@ -83,10 +83,13 @@ class PlannedRun:
         return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
 
     def commands(self, evaluate: bool) -> list[list[str]]:
-        """The remaining commands, as arguments of ``rlx``; `rlx unlearn` includes the evaluation."""
+        """The remaining commands, as arguments of ``rlx``; `rlx unlearn` includes the evaluation.
+
+        Code that the spec names is trusted: the study's own spec is written to the run folder before.
+        """
         if isinstance(self.resolved, ResolvedUnlearn):
-            return [["unlearn", str(self.folder.spec), "--against", ""]]
-        commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
+            return [["unlearn", str(self.folder.spec), "--against", "", "--trust"]]
+        commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec), "--trust"]]
         return [*commands, ["eval", str(self.folder.root), *_set_options(self.evaluation)]] if evaluate else commands
 
     def accepts(self, protocol: Mapping[str, Any]) -> bool:
@@ -183,6 +186,7 @@ def complete_run(run: PlannedRun, threads: int, evaluate: bool, print_line: Call
     """Train and evaluate one run in separate processes; return the reason of a failure, else an empty string."""
     folder = run.folder
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
+    folder.replace_spec(dict(run.content))
     folder.failure.unlink(missing_ok=True)
     _wait_for_lock(folder, print_line)
     for command in run.commands(evaluate):
