@@ -16,8 +16,8 @@ from rlx.compare.report.write import RENDERERS, write_report
 from rlx.compare.statistics.analysis import analyse
 from rlx.compare.study.runner import PlannedRun, plan_runs, read_study, run_all, seconds_left
 from rlx.console import print_out, table, warn
-from rlx.errors import UserError, did_you_mean
-from rlx.inert import file_name, visible
+from rlx.errors import UserError, did_you_mean, public
+from rlx.inert import file_name
 from rlx.runs.folder import RunDir, read_json, runs_in
 from rlx.runs.tracking import MlflowSink, tracking_uri
 from rlx.specs.study import StudySpec
@@ -229,4 +229,4 @@ def _log(study: Study, folder: Path, files: Sequence[Path], folders: Folders) ->
 
 
 def _print_progress(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)
+    print(public(text), file=sys.stderr, flush=True)

@@ -361,7 +361,7 @@ def not_loaded(part: str, path: str, error: Exception) -> UserError:
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if TRUST_HINT in str(error):
         first_line = "it comes with Python code, which would be executed"
-        hint = "read that code and add --trust (rlx eval, rlx unlearn --after) or --set model.trust_remote_code=true"
+        hint = "read that code and add --trust (rlx eval) or --set model.trust_remote_code=true"
         return UserError(f"model.path '{path}': the {part} does not load: {first_line}", fix=hint, exit_code=1)
     hint = (
         "its files are incomplete or of another kind"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlx.compare.load.folders import method_names
-from rlx.errors import UserError, did_you_mean
+from rlx.errors import UserError, did_you_mean, public
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.locate import locator, with_existing_id
 from rlx.runs.tracking import read_metrics
 from rlx.specs.evaluate import ResolvedEval
-from rlx.specs.reading import validate
+from rlx.specs.reading import refuse_credentials, validate
 from rlx.specs.resolve_evaluate import resolve_eval
 from rlx.specs.resolve_train import resolve
 from rlx.specs.resolve_unlearn import resolve_unlearn
@@ -206,7 +206,7 @@ def _call_rlx(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
     if code == 0:
         return ""
     lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
-    return f"{lines[-1][:MESSAGE_LENGTH]} (exit code {code})"
+    return f"{public(lines[-1])[:MESSAGE_LENGTH]} (exit code {code})"
 
 
 def _set_options(evaluation: Mapping[str, Any]) -> list[str]:
@@ -246,6 +246,7 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
     Raises:
         UserError: for an unknown key, a wrong type, or an evaluation section in a study of unlearning.
     """
+    refuse_credentials(content)
     study = validate(content, StudySpec)
     if study.command == "unlearn" and study.evaluation:
         key = next(iter(study.evaluation))
