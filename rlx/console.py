@@ -58,7 +58,7 @@ def warn_once(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:
     """A plain table; the first column is left-aligned, the others too if ``words`` is True, else right-aligned."""
     result = Table(
-        title=Text(public(title)),
+        title=Text(public(title), style="table.title"),
         title_justify="left",
         header_style="bold",
         box=None,

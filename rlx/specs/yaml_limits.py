@@ -10,7 +10,7 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 30
 """Mappings and lists inside of each other."""
 MAX_VALUES = 100_000
-"""Values of a spec in which an alias (``*name``) counts as everything that it stands for."""
+"""Values of a spec in which an alias (``*name``) counts as everything that it repeats."""
 
 
 class DuplicateKey(yaml.constructor.ConstructorError):
@@ -64,7 +64,7 @@ def _check_events(text: str) -> None:
     """Check depth and number of values without building anything.
 
     Raises:
-        TooLarge: beyond a limit, or for an alias inside of what it stands for.
+        TooLarge: beyond a limit, or for an alias inside of what it repeats.
     """
     sizes: dict[str, int] = {}
     heights: dict[str, int] = {}
@@ -82,7 +82,7 @@ def _check_events(text: str) -> None:
             continue
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in opened):
-                raise TooLarge(f"has the alias *{event.anchor} inside of what it stands for")
+                raise TooLarge(f"has the alias *{event.anchor} inside of what it repeats")
             count += sizes.get(event.anchor, 1)
             height = heights.get(event.anchor, 0)
             if opened:
@@ -96,4 +96,4 @@ def _check_events(text: str) -> None:
         if len(opened) + height > MAX_DEPTH:
             raise TooLarge(f"has more than {MAX_DEPTH} levels of mappings and lists")
         if count > MAX_VALUES:
-            raise TooLarge(f"has more than {MAX_VALUES:,} values, each alias counted as what it stands for")
+            raise TooLarge(f"has more than {MAX_VALUES:,} values, each alias counted as what it repeats")

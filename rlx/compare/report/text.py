@@ -47,7 +47,11 @@ def _grids(comparison: Comparison) -> list[Grid]:
 
 def _rich_table(grid: Grid) -> Table:
     table = Table(
-        title=RichText(visible(grid.title)), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+        title=RichText(visible(grid.title), style="table.title"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for index, name in enumerate(grid.header):
         table.add_column(RichText(visible(name), style="bold"), justify="right" if index else "left", overflow="fold")
