@@ -66,7 +66,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], wor
         padding=(0, 2, 0, 0),
     )
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")
+        result.add_column(
+            Text(public(column), style="table.header"),
+            justify="left" if words or index == 0 else "right",
+            overflow="fold",
+        )
     for row in rows:
         result.add_row(*(Text(public(cell)) for cell in row))  # not str: rich would take sg[r] for markup
     return result
