@@ -1,4 +1,4 @@
-"""Random valid specs: every key of the schema may be set, with a value within its bounds and a size for a tiny model."""
+"""Random valid specs: any key of the schema may be set, to a value within its bounds that suits a tiny model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TRAIN: Choices = SHARED | {
     "data.split": ["train"],
     "data.prompt": ["prompt"],
     "data.answer": ["answer"],
-    "data.system": [None, "Add."],
+    "data.system": [None, "1+1=2"],
     "data.system_column": [None],
     "data.suffix": ["", "="],
     "data.chat_kwargs": [{}, {"enable_thinking": False}],
@@ -119,7 +119,7 @@ EVAL: Choices = {
     "limit": [1, 3, 5],
     "grader": ["auto", *names("reward")],
     "prompt": [None, "{problem}", "{problem}{problem}"],
-    "system": [None, "Add."],
+    "system": [None, "1+1=2"],
     "chat_kwargs": [{}, {"enable_thinking": False}],
     "engine": ["auto", "hf"],
     "tensor_parallel": [1],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from accelerate.state import AcceleratorState
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -58,6 +60,7 @@ def run_draw(command: str, seed: int, folder: Path) -> Outcome:
 def _run(command: str, content: dict, folder: Path) -> tuple[Literal["ran", "refused", "failed"], str]:
     output = io.StringIO()
     before = sys.argv
+    AcceleratorState._reset_state(True)  # one process has one precision otherwise
     try:
         with redirect_stdout(output), redirect_stderr(output):
             try:
@@ -80,8 +83,7 @@ def arguments(command: str, content: dict, folder: Path) -> list[str]:
     """The command line that runs a spec."""
     runs = ["--runs-dir", str(folder)]
     if command == "eval":
-        settings = [f"--set={key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}"
-                    for key, value in content.items() if key != "model"]  # fmt: skip
+        settings = [f"--set={key}={json.dumps(value)}" for key, value in content.items() if key != "model"]
         return ["eval", content["model"], *settings, *runs]
     file = folder / f"{command}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
