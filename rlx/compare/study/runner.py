@@ -18,6 +18,7 @@ from rlx.compare.load.folders import method_names
 from rlx.errors import UserError, did_you_mean, public
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.locate import locator, with_existing_id
+from rlx.runs.stop import Terminated, stop_children
 from rlx.runs.tracking import read_metrics
 from rlx.specs.evaluate import ResolvedEval
 from rlx.specs.reading import refuse_credentials, validate
@@ -178,7 +179,12 @@ def run_all(
         return reason
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+        try:
+            reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+        except Terminated:  # a terminal sends Ctrl-C to every process of the study, a scheduler may send SIGTERM to one
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_children()
+            raise
     return {run: reason for run, reason in reasons.items() if reason}
 
 
