@@ -51,40 +51,53 @@ class Reference:
     """The uninterrupted run of a workload."""
 
     folder: Path
-    start: float
-    """Seconds until its first record or sample was written."""
     seconds: float
+    times: list[list[float]]
+    """Pairs of a count of written records and the seconds at which the run reached it."""
 
-    def moment(self, chance: random.Random) -> float:
-        """Seconds from the start of a process to its kill: one in four falls into the start."""
+    def moment(self, count: int, chance: random.Random) -> tuple[int, float]:
+        """When to kill a process that starts with this count: at which count, and how many seconds after it.
+
+        One kill in four falls into the start of the process, the others into the rest of the run, uniformly over the
+        time of the uninterrupted run. Counts make the moments independent of the load of the machine.
+        """
+        first = next((seconds for number, seconds in self.times if number > 0), self.seconds)
         if chance.random() < 0.25:
-            return chance.uniform(0, self.start)
-        return chance.uniform(self.start, self.seconds)
+            return count, chance.uniform(0, first)
+        begin = max([first, *(seconds for number, seconds in self.times if number <= count)])
+        seconds = chance.uniform(begin, self.seconds)
+        reached = [pair for pair in self.times if pair[1] <= seconds]
+        number, since = reached[-1] if reached else (0, 0.0)
+        return int(number), seconds - since
 
 
 def uninterrupted(workload: Workload, folder: Path) -> Reference:
     """The uninterrupted run, which is run once."""
     target = folder / "uninterrupted" / workload.name
-    finished = target / "seconds.json"
+    finished = target / "times.json"
     if not finished.exists():
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        begin, started = time.perf_counter(), 0.0
+        begin, times = time.perf_counter(), []
         with (target / "output.txt").open("w") as output:
             process = subprocess.Popen(workload.command(target), cwd=target, stdout=output, stderr=output)
             while process.poll() is None:
-                if not started and _has_results(target):
-                    started = time.perf_counter() - begin
+                count = written(target)
+                if count and (not times or count > times[-1][0]):
+                    times.append([count, time.perf_counter() - begin])
                 time.sleep(0.02)
         if process.returncode:
             sys.exit(f"{workload.name} fails without a kill: see {target / 'output.txt'}")
-        finished.write_text(json.dumps({"start": started, "seconds": time.perf_counter() - begin}))
+        finished.write_text(json.dumps({"seconds": time.perf_counter() - begin, "times": times}))
     return Reference(target, **json.loads(finished.read_text()))
 
 
-def _has_results(folder: Path) -> bool:
-    records = any(file.stat().st_size for file in folder.glob("runs/*/metrics.jsonl"))
-    return records or any(folder.glob("runs/*/evaluations/*/*/samples.parquet/*.parquet"))
+def written(folder: Path) -> int:
+    """The number of records, checkpoints and parts of evaluations that were written so far."""
+    records = sum(file.read_bytes().count(b"\n") for file in folder.glob("runs/*/metrics.jsonl"))
+    steps = [int(path.name[5:]) for path in folder.glob("runs/*/checkpoints/step_*")]  # older ones are removed
+    parts = sum(1 for _ in folder.glob("runs/*/evaluations/*/*/samples.parquet/part_*"))
+    return records + sum(steps) + parts
 
 
 def run_trial(workload: Workload, seed: int, folder: Path) -> Trial:
@@ -97,10 +110,10 @@ def run_trial(workload: Workload, seed: int, folder: Path) -> Trial:
     chance, start = random.Random(f"{workload.name} {seed}"), time.perf_counter()
     moments: list[float] = []
     for _ in range(KILLS_PER_TRIAL):
-        moment = reference.moment(chance)
-        if not _killed(command, target, moment):
+        seconds = _killed(command, target, reference.moment(written(target), chance))
+        if seconds is None:
             break
-        moments.append(round(moment, 3))
+        moments.append(round(seconds, 3))
     done = subprocess.run(command, capture_output=True, text=True, cwd=target)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no output"]
@@ -112,17 +125,21 @@ def run_trial(workload: Workload, seed: int, folder: Path) -> Trial:
     return Trial(workload.name, seed, len(moments), moments, round(time.perf_counter() - start, 1), problems)
 
 
-def _killed(command: list[str], folder: Path, moment: float) -> bool:
-    """Start the command and kill its process group after some seconds; False if it ended before."""
+def _killed(command: list[str], folder: Path, moment: tuple[int, float]) -> float | None:
+    """Start the command, and kill its process group at the moment; return the seconds, None if it ended before."""
+    count, after = moment
     with (folder / "output.txt").open("a") as output:
+        begin = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+        while process.poll() is None and written(folder) < count:
+            time.sleep(0.005)
         try:
-            process.wait(timeout=moment)
+            process.wait(timeout=after)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return True
-    return False
+            return time.perf_counter() - begin
+    return None
 
 
 def run_campaign(folder: Path, kills: int, seed: int, minutes: float | None, names: list[str]) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ MEASURED = ("time/", "perf/", "memory/")
 """Prefixes of metrics that differ between two runs of the same spec."""
 TIMES = ("seconds", "created", "started", "finished", "date", "time", "python", "machine")
 """Keys of JSON files that contain a time or a path of the machine."""
+MASKED = re.compile(r"hmac:[0-9a-f]+|(?<=characters, )[0-9a-f]{8}")
+"""Hashes of masked texts, whose key is random in each run."""
 COMPARED = {
     "weights": ("model/*.safetensors", "checkpoints/step_*/model.safetensors"),
     "optimiser": ("checkpoints/step_*/optimizer.safetensors",),
@@ -57,22 +60,31 @@ def _content(path: Path) -> Any:
         return [{key: value for key, value in line.items() if not key.startswith(MEASURED)} for line in lines]
     if path.name == "state.json":
         state = json.loads(path.read_text(encoding="utf-8"))
-        # The length of metrics.jsonl depends on the digits of measured times.
-        return {**state, "position": {k: v for k, v in state["position"].items() if k != "metrics_bytes"}}
+        # The length of metrics.jsonl depends on the digits of measured times; the samples are compared themselves.
+        position = {key: value for key, value in state["position"].items() if key != "metrics_bytes"}
+        return {**state, "position": position, "samples": sorted(state["samples"])}
     if path.suffix == ".json":
         return _without_times(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".parquet":
+        return _part(path)
     return path.read_bytes()
+
+
+def _part(path: Path) -> list[str]:
+    """The rows of a part file."""
+    import pyarrow.parquet as pq
+
+    return [MASKED.sub("", json.dumps(row, sort_keys=True, default=str)) for row in pq.read_table(path).to_pylist()]
 
 
 def _rows(folder: Path) -> list[Any]:
     """The rows of a data set, in an order of their own: an evaluation's parts depend on the kills, its rows do not."""
-    import pyarrow.parquet as pq
-
-    rows = [row for part in sorted(folder.glob("part_*.parquet")) for row in pq.read_table(part).to_pylist()]
-    return sorted(json.dumps(row, sort_keys=True, default=str) for row in rows)
+    return sorted(row for part in folder.glob("part_*.parquet") for row in _part(part))
 
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_times(inner) for key, inner in value.items() if not any(t in key.lower() for t in TIMES)}
-    return [_without_times(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_times(inner) for inner in value]
+    return MASKED.sub("", value) if isinstance(value, str) else value

@@ -131,7 +131,7 @@ ALWAYS: Mapping[str, tuple[str, ...]] = {
     "train": ("steps", "batch.prompts", "batch.updates_per_rollout", "rollout.samples_per_prompt", "evaluation.limit",
               "tracker.mlflow"),
     "unlearn": ("epochs", "evaluation.limit", "evaluation.max_new_tokens", "evaluation.relearn_updates",
-                "tracker.mlflow"),
+                "evaluation.attacks", "tracker.mlflow"),
     "eval": ("model", "n", "limit", "max_new_tokens", "mlflow"),
 }  # fmt: skip
 """Keys that are always set, because their defaults would make a draw large."""

@@ -1,6 +1,6 @@
 """rlx in a process in which a fault happens at one call of one function: python faulty.py MODULE:FUNCTION N FAULT ...
 
-The fault is a signal to this process, a full disk, or a folder that turns read-only; nothing is simulated in rlx itself.
+The fault is a signal to this process, a full disk, or a folder that turns read-only; rlx itself is unchanged.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def parameters():
         yield pytest.param(case, id=f"{case.step} {case.fault}", marks=marks)
 
 
-@pytest.mark.parametrize("case", parameters())
+@pytest.mark.parametrize("case", list(parameters()))
 def test_a_fault_ends_in_one_sentence_and_the_same_command_finishes_to_the_same_bits(case, disk, request):
     command, function, call = STEPS[case.step]
     reference = request.getfixturevalue("unlearned" if command == "unlearn" else "reference")
@@ -166,11 +166,13 @@ def test_a_tracker_that_is_gone_and_comes_back_gets_every_record(tmp_path, refer
     import sqlite3
 
     store = tmp_path / "store"
+    store.write_text("no folder")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store / 'mlflow.db'}")
     line = [*TRAIN, "--set", "tracker.mlflow=true", "--runs-dir", str(tmp_path / "runs")]
     process = [sys.executable, str(FAULTY), "rlx.rl.update:update_policy", "4", "SIGTERM", str(tmp_path), *line]
     done = subprocess.run(process, capture_output=True, text=True, timeout=300)
     assert done.returncode == 130 and "is not reachable" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    store.unlink()
     store.mkdir()
     code, output = rlx(*line)
     assert code == 0, output
