@@ -148,15 +148,15 @@ def draw(command: str, seed: int) -> dict[str, Any]:
 
 def drawn_keys(command: str) -> set[str]:
     """Every key of the spec that draws may set, as a dotted key."""
-    return set(_keys(SPECS[command], ""))
+    return set(_keys(SPECS[command], "", CHOICES[command]))
 
 
-def _keys(model: type[BaseModel], prefix: str) -> list[str]:
+def _keys(model: type[BaseModel], prefix: str, choices: Choices) -> list[str]:
     result = []
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
-        section = _section_type(field.annotation)
-        result += _keys(section, f"{key}.") if section else [key]
+        section = None if key in choices else _section_type(field.annotation)
+        result += _keys(section, f"{key}.", choices) if section else [key]
     return result
 
 

@@ -25,8 +25,6 @@ QUICK = {("update", "SIGTERM"), ("checkpoint", "disk full"), ("loading", "SIGTER
 """Cases that also run without the slow ones."""
 FAULTY = Path(__file__).parent / "faulty.py"
 SPACE = "64m"
-REMOTE_WAIT = 5
-"""Seconds that the report's MLflow may take."""
 
 
 @pytest.fixture
@@ -162,6 +160,7 @@ def test_a_killed_reward_worker_ends_in_one_sentence_and_the_same_command_finish
     assert (run / "model/model.safetensors").read_bytes() == (expected / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_gone_and_comes_back_gets_every_record(tmp_path, reference, monkeypatch):
     import sqlite3
 
