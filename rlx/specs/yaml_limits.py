@@ -83,8 +83,8 @@ def _check_events(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in opened):
                 raise TooLarge(f"has the alias *{event.anchor} inside of what it repeats")
-            count += sizes.get(event.anchor, 1)
-            height = heights.get(event.anchor, 0)
+            count += sizes.get(str(event.anchor), 1)
+            height = heights.get(str(event.anchor), 0)
             if opened:
                 opened[-1][2] = max(opened[-1][2], height)
         else:
