@@ -7,7 +7,7 @@ VERL := .venv-verl
 VLLM := .venv-vllm
 TRL := .venv-trl
 
-.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf gpu-check
+.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf gpu-check campaign sweep
 
 # Create an environment on top of .venv: its own packages take precedence, and all other packages come from .venv.
 define OVER_VENV
@@ -88,6 +88,14 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 gpu-check:
 	$(GPU_PYTHON) experiments/gpu/check.py all
+
+# Kills at random moments, each run compared with an uninterrupted one; the same command continues. CAMPAIGN="--minutes 5" ends early.
+campaign: install
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python experiments/reliability/campaign.py $(CAMPAIGN)
+
+# Random valid specs of train, unlearn and eval. SWEEP="--draws 5 --commands eval" runs fewer.
+sweep: install
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python experiments/reliability/sweep.py $(SWEEP)
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -1,8 +1,8 @@
 """Write the generated blocks of the README and of docs/reliability.md, and the published schema of the certificate.
 
 A block is the text between <!-- begin generated: NAME --> and <!-- end generated: NAME -->. NAME is "policy methods",
-"unlearning methods", "rlx help", "file faults" (the list that tests/runs/test_recovery.py tries), or a command followed
-by "help", such as "train help".
+"unlearning methods", "rlx help", "file faults" and "process faults" (the lists that tests/runs/test_recovery.py and
+test_process_faults.py try), or a command followed by "help", such as "train help".
 
 docs/certificate.schema.json is the JSON schema of the certificate of rlx unlearn.
 
@@ -25,7 +25,8 @@ from rlx.unlearning.certificate_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "reliability.md")
-FAULTS = ROOT / "tests" / "runs" / "faults.py"
+FAULTS = {"file faults": "faults.py", "process faults": "process_faults.py"}
+"""Generated tables of faults and the files in tests/runs that list them."""
 SCHEMA = ROOT / "docs" / "certificate.schema.json"
 TABLES = {"policy methods": "policy", "unlearning methods": "unlearn"}
 MARKER = re.compile(r"<!-- (?:begin|end) generated:")
@@ -45,26 +46,28 @@ def help_text(*command: str) -> str:
     return "```\n" + "\n".join(lines).strip() + "\n```"
 
 
-def fault_table() -> str:
-    """The faults of files that the tests try, as a Markdown table."""
-    description = importlib.util.spec_from_file_location("faults", FAULTS)
+def fault_table(file: Path) -> str:
+    """The faults that the tests try, as a Markdown table."""
+    description = importlib.util.spec_from_file_location(file.stem, file)
     if description is None or description.loader is None:
-        sys.exit(f"{FAULTS} cannot be read")
+        sys.exit(f"{file} cannot be read")
     module = importlib.util.module_from_spec(description)
-    sys.modules["faults"] = module  # dataclasses look their module up
+    sys.modules[file.stem] = module  # dataclasses look their module up
     description.loader.exec_module(module)
     return str(module.markdown())
 
 
 def content(name: str) -> str:
     """The content of the generated block ``name``."""
-    if name == "file faults":
-        return fault_table()
+    if name in FAULTS:
+        return fault_table(ROOT / "tests" / "runs" / FAULTS[name])
     if name in TABLES:
         return markdown_table(TABLES[name])
     if name.endswith(" help"):
         return help_text(*name.removesuffix(" help").removeprefix("rlx").split())
-    sys.exit(f"'{name}' is not a generated block; choices: {', '.join(TABLES)}, rlx help, COMMAND help, file faults")
+    sys.exit(
+        f"'{name}' is not a generated block; choices: {', '.join(TABLES)}, rlx help, COMMAND help, {', '.join(FAULTS)}"
+    )
 
 
 def fill(text: str) -> tuple[str, list[str]]:

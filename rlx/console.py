@@ -21,6 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rlx.errors import public
+
 BARS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 120
 """Width of a table that is not printed to a terminal (characters), unless COLUMNS is set."""
@@ -29,7 +31,8 @@ PLAIN_EVERY = 5.0
 
 
 def print_out(renderable: RenderableType) -> None:
-    """Print a result to stdout."""
+    """Print a result to stdout; control characters in a string are shown and not sent."""
+    renderable = public(renderable) if isinstance(renderable, str) else renderable
     # A pipe has no width; lines of text are never wrapped, so that paths can be copied.
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = RichConsole(highlight=False, width=None if has_width else PIPE_WIDTH)
@@ -38,12 +41,12 @@ def print_out(renderable: RenderableType) -> None:
 
 def print_error(text: str) -> None:
     """Print a result that shows a mistake to stdout, in red on a terminal."""
-    print_out(Text(f"problem: {text}", style="bold red"))
+    print_out(Text(public(f"problem: {text}"), style="bold red"))
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {text}", style="yellow"))
+    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(public(f"warning: {text}"), style="yellow"))
 
 
 @cache
@@ -55,12 +58,21 @@ def warn_once(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> Table:
     """A plain table; the first column is left-aligned, the others too if ``words`` is True, else right-aligned."""
     result = Table(
-        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        title=Text(public(title), style="table.title"),
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if words or index == 0 else "right", overflow="fold")
+        result.add_column(
+            Text(public(column), style="table.header"),
+            justify="left" if words or index == 0 else "right",
+            overflow="fold",
+        )
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))  # not str: rich would take sg[r] for markup
+        result.add_row(*(Text(public(cell)) for cell in row))  # not str: rich would take sg[r] for markup
     return result
 
 
@@ -97,15 +109,15 @@ class Progress:
         elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
             self._printed = now
             shown = ", ".join(f"{name} {value}" for name, value in facts.items())
-            self._rich.print(Text(f"{self.unit} {step}/{self.total}: {shown} ({timing})"))
+            self._rich.print(Text(public(f"{self.unit} {step}/{self.total}: {shown} ({timing})")))
 
     def note(self, text: str) -> None:
         """Print a notice above the panel."""
-        self._rich.print(Text(text))
+        self._rich.print(Text(public(text)))
 
     def warn(self, text: str) -> None:
         """Print a warning above the panel."""
-        self._rich.print(Text(f"warning: {text}", style="yellow"))
+        self._rich.print(Text(public(f"warning: {text}"), style="yellow"))
 
     def stop(self) -> None:
         """Stop updating the panel and release the terminal."""
@@ -117,13 +129,13 @@ class Progress:
     def _update(self, step: int, facts: Mapping[str, str], trend: Sequence[float], timing: str) -> None:
         grid = Table.grid(padding=(0, 2))
         for name, value in facts.items():
-            grid.add_row(Text(name, style="dim"), Text(value))
+            grid.add_row(Text(public(name), style="dim"), Text(public(value)))
         bar = ProgressBar(total=self.total, completed=step, width=max(10, min(60, self._rich.width - 8)))
         head = Text(f"{self.unit} {step}/{self.total}   {timing}")
         parts: list[RenderableType] = [head, bar, grid]
         if trend:
             parts.append(Text(sparkline(trend, max(10, self._rich.width - 8)), style="green"))
-        panel = Panel(Group(*parts), title=Text(self.title), title_align="left", border_style="dim")
+        panel = Panel(Group(*parts), title=Text(public(self.title)), title_align="left", border_style="dim")
         if self._live is None:
             self._live = Live(panel, console=self._rich, refresh_per_second=8, transient=False)
             self._live.start()

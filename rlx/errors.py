@@ -3,6 +3,14 @@
 import difflib
 from collections.abc import Sequence
 
+from rlx.credentials import without_credentials
+from rlx.inert import visible
+
+
+def public(text: str) -> str:
+    """The text as it may be printed and stored: without credentials, and with control characters as escapes."""
+    return visible(without_credentials(text))
+
 
 class UserError(Exception):
     """A mistake in a spec, a file or a command, printed as one sentence without a traceback.
@@ -17,9 +25,9 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, fix: str = "", exit_code: int = 2) -> None:
-        super().__init__(f"{what}; {fix}" if fix else what)
-        self.what = what
-        self.fix = fix
+        super().__init__(public(f"{what}; {fix}" if fix else what))
+        self.what = public(what)
+        self.fix = public(fix)
         self.exit_code = exit_code
 
 

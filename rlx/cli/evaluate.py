@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import Overrides, Preview, RunsDir, Seed, TakeOver
+from rlx.cli.options import Overrides, Preview, RunsDir, Seed, TakeOver, Trust
 from rlx.cli.preview import skip_unused_imports
 from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
@@ -50,6 +50,7 @@ def evaluate(
         bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
     ] = False,
     take_over: TakeOver = False,
+    trust: Trust = False,
     preview: Preview = False,
     check: Annotated[
         bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
@@ -90,6 +91,7 @@ def evaluate(
         "grader": grader,
         "prompt": prompt,
         "seed": seed,
+        "trust_remote_code": True if trust else None,
     }
     content = apply_options_and_overrides({}, options, overrides or [])
     if check:

@@ -38,6 +38,12 @@ TakeOver = Annotated[
     bool,
     typer.Option("--take-over", help="Take over the lock of another machine's process, which you know to have ended."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Execute Python code that a run folder or the model in it names (file.py, remote code)."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved experiment and stop.")]
 Preview = Annotated[
     bool,

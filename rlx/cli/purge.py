@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from rlx.errors import UserError
+from rlx.inert import visible
 
 
 def purge_run(name: str, runs: Path, yes: bool) -> int:
@@ -23,6 +24,7 @@ def purge_run(name: str, runs: Path, yes: bool) -> int:
     Raises:
         UserError: when there is no such run, another process writes it, or nobody can answer the question.
     """
+    from rlx.console import print_out
     from rlx.runs.after import finished_run
     from rlx.runs.purge import purge, remainders
 
@@ -30,13 +32,13 @@ def purge_run(name: str, runs: Path, yes: bool) -> int:
     with folder.locked():
         items = remainders(folder)
         if not items:
-            typer.echo(f"run {folder.run_id} holds nothing of the forgotten knowledge but its model {folder.model}")
+            print_out(f"run {folder.run_id} holds nothing of the forgotten knowledge but its model {folder.model}")
             return 0
-        width = max(len(str(item.path)) for item in items)
+        width = max(len(visible(str(item.path))) for item in items)
         for item in items:
-            typer.echo(f"{item.path!s:{width}}  {_size(item.bytes):>9}  {item.content}")
+            typer.echo(f"{visible(str(item.path)):{width}}  {_size(item.bytes):>9}  {item.content}")
         if folder.summary.is_file():
-            typer.echo(f"not deleted: the unlearned model {folder.model} and the certificate")
+            print_out(f"not deleted: the unlearned model {folder.model} and the certificate")
         else:
             typer.echo("the run is not complete: after the deletion it starts again from update 0")
         typer.echo("not listed: the original model, the request files, copies that others have, and MLflow's metrics")

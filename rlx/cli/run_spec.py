@@ -45,11 +45,26 @@ def print_json_schema(spec_type: type[BaseModel]) -> None:
     typer.echo(json.dumps(spec_type.model_json_schema(), indent=2))
 
 
-def read_user_spec(file: Path | None) -> dict[str, Any]:
-    """Return the content of the spec file; empty without a file, which means the embedded example."""
+def read_user_spec(file: Path | None, trust: bool = False) -> dict[str, Any]:
+    """Return the content of the spec file; empty without a file, which means the embedded example.
+
+    Args:
+        file: the spec file, which may be the one in a run folder.
+        trust: whether code may be executed that the spec in a run folder names.
+
+    Raises:
+        UserError: when a run folder's spec names code that is not trusted.
+    """
+    from rlx.runs.folder import RunDir
+    from rlx.runs.foreign import refuse_code
     from rlx.specs.reading import read_spec
 
-    return read_spec(file) if file else {}
+    if file is None:
+        return {}
+    content = read_spec(file)
+    if RunDir(file.parent).resolved.exists():
+        refuse_code(content, f"{file}, the spec of a run folder,", trust)
+    return content
 
 
 def is_study(content: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from rlx.cli.options import (
     RunsDir,
     Seed,
     TakeOver,
+    Trust,
 )
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.run_spec import (
@@ -77,6 +78,7 @@ def train(
     ] = False,
     fresh: Fresh = False,
     take_over: TakeOver = False,
+    trust: Trust = False,
     dry_run: DryRun = False,
     preview: Preview = False,
     json_schema: JsonSchema = False,
@@ -111,7 +113,7 @@ def train(
         "cluster.gpus_per_node": gpus_per_node,
         "cluster.ray_address": ray_address,
     }
-    content = read_user_spec(spec)
+    content = read_user_spec(spec, trust)
     if is_study(content):
         reject_preview_of_study(preview)
         reject_options_of_one_run(spec, options, overrides or [])

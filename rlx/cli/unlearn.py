@@ -25,6 +25,7 @@ from rlx.cli.options import (
     RunsDir,
     Seed,
     TakeOver,
+    Trust,
 )
 from rlx.cli.preview import reject_preview_of_study, skip_unused_imports
 from rlx.cli.purge import purge_run
@@ -105,6 +106,7 @@ def unlearn(
     backend: Annotated[str, typer.Option(help="local is the only choice.")] = "local",
     fresh: Fresh = False,
     take_over: TakeOver = False,
+    trust: Trust = False,
     dry_run: DryRun = False,
     preview: Preview = False,
     json_schema: JsonSchema = False,
@@ -143,14 +145,14 @@ def unlearn(
         "seed": seed,
         "run_name": run_name,
     }
-    content = read_user_spec(spec)
+    content = read_user_spec(spec, trust)
     if is_study(content):
         reject_preview_of_study(preview)
         reject_options_of_one_run(spec, {**options, "--against": against}, overrides or [])
         raise typer.Exit(
             run_study("unlearn", content, StudyOptions(jobs, launcher, plan or dry_run, runs_dir, take_over))
         )
-    content = continue_run(apply_options_and_overrides(content, options, overrides or []), runs_dir)
+    content = continue_run(apply_options_and_overrides(content, options, overrides or []), runs_dir, trust)
     experiments = [
         (with_existing_id(resolved, runs_dir), own)
         for resolved, own in _experiments(content, against, compare_embedded=method is None)

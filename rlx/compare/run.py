@@ -17,7 +17,8 @@ from rlx.compare.report.write import RENDERERS, write_report
 from rlx.compare.statistics.analysis import analyse
 from rlx.compare.study.runner import PlannedRun, plan_runs, read_study, run_all, seconds_left
 from rlx.console import print_out, table, warn
-from rlx.errors import UserError, did_you_mean
+from rlx.errors import UserError, did_you_mean, public
+from rlx.inert import file_name
 from rlx.runs.folder import RunDir, find_run, read_json, runs_in
 from rlx.runs.tracking import MlflowSink, tracking_uri
 from rlx.specs.study import StudySpec, condition_axes
@@ -182,7 +183,7 @@ def compare_runs(
     loaded = _load_results(run_folders, logged=logged)
     methods = list(dict.fromkeys(run.method for run in loaded))
     results = Study(
-        name=f"{'-'.join(methods[:4]).replace(' ', '_').replace('/', '_')}-{len(loaded)}runs",
+        name=file_name("-".join(method.replace(" ", "_") for method in methods[:4])) + f"-{len(loaded)}runs",
         baseline=options.baseline or ("grpo" if "grpo" in methods else methods[0]),
         runs=tuple(loaded),
         mismatched=check_protocols(loaded, options.force),
@@ -253,4 +254,4 @@ def _log(study: Study, folder: Path, files: Sequence[Path], folders: Folders) ->
 
 
 def _print_progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(public(text), file=sys.stderr, flush=True)

@@ -42,6 +42,8 @@ LOADING_ERRORS = (
     pickle.UnpicklingError,
 )
 """What transformers and its readers raise for files that are missing, cut off, or of another format."""
+TRUST_HINT = "trust_remote_code=True"
+"""Part of the message of transformers for a model that comes with code."""
 SHOWN = 3
 """Names of tensors in a message."""
 
@@ -183,6 +185,7 @@ def _loaded(path: str, model: Model) -> LM:
     options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(path, **options)
+        _refuse_kernels(config, path, model)
         source_dtype = config.get_text_config().dtype or config.dtype
         loader = _with_fallback(causal_class(config, model).from_pretrained)
         options = options | _dequantized(config, path)
@@ -199,6 +202,21 @@ def _loaded(path: str, model: Model) -> LM:
     lm.float()
     lm.config.dtype = source_dtype  # the type of the files, which the saved model gets too
     return lm
+
+
+def _refuse_kernels(config: Any, path: str, model: Model) -> None:
+    """Refuse attention code of a hub repository that a model's configuration names, unless its code is trusted.
+
+    Raises:
+        UserError: naming the repository.
+    """
+    name = str(getattr(config, "_attn_implementation", None) or "")
+    if "/" in name and not model.trust_remote_code:
+        raise UserError(
+            f"model.path '{path}': its config.json names attention code of the hub ({name}), which would be executed",
+            fix="remove attn_implementation from it, or set model.trust_remote_code=true",
+            exit_code=1,
+        )
 
 
 def causal_class(config: Any, model: Model) -> Any:
@@ -341,6 +359,10 @@ def not_loaded(part: str, path: str, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if TRUST_HINT in str(error):
+        first_line = "it comes with Python code, which would be executed"
+        hint = "read that code and add --trust (rlx eval) or --set model.trust_remote_code=true"
+        return UserError(f"model.path '{path}': the {part} does not load: {first_line}", fix=hint, exit_code=1)
     hint = (
         "its files are incomplete or of another kind"
         if Path(path).exists()

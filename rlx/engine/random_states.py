@@ -12,6 +12,13 @@ import torch
 from torch import Tensor
 
 
+def seed_generators(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators, which new adapters and a user's reward may use."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def random_states() -> dict[str, Any]:
     """States of Python's, numpy's and torch's global generators."""
     version, numbers, gauss = random.getstate()

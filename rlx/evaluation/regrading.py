@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from rlx.errors import UserError
 from rlx.evaluation.build import write_file, write_result
 from rlx.evaluation.grading import inputs_of_rows
 from rlx.evaluation.loop import regrade
@@ -13,6 +14,7 @@ from rlx.rewards.grade import VERSION
 from rlx.rewards.reward_set import load_grader
 from rlx.rewards.verdict import Verdict
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.integrity import is_plain_name
 from rlx.runs.samples import Row
 from rlx.specs.evaluate import Protocol
 from rlx.specs.reading import validate
@@ -29,6 +31,7 @@ def regrade_run(run: RunDir) -> list[str]:
     Returns:
         Names of the new results.
     """
+    run.refuse_links_outside()
     graders = names("reward")
     regraded: list[str] = []
     for stored in run.evaluations():
@@ -39,6 +42,12 @@ def regrade_run(run: RunDir) -> list[str]:
             continue
         present = protocol.model_copy(update={"grader_version": VERSION})
         name = f"{present.benchmark}-{present.digest}"
+        if not is_plain_name(name):
+            raise UserError(
+                f"{stored.protocol} names the benchmark '{present.benchmark}', which is not the name of a folder",
+                fix="compare the run without --regrade",
+                exit_code=1,
+            )
         folder = run.evaluation(stored.root.parent.name, name)
         if folder.result.is_file():
             continue

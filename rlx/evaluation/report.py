@@ -11,6 +11,7 @@ from dataclasses import asdict
 from rlx.benchmarks.summary import MeanInterval, averages
 from rlx.console import print_out, table
 from rlx.evaluation.run import EvalOutcome
+from rlx.inert import csv_cell, markdown_text
 from rlx.specs.evaluate import ResolvedEval
 
 FORMATS = ("table", "markdown", "csv", "json")
@@ -44,7 +45,7 @@ def markdown(outcomes: Sequence[EvalOutcome]) -> str:
     """A Markdown table with its note."""
     heads = [*COLUMNS, *MORE_COLUMNS]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(outcomes)]
+    lines += [f"| {' | '.join(map(markdown_text, row))} |" for row in _rows(outcomes)]
     return "\n".join([*lines, "", NOTE])
 
 
@@ -123,7 +124,7 @@ def _csv(outcomes: Sequence[EvalOutcome]) -> str:
     for outcome in outcomes:
         s = outcome.summary
         for metric, value in s.flat().items():
-            writer.writerow([s.benchmark, outcome.protocol.digest, s.problems, s.n, metric, f"{value:.6g}"])
+            writer.writerow([csv_cell(s.benchmark), outcome.protocol.digest, s.problems, s.n, metric, f"{value:.6g}"])
     return text.getvalue()
 
 

@@ -59,10 +59,10 @@ def run_eval(resolved: ResolvedEval, regrade_only: bool = False, processes: int 
     Returns:
         The outcomes, or None if a stop was requested.
     """
-    spec = resolved.spec
+    spec, run = resolved.spec, RunDir(Path(resolved.folder))
+    run.refuse_links_outside()
     sets = problem_sets(spec)
     candidate = Candidate(resolved)
-    run = RunDir(Path(resolved.folder))
     _warn_of_overlap(resolved, candidate, sets)
     if resolved.run_spec is None:
         write_file(run.evaluated, json.dumps({"model": spec.model, "revision": spec.revision}, indent=2))

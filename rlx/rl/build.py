@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from rlx.benchmarks.benchmark import overlap_warnings
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.prompts import Prompt, PromptSet, hold_out, load_prompts
@@ -16,6 +14,7 @@ from rlx.engine.export import check_savable, keep_stop_ids
 from rlx.engine.load import load_frozen, load_tokenizer, load_trainable
 from rlx.engine.lora import causal_lm
 from rlx.engine.model import ReadableModel
+from rlx.engine.random_states import seed_generators
 from rlx.engine.recovery import Recovery
 from rlx.engine.row_layout import choose_row_layout
 from rlx.engine.step import Engine, make_accelerator
@@ -40,7 +39,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     """
     spec = resolved.spec
     recovery = Recovery(folder)
-    torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
+    seed_generators(spec.seed)  # adapters start from the same random values on every process
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     data, held_out = load_data(resolved, tokenizer)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, find_run, read_json
+from rlx.runs.foreign import REMOTE_CODE, refuse_code
 from rlx.specs.reading import copy_content, merge
 
 
@@ -31,7 +32,7 @@ def finished_run(name: str, runs: Path, option: str) -> RunDir:
     return folder
 
 
-def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
+def continue_run(content: Mapping[str, Any], runs: Path, trust: bool = False) -> dict[str, Any]:
     """A user's spec, completed by the settings and the model of the run in its key ``after``.
 
     Not taken over are the earlier requests, the run's name, and the retain model, which may know the new requests.
@@ -39,9 +40,10 @@ def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     Args:
         content: keys of ``UnlearnSpec``; returned unchanged without ``after``.
         runs: folder of all runs.
+        trust: whether code that the earlier run names may be executed.
 
     Raises:
-        UserError: when the run is not complete, or the spec names another model.
+        UserError: when the run is not complete, names code that is not trusted, or the spec names another model.
     """
     if content.get("after") is None:
         return dict(content)
@@ -67,5 +69,8 @@ def continue_run(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
         earlier["model"]["lora"].pop("continue", None)  # the saved model has its adapters merged
     if "name" in (content.get("method") or {}):
         earlier.pop("method")
+    if REMOTE_CODE in (content.get("model") or {}):
+        earlier["model"].pop(REMOTE_CODE)
+    refuse_code(earlier, f"run {folder.run_id}", trust)
     merge(earlier, content, replaced=("params",))
     return {**earlier, "after": str(folder.root)}

@@ -12,6 +12,7 @@ from rlx.errors import UserError
 from rlx.runs.checkpoint_files import METRICS, STATE, check_checkpoint, newest_step, read_state, step_folders
 from rlx.runs.folder import RunDir, runs_in
 from rlx.runs.folder_parts import EvalDir
+from rlx.runs.foreign import links_outside
 from rlx.runs.integrity import Damaged, check_file, check_folder, has_hash
 
 
@@ -65,6 +66,8 @@ def run_folders(run: str | None, runs_dir: Path) -> list[RunDir]:
 def check_run(run: RunDir) -> CheckReport:
     """Check every file of a run folder that has a hash, a copy, or another file that requires it."""
     report = CheckReport()
+    for path in links_outside(run.root):
+        report.problems.append(f"{path.relative_to(run.root)} leads out of the run folder, which is not written then")
     for path in (run.resolved, run.summary, run.certificate, run.evaluated):
         if path.exists():
             with report.item(path.name):

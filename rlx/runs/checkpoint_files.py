@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from rlx.runs.integrity import BackgroundHashes, Damaged, check_folder
+from rlx.runs.integrity import BackgroundHashes, Damaged, check_folder, is_plain_name
 from rlx.specs.identity import MANIFEST
 
 FORMAT = 2
@@ -60,6 +60,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         Position(**state["position"])
+        if not all(isinstance(value, int | float) for value in state["position"].values()):
+            raise ValueError("a number of the position is text")
+        if not all(map(is_plain_name, state.get("samples", {}))):
+            raise ValueError("samples names a file of another folder")
     except FileNotFoundError:
         raise Damaged(f"{STATE} is missing") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -32,6 +32,7 @@ import yaml
 
 from rlx.errors import UserError, reason
 from rlx.runs.folder_parts import EvalDir, VerlDir
+from rlx.runs.foreign import refuse_links_outside
 from rlx.runs.lock import locked, take_over
 
 
@@ -196,6 +197,7 @@ class RunDir:
         Raises:
             UserError: when the folder cannot be written.
         """
+        self.refuse_links_outside()
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             if not self.resolved.exists():
@@ -207,6 +209,12 @@ class RunDir:
                 fix="free some space or choose another folder with --runs-dir",
                 exit_code=1,
             ) from None
+
+    def replace_spec(self, content: dict[str, Any]) -> None:
+        """Replace the stored user's spec if it differs, as in a folder that somebody else wrote."""
+        text = yaml.safe_dump(content, sort_keys=False)
+        if not self.spec.is_file() or self.spec.read_text(encoding="utf-8") != text:
+            write_atomically(self.spec, text)
 
     def update(self, resolved_json: str) -> None:
         """Replace the stored resolved spec by one of the same identity (sharding may differ)."""
@@ -221,9 +229,18 @@ class RunDir:
         """Lock the folder for this process while the context lasts; the lock ends with the process, however it ends.
 
         Raises:
-            UserError: when another process has locked it.
+            UserError: when another process has locked it, or a link leads out of it.
         """
+        self.refuse_links_outside()
         return locked(self.lock, self.run_id)
+
+    def refuse_links_outside(self) -> None:
+        """Refuse a folder from which a link leads out: writing it would change files elsewhere.
+
+        Raises:
+            UserError: naming the link.
+        """
+        refuse_links_outside(self.root)
 
     def take_over(self) -> None:
         """Remove the lock of a process of another host, which the user knows to have ended."""
@@ -287,7 +304,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error})", fix="start the run again with --fresh", exit_code=1
         ) from None

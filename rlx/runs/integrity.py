@@ -7,6 +7,7 @@ _<name>.damaged              a damaged file or folder that was set aside: nothin
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,9 +30,20 @@ class Damaged(Exception):
     """A file differs from what was written; the text names the file and the difference, without a final stop."""
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name that a file contains is that of a file in one folder, and no path out of it."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
+    """The SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: when it cannot be read, or is a device or pipe, whose content may have no end.
+    """
     digest, buffer = hashlib.sha256(), bytearray(BLOCK)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(memoryview(buffer)[:count])
@@ -106,6 +118,9 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         raise Damaged(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
     if not intact:
         raise Damaged(f"{MANIFEST} differs from what was written")
+    for name in files:
+        if not all(map(is_plain_name, name.split("/"))):
+            raise Damaged(f"{MANIFEST} names the file '{name}', which is not in the folder")
     return files
 
 

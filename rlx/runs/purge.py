@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlx.runs.folder import RunDir
-from rlx.runs.integrity import hash_file
+from rlx.runs.integrity import hash_file, is_plain_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ def _reference_caches(folder: RunDir) -> list[Path]:
     """The run's files in the cache that all runs of the folder share; other runs compute them again if they need to."""
     if not folder.reference_list.is_file():
         return []
-    return [folder.references / name for name in folder.reference_list.read_text(encoding="ascii").split()]
+    names = folder.reference_list.read_text(encoding="ascii", errors="replace").split()
+    return [folder.references / name for name in names if is_plain_name(name)]
 
 
 def _size(path: Path) -> int:

@@ -25,6 +25,10 @@ class Interrupted(BaseException):
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """Raised by SIGTERM where no run handles it, so that the process ends as it does after Ctrl-C."""
+
+
 class Stop:
     """Whether a stop of the run was requested; a second signal stops it at once."""
 
@@ -75,6 +79,7 @@ def end_at_second_signal() -> None:
     Python calls its handlers between two of its own instructions only. This thread hears of a signal at once, also
     during a long operation of torch, and does not wait for trackers or worker pools to close.
     """
+    _end_politely_at_sigterm()
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -89,6 +94,29 @@ def end_at_second_signal() -> None:
         os._exit(STOPPED)
 
     threading.Thread(target=watch, args=(sender,), daemon=True).start()
+
+
+def _end_politely_at_sigterm() -> None:
+    """Let SIGTERM raise ``Terminated`` in this process; one that it forks ends as without this."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    own = os.getpid()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            os._exit(128 + number)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, on_signal)
+
+
+def stop_children() -> None:
+    """Send SIGTERM to the processes that this one has started: runs of a study write a checkpoint and end."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            child.terminate()
 
 
 def _kill_children() -> None:

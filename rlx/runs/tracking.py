@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlx.credentials import without_credentials
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
 from rlx.runs.integrity import set_aside
@@ -278,7 +279,7 @@ def tracking_uri(runs: Path) -> str:
 
 def public_uri(text: str) -> str:
     """A URI, or a sentence that contains one, without credentials before the host or in the query."""
-    return re.sub(r"\?\S*", "", re.sub(r"//[^/\s]*@", "//", text))
+    return re.sub(r"\?\S*", "", without_credentials(re.sub(r"//[^/\s]*@", "//", text)))
 
 
 def legal_name(key: str) -> str:

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rlx.credentials import credentials_in
 from rlx.errors import UserError, did_you_mean
+from rlx.specs.yaml_limits import MAX_CHARACTERS, DuplicateKey, TooLarge, load_yaml
 
 M = TypeVar("M", bound=BaseModel)
 MAX_VALUE_LENGTH = 80
@@ -21,36 +23,6 @@ INCLUDE = "include"
 """Key of a spec file, or of the ``base`` of a study: files whose content is merged below the file's own."""
 MAX_INCLUDE_DEPTH = 8
 """Number of files that may include each other in a chain."""
-
-
-class _DuplicateKey(yaml.constructor.ConstructorError):
-    """A key that a mapping has twice."""
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which keeps the last of repeated keys, with an error for them."""
-
-    def construct_yaml_map(self, node: yaml.MappingNode) -> Any:
-        """Construct a mapping; its keys are compared before ``<<`` merges an anchor's keys, which they may replace."""
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                continue
-            is_merge = key_node.tag == "tag:yaml.org,2002:merge"
-            key = "<<" if is_merge else self.construct_object(key_node)
-            line = key_node.start_mark.line + 1
-            if key in lines:
-                problem = f"has the key '{key_node.value}' at line {lines[key]} and again at line {line}"
-                raise _DuplicateKey(None, None, problem, key_node.start_mark)
-            lines[key] = line
-        yield from super().construct_yaml_map(node)
-
-
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _UniqueKeyLoader.construct_yaml_map)
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, Loader=_UniqueKeyLoader)
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -101,7 +73,8 @@ def _expand_include(content: dict[str, Any], key: str, chain: tuple[Path, ...]) 
 def _read_mapping(path: Path, including: Path | None) -> dict[str, Any]:
     """Return the mapping in one YAML file, which the file ``including`` names, if it is not None."""
     try:
-        content = _load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            content = load_yaml(file.read(MAX_CHARACTERS + 1))
     except FileNotFoundError:
         if including:
             fix = f"correct {INCLUDE}: paths are relative to the including file"
@@ -109,11 +82,13 @@ def _read_mapping(path: Path, including: Path | None) -> dict[str, Any]:
         raise UserError(f"there is no spec file {path}", fix="give the path of a YAML file, or none at all") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"spec file {path} cannot be read ({error})", fix="give the path of a YAML file") from None
+    except TooLarge as error:
+        raise UserError(f"spec file {path} {error}", fix="write a smaller spec, without nested aliases") from None
     except yaml.YAMLError as error:
         position = getattr(error, "problem_mark", None)
         line = f" at line {position.line + 1}" if position else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        if isinstance(error, _DuplicateKey):
+        problem = getattr(error, "problem", None) or str(error) or "unreadable"
+        if isinstance(error, DuplicateKey):
             raise UserError(f"spec file {path} {problem}", fix="remove one of them") from None
         raise UserError(f"spec file {path} is not YAML{line} ({problem})", fix="correct that line") from None
     if not isinstance(content, dict):
@@ -168,9 +143,11 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
         if not equals or not all(key.strip().split(".")):
             raise UserError(f"--set '{override}' has no key or no '='", fix="write it as --set section.key=value")
         try:
-            value = _load(text)
-        except _DuplicateKey as error:
+            value = load_yaml(text)
+        except DuplicateKey as error:
             raise UserError(f"--set {key}: '{text}' {error.problem}", fix="remove one of them") from None
+        except TooLarge as error:
+            raise UserError(f"--set {key}: the value {error}", fix="write it in a spec file, without aliases") from None
         except yaml.YAMLError:
             raise UserError(f"--set {key}: '{text}' is not a YAML value", fix="put quotes around it") from None
         assign(result, key.strip(), value)
@@ -196,6 +173,20 @@ def value_at(content: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def refuse_credentials(content: Mapping[str, Any]) -> None:
+    """Refuse a spec with a password or token: specs are stored in run folders and shown in reports.
+
+    Raises:
+        UserError: naming the key, without its value.
+    """
+    key = credentials_in(content)
+    if key:
+        raise UserError(
+            f"{key} contains a password or token, which would be stored with the run",
+            fix="remove it, and set the environment variable of that service, such as HF_TOKEN",
+        )
 
 
 def validate(content: Mapping[str, Any], model: type[M], prefix: str = "") -> M:

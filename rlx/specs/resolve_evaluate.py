@@ -10,7 +10,7 @@ from rlx.errors import UserError
 from rlx.registry import get
 from rlx.specs.engine_choice import choose_engine
 from rlx.specs.evaluate import PRESETS, EvalSpec, ResolvedEval
-from rlx.specs.reading import assign, validate
+from rlx.specs.reading import assign, refuse_credentials, validate
 from rlx.specs.resolve_train import EMBEDDED_DATA
 
 ModelLocator = Callable[[EvalSpec], tuple[dict[str, Any], bool]]
@@ -28,6 +28,7 @@ def resolve_eval(content: Mapping[str, Any], locate: ModelLocator) -> ResolvedEv
     Raises:
         UserError: for an unknown key, benchmark or grader, or a model that does not exist.
     """
+    refuse_credentials(content)
     user_spec = validate(content, EvalSpec)
     location, embedded = locate(user_spec)
     merged = user_spec.model_dump(mode="json")

@@ -13,7 +13,7 @@ from rlx.specs.algorithm import check_algorithm
 from rlx.specs.defaults import merge_recipes, method_component, method_params
 from rlx.specs.engine_choice import EngineChoice, choose_engine
 from rlx.specs.identity import code_fingerprints, data_fingerprints, earlier_fingerprints, model_fingerprints, run_id
-from rlx.specs.reading import assign, validate
+from rlx.specs.reading import assign, refuse_credentials, validate
 from rlx.specs.resolve_rewards import EMBEDDED_DATA as EMBEDDED_DATA
 from rlx.specs.resolve_rewards import check_rewards, fill_rewards, reward_references
 from rlx.specs.train import Resolved, Spec
@@ -41,6 +41,7 @@ def resolve(content: Mapping[str, Any]) -> Resolved:
     Raises:
         UserError: for an unknown key or name, a wrong type, or keys that contradict each other.
     """
+    refuse_credentials(content)
     user_spec = validate(content, Spec)
     method = policy_method(user_spec)
     embedded = user_spec.model.path == "embedded" and user_spec.data.source in ("auto", EMBEDDED_DATA)

@@ -21,7 +21,7 @@ from rlx.specs.identity import (
     model_fingerprints,
     run_id,
 )
-from rlx.specs.reading import assign, validate
+from rlx.specs.reading import assign, refuse_credentials, validate
 from rlx.specs.unlearn import ResolvedUnlearn, UnlearnSpec
 
 EMBEDDED_MODELS = Path(__file__).parents[1] / "assets" / "minitofu"
@@ -63,6 +63,7 @@ def resolve_unlearn(content: Mapping[str, Any]) -> ResolvedUnlearn:
     Raises:
         UserError: for an unknown key or name, a wrong type, or keys that contradict each other.
     """
+    refuse_credentials(content)
     user_spec = validate(content, UnlearnSpec)
     method = unlearn_method(user_spec)
     embedded = user_spec.model.path == "embedded"

@@ -17,6 +17,7 @@ from rlx.engine.hidden_state_hook import HiddenStateHook
 from rlx.engine.load import describe_model, load_model, load_tokenizer, load_trainable
 from rlx.engine.lora import LM, causal_lm
 from rlx.engine.model import head_of
+from rlx.engine.random_states import seed_generators
 from rlx.engine.recovery import Recovery
 from rlx.engine.row_layout import choose_row_layout, shares_prompts
 from rlx.engine.step import Engine, make_accelerator
@@ -66,7 +67,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     """
     spec = resolved.spec
     recovery = Recovery(folder)
-    torch.manual_seed(spec.seed)  # adapters start from the same random values on every process
+    seed_generators(spec.seed)  # adapters start from the same random values on every process
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
     template = template_of(resolved, tokenizer)
     component = unlearn_method(spec)
@@ -125,7 +126,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
         recovery=recovery,
         stop=Stop(),
         pad_id=pad_id,
-        earlier=earlier_requests(spec.after),
+        earlier=earlier_requests(spec.after, spec.model.trust_remote_code),
     )
     return Assembled(components, requests, report, _loaders(resolved, folder, engine))
 

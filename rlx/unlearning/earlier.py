@@ -47,22 +47,35 @@ class EarlierRequest:
     """Why its text cannot be read."""
 
 
-def earlier_requests(after: str | None) -> list[EarlierRequest]:
+def earlier_requests(after: str | None, trust: bool = False) -> list[EarlierRequest]:
     """Every request of the runs that a run continues, oldest first.
 
     Args:
         after: folder of the run whose model is the start; None for none.
+        trust: whether code may be executed that comes with the models of these runs.
 
     Raises:
-        UserError: when a run has no certificate with verdicts.
+        UserError: when a run has no certificate with verdicts, or continues itself.
     """
     rounds: list[list[EarlierRequest]] = []
+    visited: set[Path] = set()
     while after is not None:
         folder = RunDir(Path(after))
-        resolved = validate(read_json(folder.resolved), ResolvedUnlearn)
+        if folder.root.resolve() in visited:
+            raise UserError(f"run {folder.run_id} continues itself (after={after})", fix="give another run")
+        visited.add(folder.root.resolve())
+        resolved = _without_code(validate(read_json(folder.resolved), ResolvedUnlearn), trust)
         rounds.append(_of_run(resolved, _certificate(folder)))
         after = resolved.spec.after
     return [request for requests in reversed(rounds) for request in requests]
+
+
+def _without_code(resolved: ResolvedUnlearn, trust: bool) -> ResolvedUnlearn:
+    """The experiment, whose tokenizer is loaded without the code that comes with it unless the user trusts that."""
+    model = resolved.spec.model.model_copy(
+        update={"trust_remote_code": resolved.spec.model.trust_remote_code and trust}
+    )
+    return resolved.model_copy(update={"spec": resolved.spec.model_copy(update={"model": model})})
 
 
 def _certificate(folder: RunDir) -> Mapping[str, Any]:

@@ -17,7 +17,8 @@ import pytest
 
 ASSETS = Path(__file__).parents[2] / "rlx" / "assets" / "minitofu"
 SMALL = [
-    "--against", "", "--epochs", "1", "--set", "batch.forget=12", "--set", "evaluation.limit=10", "--set", "evaluation.max_new_tokens=8",
+    "--against", "", "--epochs", "1", "--set", "batch.forget=12", "--set", "evaluation.limit=10",
+    "--set", "evaluation.max_new_tokens=8",
     "--set", "tracker.mlflow=false", "--set", "checkpoint.every=3", "--set", "evaluation.attacks=[]",
 ]  # fmt: skip
 REQUESTS = [

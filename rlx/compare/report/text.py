@@ -25,26 +25,17 @@ from rlx.compare.report.tables import (
     scores_grid,
 )
 from rlx.compare.statistics.comparison import Column, Comparison, Pair
-
-LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\u00b1": r"$\pm$",
-    "<": r"$<$",
-    ">": r"$>$",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-}
+from rlx.inert import csv_cell, latex_text, markdown_text, visible
 
 
 def terminal(comparison: Comparison) -> RenderableType:
     """Warnings in red, the scores, the differences, one sentence per pair, and the caption."""
-    parts: list[RenderableType] = [RichText(text, style="bold red") for text in cautions(comparison)]
-    parts += [RichText(question(comparison), style="bold"), RichText()]
+    parts: list[RenderableType] = [RichText(visible(text), style="bold red") for text in cautions(comparison)]
+    parts += [RichText(visible(question(comparison)), style="bold"), RichText()]
     for grid in _grids(comparison):
         parts += [_rich_table(grid), RichText()]
-    parts += [RichText(f"- {text}") for text in all_conclusions(comparison)]
-    parts += [RichText(), RichText(full_caption(comparison), style="dim")]
+    parts += [RichText(visible(f"- {text}")) for text in all_conclusions(comparison)]
+    parts += [RichText(), RichText(visible(full_caption(comparison)), style="dim")]
     return Group(*parts)
 
 
@@ -68,33 +59,43 @@ def full_caption(comparison: Comparison) -> str:
 
 
 def _rich_table(grid: Grid) -> Table:
-    table = Table(title=grid.title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=RichText(visible(grid.title), style="table.title"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for index, name in enumerate(grid.header):
-        table.add_column(RichText(name, style="bold"), justify="right" if index else "left", overflow="fold")
+        table.add_column(RichText(visible(name), style="bold"), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
-        table.add_row(*(RichText(cell.text, style="bold" if cell.bold else "dim" if cell.grey else "") for cell in row))
+        styles = ["bold" if cell.bold else "dim" if cell.grey else "" for cell in row]
+        table.add_row(*(RichText(visible(cell.text), style=style) for cell, style in zip(row, styles, strict=True)))
     return table
 
 
 def markdown(comparison: Comparison) -> str:
     """The report in Markdown."""
-    parts = [f"# {comparison.study.name}", *(f"**{text}**" for text in cautions(comparison)), question(comparison)]
+    parts = [f"# {markdown_text(comparison.study.name)}"]
+    parts += [f"**{markdown_text(text)}**" for text in cautions(comparison)]
+    parts.append(markdown_text(question(comparison)))
     for grid in _grids(comparison):
-        parts += [f"## {grid.title}", _markdown_table(grid)]
-    parts += ["\n".join(f"- {text}" for text in all_conclusions(comparison)), f"<sub>{full_caption(comparison)}</sub>"]
+        parts += [f"## {markdown_text(grid.title)}", _markdown_table(grid)]
+    parts.append("\n".join(f"- {markdown_text(text)}" for text in all_conclusions(comparison)))
+    parts.append(f"<sub>{markdown_text(full_caption(comparison))}</sub>")
     flips = flips_grid(comparison)
     if flips.rows:
-        parts += [f"## {flips.title}", _markdown_table(flips)]
+        parts += [f"## {markdown_text(flips.title)}", _markdown_table(flips)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown_table(grid: Grid) -> str:
     def format_cell(cell: Text) -> str:
-        text = cell.text.replace("|", r"\|")
+        text = markdown_text(cell.text)
         return f"**{text}**" if cell.bold else f"<sub>{text}</sub>" if cell.grey and text != "-" else text
 
     lines = [
-        grid.header,
+        tuple(map(markdown_text, grid.header)),
         ("---", *["---:"] * (len(grid.header) - 1)),
         *(tuple(map(format_cell, row)) for row in grid.rows),
     ]
@@ -103,14 +104,13 @@ def _markdown_table(grid: Grid) -> str:
 
 def latex(comparison: Comparison) -> str:
     """Tables to be included in a LaTeX document; they need the packages booktabs and xcolor."""
-    warnings = [f"\\textcolor{{red}}{{{_tex(text)}}}" for text in cautions(comparison)]
+    warnings = [f"\\textcolor{{red}}{{{latex_text(text)}}}" for text in cautions(comparison)]
     label = "".join(char if char.isalnum() else "-" for char in comparison.study.name)
     tables: list[str] = []
     names: list[str] = []
     for grid in _grids(comparison):
-        legend = " ".join(
-            [_tex(grid.title + "."), *warnings, _tex(question(comparison)), _tex(full_caption(comparison))]
-        )
+        title, *rest = map(latex_text, (grid.title + ".", question(comparison), full_caption(comparison)))
+        legend = " ".join([title, *warnings, *rest])
         name = "".join(char for char in grid.title.lower().partition(",")[0] if char.isalnum() or char == " ")
         names.append(name.split()[-1])
         number = f"-{names.count(names[-1])}" if names.count(names[-1]) > 1 else ""
@@ -120,7 +120,7 @@ def latex(comparison: Comparison) -> str:
 
 def _booktabs(grid: Grid, legend: str, label: str) -> str:
     def format_cell(cell: Text) -> str:
-        text = _tex(cell.text)
+        text = latex_text(cell.text)
         return f"\\textbf{{{text}}}" if cell.bold else f"\\textcolor{{gray}}{{{text}}}" if cell.grey else text
 
     lines = [
@@ -128,7 +128,7 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
         r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
         f"  \\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
         r"    \toprule",
-        "    " + " & ".join(map(_tex, grid.header)) + r" \\",
+        "    " + " & ".join(map(latex_text, grid.header)) + r" \\",
         r"    \midrule",
         *("    " + " & ".join(map(format_cell, row)) + r" \\" for row in grid.rows),
         r"    \bottomrule",
@@ -140,10 +140,6 @@ def _booktabs(grid: Grid, legend: str, label: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tex(text: str) -> str:
-    return "".join(LATEX_SPECIAL.get(char, char) for char in text)
-
-
 def tidy_csv(comparison: Comparison) -> str:
     """One line per value: kind, model, benchmark, method, seed, name, value; with conditions also the condition."""
     out = io.StringIO()
@@ -151,7 +147,9 @@ def tidy_csv(comparison: Comparison) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = ("kind", "model", "benchmark", "method", "seed", "name", "value")
     for row, condition in ((names, "condition"), *_csv_rows(comparison)):
-        writer.writerow((*row, condition) if with_conditions else row)
+        *texts, value = row  # a number may begin with a minus sign
+        cells = [csv_cell(cell) if isinstance(cell, str) else cell for cell in texts]
+        writer.writerow([*cells, value, csv_cell(condition)] if with_conditions else [*cells, value])
     return out.getvalue()
 
 
@@ -185,6 +183,11 @@ def _csv_rows(comparison: Comparison) -> Iterator[tuple[tuple[object, ...], str]
                 yield ("front", model, "", point.method, "", name, _ten_digits(value)), ""
     for score in comparison.study.published:
         yield ("published", "", score.benchmark, score.method, "", score.source, _ten_digits(score.value)), ""
+
+
+def _cells(*texts: str) -> tuple[str, ...]:
+    """Names as cells of a CSV file."""
+    return tuple(map(csv_cell, texts))
 
 
 def _pair_values(pair: Pair) -> dict[str, float]:

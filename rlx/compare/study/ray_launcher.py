@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from rlx.compare.study.runner import PlannedRun, complete_run
 from rlx.errors import UserError
+from rlx.inert import visible
 
 RETRIES = 3
 """Number of times that a run is resumed after its worker was lost."""
@@ -57,6 +58,6 @@ def _in_worker(run: PlannedRun, folder: str, threads: int, evaluate: bool) -> st
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def print_line(text: str) -> None:
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
     return complete_run(run, threads, evaluate, print_line)

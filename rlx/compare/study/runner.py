@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlx.compare.load.folders import ProtocolFilter, method_names
-from rlx.errors import UserError, did_you_mean
+from rlx.errors import UserError, did_you_mean, public
 from rlx.runs.folder import RunDir, read_json, write_atomically
 from rlx.runs.locate import locator, with_existing_id
+from rlx.runs.stop import Terminated, stop_children
 from rlx.runs.tracking import read_metrics
 from rlx.specs.evaluate import ResolvedEval
-from rlx.specs.reading import validate
+from rlx.specs.reading import refuse_credentials, validate
 from rlx.specs.resolve_evaluate import resolve_eval
 from rlx.specs.resolve_train import resolve
 from rlx.specs.resolve_unlearn import resolve_unlearn
@@ -91,10 +92,13 @@ class PlannedRun:
         return records[-1]["step"] / self.resolved.spec.steps if records else 0.0
 
     def commands(self, evaluate: bool) -> list[list[str]]:
-        """The remaining commands, as arguments of ``rlx``; `rlx unlearn` includes the evaluation."""
+        """The remaining commands, as arguments of ``rlx``; `rlx unlearn` includes the evaluation.
+
+        Code that the spec names is trusted: the study's own spec is written to the run folder before.
+        """
         if isinstance(self.resolved, ResolvedUnlearn):
-            return [["unlearn", str(self.folder.spec), "--against", ""]]
-        commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec)]]
+            return [["unlearn", str(self.folder.spec), "--against", "", "--trust"]]
+        commands = [] if self.folder.summary.exists() else [["train", str(self.folder.spec), "--trust"]]
         return [*commands, ["eval", str(self.folder.root), *_set_options(self.evaluation)]] if evaluate else commands
 
     def protocol_filter(self) -> ProtocolFilter:
@@ -206,7 +210,12 @@ def run_all(
         return reason
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+        try:
+            reasons = dict(zip((run.folder.run_id for run in todo), pool.map(work, todo), strict=True))
+        except Terminated:  # a terminal sends Ctrl-C to every process of the study, a scheduler may send SIGTERM to one
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_children()
+            raise
     return {run: reason for run, reason in reasons.items() if reason}
 
 
@@ -214,6 +223,7 @@ def complete_run(run: PlannedRun, threads: int, evaluate: bool, print_line: Call
     """Train and evaluate one run in separate processes; return the reason of a failure, else an empty string."""
     folder = run.folder
     folder.create(dict(run.content), run.resolved.model_dump_json(indent=2))
+    folder.replace_spec(dict(run.content))
     folder.failure.unlink(missing_ok=True)
     _wait_for_lock(folder, print_line)
     for command in run.commands(evaluate):
@@ -233,7 +243,7 @@ def _call_rlx(arguments: Sequence[str], folder: RunDir, threads: int) -> str:
     if code == 0:
         return ""
     lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
-    return f"{lines[-1][:MESSAGE_LENGTH]} (exit code {code})"
+    return f"{public(lines[-1])[:MESSAGE_LENGTH]} (exit code {code})"
 
 
 def _set_options(evaluation: Mapping[str, Any]) -> list[str]:
@@ -273,6 +283,7 @@ def read_study(content: Mapping[str, Any]) -> StudySpec:
     Raises:
         UserError: for an unknown key, a wrong type, or an evaluation section in a study of unlearning.
     """
+    refuse_credentials(content)
     study = validate(content, StudySpec)
     if study.command == "unlearn" and study.evaluation:
         key = next(iter(study.evaluation))
