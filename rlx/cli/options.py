@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlx.cli.completion import run_names as run_names
+
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that contains all runs.", envvar="RLX_RUNS_DIR")]
 
 ModelPath = Annotated[str | None, typer.Option("--model", help="Model: a folder, a hub id, or embedded.")]
