@@ -12,6 +12,7 @@ from rlx.cli.compare import compare
 from rlx.cli.evaluate import evaluate
 from rlx.cli.options import RunsDir
 from rlx.cli.runs import runs
+from rlx.cli.sample import sample
 from rlx.cli.train import train
 from rlx.cli.unlearn import unlearn
 from rlx.errors import UserError
@@ -29,6 +30,7 @@ app.command()(train)
 app.command()(unlearn)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.command()(sample)
 app.add_typer(runs, name="runs")
 
 

@@ -159,12 +159,10 @@ def _print_files(folder: RunDir) -> None:
         "log": folder.log,
         "profile": folder.profile,
     }
-    rows = [
-        [name, str(path), format_bytes(folder_bytes(path))]
-        for name, path in paths.items()
-        if path.is_file() or (path.is_dir() and any(path.iterdir()))
-    ]
-    print_out(table("\nfiles", ["", "path", "size"], rows, words=True))
+    print_out("\nfiles")
+    for name, path in paths.items():
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            print_out(f"{name:12} {format_bytes(folder_bytes(path)):>10}  {path}")
 
 
 def _print_trouble(status: RunStatus) -> None:

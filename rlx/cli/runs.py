@@ -79,9 +79,7 @@ def diff(first: RunArgument, second: RunArgument, runs_dir: RunsDir = Path("runs
 
 @runs.command()
 def rm(
-    names: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs to delete.", autocompletion=run_names)
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to delete.", autocompletion=run_names)],
     yes: Yes = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:

@@ -37,7 +37,7 @@ from rlx.runs.stop import Stop
 from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.identity import code_fingerprints
 from rlx.specs.reading import validate
-from rlx.specs.train import Data, Model, Resolved
+from rlx.specs.train import Data, Model
 
 MAX_PROMPT_TOKENS = 4096
 """Longest benchmark prompt that vLLM's cache is sized for (tokens)."""
@@ -123,8 +123,8 @@ class Candidate:
         folder, device = self.resolved.model_folder, make_accelerator(self.model).device
         if not (self.resolved.weights and self.resolved.run_spec):
             return load_frozen(folder, self.model, device)
-        trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
-        lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.spec.model.lora}), device)
+        trained = validate(read_json(Path(self.resolved.run_spec))["spec"]["model"], Model)  # of training or unlearning
+        lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.lora}), device)
         put_weights(Path(self.resolved.weights), lm)
         return lm
 

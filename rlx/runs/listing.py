@@ -118,9 +118,8 @@ def differences(first: RunDir, second: RunDir) -> list[tuple[str, str, str]]:
 
 def _facts(folder: RunDir) -> dict[str, str]:
     resolved = read_json(folder.resolved) if folder.resolved.exists() else read_json(folder.evaluated)
-    outside = {
-        key: value for key, value in resolved.items() if key not in ("spec", "run_id", "earlier_run_id", "engine_reason")
-    }
+    own = ("spec", "run_id", "earlier_run_id", "engine_reason")
+    outside = {key: value for key, value in resolved.items() if key not in own}
     return flattened(resolved.get("spec", {})) | flattened(outside)
 
 

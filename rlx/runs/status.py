@@ -33,7 +33,7 @@ class RunStatus:
     """The state of one run.
 
     Example:
-        ``RunStatus(folder, "train", "stopped", "", spec, step=40, total=100, records=[...], changed=1.7e9, bytes=9_000)``
+        ``RunStatus(folder, "train", "stopped", "", spec, step=40, total=100, records=[], changed=1.7e9, bytes=9_000)``
     """
 
     folder: RunDir
