@@ -9,9 +9,11 @@ from rlx.console import Progress, print_out, table
 from rlx.numerics.intervals import wilson
 from rlx.numerics.trust import SIDES
 from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.mlflow_settings import dotted_keys
 from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Metrics, public_uri, read_metrics, tracking_uri
 from rlx.runs.usage_facts import usage_facts
+from rlx.specs.resolve_train import NOT_IDENTIFYING
 from rlx.specs.train import Resolved
 
 KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
@@ -51,8 +53,8 @@ class TrainView:
         return {**facts, **usage_facts(record)}
 
 
-def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
-    """The recorder of a training run."""
+def run_description(resolved: Resolved) -> RunDescription:
+    """What is logged to MLflow of a training run."""
     spec = resolved.spec
     tags = {
         "rlx.algorithm": spec.algorithm.name,
@@ -60,8 +62,13 @@ def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    description = RunDescription(spec, spec.tracker, tags)
-    return RunRecorder(folder, description, TrainView(), Progress(f"rlx {folder.run_id}", spec.steps))
+    return RunDescription(spec, spec.tracker, tags, tuple(dotted_keys(NOT_IDENTIFYING)))
+
+
+def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
+    """The recorder of a training run."""
+    progress = Progress(f"rlx {folder.run_id}", resolved.spec.steps)
+    return RunRecorder(folder, run_description(resolved), TrainView(), progress)
 
 
 def finish(folder: RunDir) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.console import print_out, table
+from rlx.console import print_out, table, warn
 from rlx.engine.export import save_trained
 from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.recorder import NullRecorder, RunRecorder
+from rlx.runs.recorder import NullRecorder, RunRecorder, complete_tracking
 from rlx.runs.stop import STOPPED
 from rlx.specs.reading import validate
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.build import build_unlearn
 from rlx.unlearning.certificate_page import next_step
-from rlx.unlearning.display import unlearn_recorder
+from rlx.unlearning.display import run_description, unlearn_recorder
 from rlx.unlearning.loop import unlearn
 from rlx.unlearning.masking import create_key
 from rlx.unlearning.outcome import conclude, load_selected
@@ -74,7 +74,9 @@ def _run_one(resolved: ResolvedUnlearn, folder: RunDir, layout: ProcessLayout) -
     def is_complete() -> bool:
         if not folder.summary.exists():
             folder.update(resolved.model_dump_json(indent=2))
-        return folder.summary.exists()
+            return False
+        complete_tracking(folder, run_description(resolved), warn, [folder.certificate, folder.certificate_page])
+        return True
 
     return run_in_processes("rlx.unlearning.run", folder, layout, is_complete, lambda: work(resolved, folder))
 
