@@ -29,6 +29,15 @@ PACKAGES = {
     "reward": "rlx.rewards",
     "benchmark": "rlx.benchmarks",
 }
+KIND_NAMES = {"policy": "policy loss", "unlearn": "unlearning method", "reward": "reward", "benchmark": "benchmark"}
+"""Each kind of component in words."""
+COMMANDS = {
+    "policy": "rlx train --algo",
+    "unlearn": "rlx unlearn --method",
+    "reward": "rlx train --reward",
+    "benchmark": "rlx eval --bench",
+}
+"""The option that takes a component of each kind."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -169,9 +178,20 @@ def get(kind: str, name: str, key: str = "name") -> Component:
     if (kind, name) not in _components:
         choices = names(kind)
         if name not in choices:
-            raise UserError(f"{key} '{name}' is not a known {kind}", fix=did_you_mean(name, choices))
+            raise _unknown(kind, name, key, choices)
         importlib.import_module(f"{PACKAGES[kind]}.{name}")
     return _components[kind, name]
+
+
+def _unknown(kind: str, name: str, key: str, choices: list[str]) -> UserError:
+    """The error for a name that no component of the kind has; names the command if another kind has it."""
+    others = [other for other in PACKAGES if other != kind and name in names(other)]
+    if others:
+        return UserError(
+            f"{key} '{name}' is not a known {KIND_NAMES[kind]}: {KIND_NAMES[others[0]]}s have this name",
+            fix=f"use {COMMANDS[others[0]]} {name}; choices here: {', '.join(choices)}",
+        )
+    return UserError(f"{key} '{name}' is not a known {KIND_NAMES[kind]}", fix=did_you_mean(name, choices))
 
 
 def _from_file(kind: str, name: str, key: str) -> Component:
@@ -202,7 +222,7 @@ def _from_file(kind: str, name: str, key: str) -> Component:
         return _plain_reward(module, name, function, key)
     if component is None or component is previous:
         raise UserError(
-            f"{key} '{name}': {path} registers no {kind} called '{function}'",
+            f"{key} '{name}': {path} registers no {KIND_NAMES[kind]} called '{function}'",
             fix=f'decorate it with @register("{kind}")',
         )
     return component
