@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rlx.cli.compare import compare
+from rlx.cli.completion import all_methods
 from rlx.cli.evaluate import evaluate
 from rlx.cli.options import RunsDir
 from rlx.cli.runs import runs
@@ -23,8 +24,7 @@ app = typer.Typer(
     help="Train, unlearn, evaluate and compare language models: one spec per experiment, one file per method.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
+    rich_markup_mode="markdown",
 )
 app.command()(train)
 app.command()(unlearn)
@@ -36,7 +36,10 @@ app.add_typer(runs, name="runs")
 
 @app.command()
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="Methods to show in full; default: list all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Methods to show in full. Default: list all.", autocompletion=all_methods),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Plot the gradient weights of policy losses to this file (.png, .svg, .pdf).")
     ] = None,

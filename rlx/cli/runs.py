@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlx.cli.options import RunsDir, run_names
+from rlx.cli.completion import run_names
+from rlx.cli.options import RunsDir
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
     from rlx.runs.removal import Removal
 
-runs = typer.Typer(help="List, compare, show, check and delete runs.", rich_markup_mode=None)
+runs = typer.Typer(help="List, compare, show, check and delete runs.", rich_markup_mode="markdown")
 RunArgument = Annotated[
     str, typer.Argument(help="A run: its folder, or enough of its name.", autocompletion=run_names, show_default=False)
 ]

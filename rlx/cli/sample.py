@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlx.cli.options import RunsDir, run_names
+from rlx.cli.completion import models, rewards
+from rlx.cli.options import OUTPUT, RUN, RunsDir, Seed
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,27 +24,48 @@ SHOWN_CHARACTERS = 600
 def sample(
     model: Annotated[
         str,
-        typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.", autocompletion=run_names),
+        typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.", autocompletion=models),
     ],
     prompt: Annotated[str | None, typer.Argument(help="The question, as in the data; '-' reads it from stdin.")] = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="Number of responses (4), or of stored samples in a list (5).")
+        int | None,
+        typer.Option(
+            "-n", min=1, help="Number of responses (default 4), or of samples a list (5).", rich_help_panel=RUN
+        ),
     ] = None,
-    answer: Annotated[str | None, typer.Option(help="Gold answer: show each response's reward.")] = None,
-    reward: Annotated[str | None, typer.Option(help="Reward for --answer; default: the rewards of the run.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Gold answer: show the reward of each response.", rich_help_panel=RUN)
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Reward for --answer. Default: the rewards of the run.", rich_help_panel=RUN, autocompletion=rewards
+        ),
+    ] = None,
     at: Annotated[
-        str, typer.Option(metavar="CHECKPOINT", help="Checkpoint of a run: final, best, or a step such as 40.")
+        str,
+        typer.Option(
+            metavar="CHECKPOINT", help="Checkpoint of a run: final, best, or a step such as 40.", rich_help_panel=RUN
+        ),
     ] = "final",
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Softmax temperature; 0 is greedy; default: that of training.")
+        float | None,
+        typer.Option(min=0, help="Softmax temperature; 0 is greedy. Default: that of training.", rich_help_panel=RUN),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum length of a response (tokens); default: that of training.")
+        int | None,
+        typer.Option(
+            min=1, help="Maximum length of a response (tokens). Default: that of training.", rich_help_panel=RUN
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the responses.")] = 0,
+    seed: Seed = None,
     browse: Annotated[
         bool,
-        typer.Option("--browse", help="Show the run's stored samples: worst, best, and changed between steps."),
+        typer.Option(
+            "--browse",
+            help="Show the run's stored samples: worst, best, and changed between steps.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -72,7 +94,7 @@ def sample(
         reward=reward,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
-        seed=seed,
+        seed=seed or 0,
     )
     _print_responses(sample_responses(request, runs_dir))
 
