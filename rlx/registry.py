@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from rlx.errors import UserError, did_you_mean
+from rlx.placeholders import placeholders
 
 PACKAGES = {
     "policy": "rlx.methods.policy",
@@ -100,6 +101,8 @@ class Method:
 
 
 _components: dict[tuple[str, str], Component] = {}
+_declared: dict[tuple[str, str], Component] = {}
+"""Components whose functions cannot be called."""
 
 
 def register(
@@ -181,6 +184,32 @@ def get(kind: str, name: str, key: str = "name") -> Component:
             raise _unknown(kind, name, key, choices)
         importlib.import_module(f"{PACKAGES[kind]}.{name}")
     return _components[kind, name]
+
+
+def declared(kind: str, name: str, key: str = "name") -> Component:
+    """The component for its declarations alone: parameters, presets, recipe, sources and docstring.
+
+    A method of rlx is read without importing torch, if torch is not imported yet; its functions cannot be called.
+
+    Args:
+        kind: as for ``get``.
+        name: as for ``get``.
+        key: as for ``get``.
+
+    Raises:
+        UserError: as ``get``.
+    """
+    needs_torch = kind in ("policy", "unlearn") and "torch" not in sys.modules
+    if not needs_torch or (kind, name) in _components or name not in names(kind):
+        return get(kind, name, key)
+    if (kind, name) not in _declared:
+        before = dict(_components)
+        with placeholders(("torch", "rlx.numerics"), forget=(PACKAGES[kind],)):
+            importlib.import_module(f"{PACKAGES[kind]}.{name}")
+        _declared[kind, name] = _components[kind, name]
+        _components.clear()
+        _components.update(before)
+    return _declared[kind, name]
 
 
 def _unknown(kind: str, name: str, key: str, choices: list[str]) -> UserError:

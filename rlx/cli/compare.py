@@ -10,7 +10,6 @@ import typer
 
 from rlx.cli.completion import all_methods, run_names
 from rlx.cli.options import OUTPUT, RUN, Jobs, Launcher, Plan, RunsDir
-from rlx.console import print_out
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,6 +108,7 @@ def compare(
 
 def _regrade(runs: Sequence[RunDir]) -> None:
     """Grade the stored responses of runs with the present grader, and print the names of the new results."""
+    from rlx.console import print_out
     from rlx.evaluation.regrading import regrade_run
 
     for run in runs:
