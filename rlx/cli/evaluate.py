@@ -150,6 +150,9 @@ def evaluate(
 
     if preview:
         skip_unused_imports()
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
     from rlx.runs.folder import RunDir

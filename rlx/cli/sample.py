@@ -83,6 +83,9 @@ def sample(
 
     if not Path(model).exists() and any(run.run_id.startswith(model) for run in runs_in(runs_dir)):
         model = str(find_run(model, runs_dir).root)
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.evaluation.sample import SampleRequest, sample_responses
 
     request = SampleRequest(

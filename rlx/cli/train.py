@@ -244,6 +244,9 @@ def _run(
 
         return run_verl(resolved, content, folder)
 
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.rl.run import run
 
     return run(resolved, content, folder, layout, profile)

@@ -217,6 +217,9 @@ def unlearn(
         for folder in folders:
             folder.take_over()
 
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.unlearning.run import run_unlearn
 
     layout = ProcessLayout(processes, nodes, node_rank, master)

@@ -13,7 +13,7 @@ from typing import Any
 import transformers
 
 from rlx.benchmarks.benchmark import Benchmark, Problem
-from rlx.console import warn
+from rlx.console import loading, warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.data.response_text import ResponseText
 from rlx.engine.checkpoint import put_weights
@@ -86,6 +86,7 @@ class Candidate:
     def sampler(self) -> Sampler:
         """The sampler over the model's weights."""
         if self._sampler is None:
+            loading(f"the model {self.resolved.weights or self.resolved.model_folder}")
             self._sampler = self._vllm() if self.resolved.engine == "vllm" else self._hf()
         return self._sampler
 

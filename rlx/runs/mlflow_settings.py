@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,12 @@ def is_logged(id_file: Path, experiment: str, last_step: int) -> bool:
         return False
     expected = {"experiment": experiment, "status": "FINISHED", "last_step": last_step}
     return expected.items() <= stored.items()
+
+
+def mlflow_command(uri: str) -> str:
+    """The command that shows the runs, or the address of a server that shows them."""
+    address = public_uri(uri)
+    return address if address.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(address)}"
 
 
 def public_uri(text: str) -> str:

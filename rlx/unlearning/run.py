@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from rlx.console import print_out, table, warn
 from rlx.engine.export import save_trained
 from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.mlflow_settings import mlflow_command
 from rlx.runs.recorder import NullRecorder, RunRecorder, complete_tracking
 from rlx.runs.stop import STOPPED
+from rlx.runs.tracking import tracking_uri
 from rlx.specs.reading import validate
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.build import build_unlearn
@@ -24,8 +27,19 @@ from rlx.unlearning.results import fill_clear_page, request_clear_page, write_re
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
 """A resolved experiment and the user's spec."""
-FORGET_METRICS = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
-KEPT_METRICS = ("model_utility", "retain_Prob", "retain_ROUGE")
+FORGET_METRICS: Mapping[str, str] = {
+    "forget_Q_A_Prob": "probability of the answer",
+    "extraction_strength": "extraction strength",
+    "forget_Q_A_ROUGE": "ROUGE-L with the answer",
+    "forget_quality_D": "distance from the retain model (D)",
+}
+"""Metrics of forgetting in words; low values are good in all of them."""
+KEPT_METRICS: Mapping[str, str] = {
+    "model_utility": "utility",
+    "retain_Prob": "probability of retained answers",
+    "retain_ROUGE": "ROUGE-L of retained answers",
+}
+"""Metrics of what must not be forgotten in words; high values are good in all of them."""
 
 
 def run_unlearn(
@@ -50,7 +64,9 @@ def run_unlearn(
     layout = layout or ProcessLayout()
     layout.check()
     folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
-    for (resolved, content), folder in zip(experiments, folders, strict=True):
+    for number, ((resolved, content), folder) in enumerate(zip(experiments, folders, strict=True), start=1):
+        if len(experiments) > 1 and rank() == 0 and layout.node_rank == 0:
+            print(f"method {number} of {len(experiments)}: {resolved.spec.method.name}", file=sys.stderr)
         if fresh and layout.node_rank == 0:
             with folder.locked():
                 folder.clear()
@@ -116,12 +132,12 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     models |= {summary["method"]: summary["aggregates"]["after"] for summary in summaries}
     budget = resolved[0].spec.evaluation.utility_budget
     for title, metric_names in (
-        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_METRICS),
-        (f"kept: checkpoints were selected within {budget:.0%} of the original's utility", KEPT_METRICS),
+        ("forgotten: final half of the forget set, 95 % intervals over authors; low is good", FORGET_METRICS),
+        (f"kept: checkpoints were selected within {budget:.0%} of the original's utility; high is good", KEPT_METRICS),
     ):
         names = [name for name in metric_names if name in aggregates["before"]]
         rows = [[model, *(_cell(metrics[name]) for name in names)] for model, metrics in models.items() if metrics]
-        print_out(table(title, ["model", *names], rows))
+        print_out(table(title, ["model", *(metric_names[name] for name in names)], rows))
     for summary in summaries:
         if not summary["within_budget"]:
             print_out(f"{summary['method']}: no checkpoint kept the utility; the last one is shown")
@@ -137,16 +153,21 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     attacks = [[s["method"], *(_recovered(attack) for attack in s["attacks"])] for s in summaries]
     if summaries[0]["attacks"]:
         names = [attack["name"] for attack in summaries[0]["attacks"]]
-        print_out(table("fraction of the lost knowledge that attacks recover", ["method", *names], attacks))
+        print_out(
+            table("fraction of the lost knowledge that attacks recover; low is good", ["method", *names], attacks)
+        )
     for summary in summaries:
         print_out(_verdict(summary))
     draw(summaries, folders[0].picture)
     print_out(f"picture      {folders[0].picture}")
     for folder in folders:
         print_out(f"model        {folder.model}")
+        print_out(f"metrics      {folder.metrics}")
         print_out(f"certificate  {folder.certificate_page}")
         if folder.clear_page.exists():
             print_out(f"in clear     {folder.clear_page} (readable by its owner only)")
+    if resolved[0].spec.tracker.mlflow:
+        print_out(f"MLflow       {mlflow_command(tracking_uri(folders[0].root.parent))}")
     first = summaries[0]
     supported = "supported" if first["verdict"].startswith("supported") else "not supported"
     print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")

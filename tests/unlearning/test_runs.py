@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
     runs = tmp_path_factory.mktemp("finished")
     done = run(runs, *SMALL)
     assert done.returncode == 0, done.stderr
-    return folder(runs), done.stdout
+    return folder(runs), done.stdout + done.stderr
 
 
 def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_left(finished):
@@ -79,7 +79,19 @@ def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_le
     first, *_, last = records(at)
     assert last["eval/forgetting"] > first["eval/forgetting"] + 0.1
     assert last["eval/utility"] > 0.95 * first["eval/utility"]
-    for part in ("original", "retain model", "palu", "forget_Q_A_Prob", "model_utility", "NOT supported", "n = 20"):
+    for part in (
+        "original",
+        "retain model",
+        "palu",
+        "probability of the answer",
+        "utility",
+        "low is good",
+        "high is good",
+        "method 2 of 3",
+        "attacking the unlearned model",
+        "NOT supported",
+        "n = 20",
+    ):
         assert part in said
     assert (at / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
