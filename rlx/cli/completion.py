@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def run_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -58,7 +62,7 @@ def spec_settings(context: typer.Context, incomplete: str) -> list[str]:
     from rlx.specs.train import Spec
     from rlx.specs.unlearn import UnlearnSpec
 
-    specs = {"train": Spec, "unlearn": UnlearnSpec, "eval": EvalSpec}
+    specs: dict[str, type[BaseModel]] = {"train": Spec, "unlearn": UnlearnSpec, "eval": EvalSpec}
     spec = specs.get(context.info_name or "", Spec)
     key, equals, _ = incomplete.partition("=")
     if not equals:

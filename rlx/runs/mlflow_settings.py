@@ -147,7 +147,7 @@ def is_logged(id_file: Path, experiment: str, last_step: int) -> bool:
     except (OSError, ValueError):
         return False
     expected = {"experiment": experiment, "status": "FINISHED", "last_step": last_step}
-    return expected.items() <= stored.items()
+    return bool(expected.items() <= stored.items())
 
 
 def mlflow_command(uri: str) -> str:

@@ -171,9 +171,8 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path):
 def test_tokens_per_second_do_not_count_the_evaluation(monkeypatch):
     from rlx.rl import loop
 
-    times = iter([0.0, 10.0])
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(times))
-    clock = loop.Clock(phases={"rollout": 1.0})
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: 10.0)
+    clock = loop.Clock(start=0.0, phases={"rollout": 1.0})
     record = clock.record(tokens=400, evaluation=6.0)
     assert record["time/step"] == 10.0 and record["time/tokens_per_s"] == 100.0
 

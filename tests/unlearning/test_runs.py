@@ -87,8 +87,7 @@ def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_le
         "utility",
         "low is good",
         "high is good",
-        "method 2 of 3",
-        "attacking the unlearned model",
+        "measuring the unlearned model",
         "NOT supported",
         "n = 20",
     ):
@@ -222,3 +221,17 @@ def test_a_broken_line_of_the_request_file_is_named_with_its_number(tmp_path):
     assert done.returncode != 0
     assert "forget.jsonl" in done.stderr and "4" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_of_several_methods_says_its_number(tmp_path, monkeypatch, capfd):
+    from rlx.specs.resolve_unlearn import resolve_unlearn
+    from rlx.unlearning import run as module
+
+    monkeypatch.setattr(module, "_run_one", lambda resolved, folder, layout: 0)
+    monkeypatch.setattr(module, "fill_clear_page", lambda resolved, folder: None)
+    monkeypatch.setattr(module, "print_summary", lambda resolved, folders: None)
+    experiments = [(resolve_unlearn({"method": {"name": name}}), {}) for name in ("palu", "npo")]
+    assert module.run_unlearn(experiments, tmp_path) == 0
+    assert capfd.readouterr().err.splitlines() == ["method 1 of 2: palu", "method 2 of 2: npo"]
+    module.run_unlearn(experiments[:1], tmp_path)
+    assert capfd.readouterr().err == ""
