@@ -59,8 +59,8 @@ def _wrong_value(key: str, errors: Sequence[Mapping[str, Any]], field: FieldInfo
     default = _default(field)
     if choices and all(_choices(error) for error in errors):
         return UserError(f"{key} is {value}{more}", fix=did_you_mean(str(first["input"]), choices))
-    wanted = list(dict.fromkeys(_requirement(error, field) for error in errors))
-    return UserError(f"{key} is {value}, but it must be {' or '.join(wanted)}{more}", fix=default)
+    requirements = list(dict.fromkeys(_requirement(error, field) for error in errors))
+    return UserError(f"{key} is {value}, but it must be {' or '.join(requirements)}{more}", fix=default)
 
 
 def _requirement(error: Mapping[str, Any], field: FieldInfo | None) -> str:
@@ -108,9 +108,9 @@ def _fix_of_unknown(path: Sequence[str], model: type[BaseModel]) -> str:
     last = path[-1]
     siblings = field_names(section_at(model, path[:-1]))
     if not difflib.get_close_matches(last, siblings, n=1):
-        elsewhere = [key for key in dotted_keys(model) if key.rpartition(".")[2] == last]
-        if elsewhere:
-            return f"did you mean '{elsewhere[0]}'? choices: {', '.join(siblings) or 'none'}"
+        other_sections = [key for key in dotted_keys(model) if key.rpartition(".")[2] == last]
+        if other_sections:
+            return f"did you mean '{other_sections[0]}'? choices: {', '.join(siblings) or 'none'}"
     return did_you_mean(last, siblings)
 
 
