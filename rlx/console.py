@@ -46,7 +46,14 @@ def print_error(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(Text(public(f"warning: {text}"), style="yellow"))
+    console = RichConsole(stderr=True, highlight=False)
+    console.print(Text(public(f"warning: {text}"), style="yellow"), soft_wrap=not console.is_terminal)
+
+
+def loading(what: str) -> None:
+    """Say on a terminal what is loading, before a run has anything else to show; nothing in a pipe."""
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        RichConsole(stderr=True, highlight=False).print(Text(public(f"loading {what} ..."), style="dim"))
 
 
 @cache
@@ -103,7 +110,8 @@ class Progress:
         now = time.perf_counter()
         self._first = self._first or (step, now)
         pace = (step - self._first[0]) / max(now - self._first[1], 1e-9)
-        timing = f"{pace:.2f} {self.unit}s/s, {clock((self.total - step) / pace)} left" if pace else "starting"
+        left = f"{clock((self.total - step) / pace)} left" if pace and step < self.total else f"all {self.unit}s done"
+        timing = f"{pace:.2f} {self.unit}s/s, {left}" if pace else "starting"
         if self._rich.is_terminal:
             self._update(step, facts, trend, timing)
         elif now - self._printed >= PLAIN_EVERY or step in (0, self.total):
@@ -113,11 +121,11 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a notice above the panel."""
-        self._rich.print(Text(public(text)))
+        self._rich.print(Text(public(text)), soft_wrap=not self._rich.is_terminal)
 
     def warn(self, text: str) -> None:
         """Print a warning above the panel."""
-        self._rich.print(Text(public(f"warning: {text}"), style="yellow"))
+        self._rich.print(Text(public(f"warning: {text}"), style="yellow"), soft_wrap=not self._rich.is_terminal)
 
     def stop(self) -> None:
         """Stop updating the panel and release the terminal."""

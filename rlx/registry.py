@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from rlx.errors import UserError, did_you_mean
+from rlx.placeholders import placeholders
 
 PACKAGES = {
     "policy": "rlx.methods.policy",
@@ -29,6 +30,15 @@ PACKAGES = {
     "reward": "rlx.rewards",
     "benchmark": "rlx.benchmarks",
 }
+KIND_NAMES = {"policy": "policy loss", "unlearn": "unlearning method", "reward": "reward", "benchmark": "benchmark"}
+"""Each kind of component in words."""
+COMMANDS = {
+    "policy": "rlx train --algo",
+    "unlearn": "rlx unlearn --method",
+    "reward": "rlx train --reward",
+    "benchmark": "rlx eval --bench",
+}
+"""The option that takes a component of each kind."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -91,6 +101,8 @@ class Method:
 
 
 _components: dict[tuple[str, str], Component] = {}
+_declared: dict[tuple[str, str], Component] = {}
+"""Components whose functions cannot be called."""
 
 
 def register(
@@ -169,9 +181,46 @@ def get(kind: str, name: str, key: str = "name") -> Component:
     if (kind, name) not in _components:
         choices = names(kind)
         if name not in choices:
-            raise UserError(f"{key} '{name}' is not a known {kind}", fix=did_you_mean(name, choices))
+            raise _unknown(kind, name, key, choices)
         importlib.import_module(f"{PACKAGES[kind]}.{name}")
     return _components[kind, name]
+
+
+def declared(kind: str, name: str, key: str = "name") -> Component:
+    """The component for its declarations alone: parameters, presets, recipe, sources and docstring.
+
+    A method of rlx is read without importing torch, if torch is not imported yet; its functions cannot be called.
+
+    Args:
+        kind: as for ``get``.
+        name: as for ``get``.
+        key: as for ``get``.
+
+    Raises:
+        UserError: as ``get``.
+    """
+    needs_torch = kind in ("policy", "unlearn") and "torch" not in sys.modules
+    if not needs_torch or (kind, name) in _components or name not in names(kind):
+        return get(kind, name, key)
+    if (kind, name) not in _declared:
+        before = dict(_components)
+        with placeholders(("torch", "rlx.numerics"), forget=(PACKAGES[kind],)):
+            importlib.import_module(f"{PACKAGES[kind]}.{name}")
+        _declared[kind, name] = _components[kind, name]
+        _components.clear()
+        _components.update(before)
+    return _declared[kind, name]
+
+
+def _unknown(kind: str, name: str, key: str, choices: list[str]) -> UserError:
+    """The error for a name that no component of the kind has; names the command if another kind has it."""
+    others = [other for other in PACKAGES if other != kind and name in names(other)]
+    if others:
+        return UserError(
+            f"{key} '{name}' is not a known {KIND_NAMES[kind]}: {KIND_NAMES[others[0]]}s have this name",
+            fix=f"use {COMMANDS[others[0]]} {name}; choices here: {', '.join(choices)}",
+        )
+    return UserError(f"{key} '{name}' is not a known {KIND_NAMES[kind]}", fix=did_you_mean(name, choices))
 
 
 def _from_file(kind: str, name: str, key: str) -> Component:
@@ -202,7 +251,7 @@ def _from_file(kind: str, name: str, key: str) -> Component:
         return _plain_reward(module, name, function, key)
     if component is None or component is previous:
         raise UserError(
-            f"{key} '{name}': {path} registers no {kind} called '{function}'",
+            f"{key} '{name}': {path} registers no {KIND_NAMES[kind]} called '{function}'",
             fix=f'decorate it with @register("{kind}")',
         )
     return component

@@ -91,7 +91,7 @@ def test_off_a_terminal_there_are_plain_lines_at_intervals_and_always_the_first_
     lines = err.splitlines()
     assert out == ""
     assert lines[0].startswith("step 0/3000: reward 0.412, accuracy 57.0% [51.2%, 62.6%] sampled [bold] (starting)")
-    assert lines[-2].startswith("step 3000/3000: ") and "steps/s, 0s left" in lines[-2]
+    assert lines[-2].startswith("step 3000/3000: ") and "steps/s, all steps done" in lines[-2]
     assert lines[-1] == "warning: the disk is nearly full [90 %]"
     assert len(lines) <= 6
     assert "\x1b" not in err
@@ -170,3 +170,15 @@ def test_a_real_terminal_gets_the_panel_and_a_pipe_on_stdout_only_the_result():
 def test_a_text_object_is_printed_as_it_stands(capfd):
     print_out(Text("[red]"))
     assert capfd.readouterr().out.strip() == "[red]"
+
+
+def test_a_terminal_says_what_is_loading_and_a_pipe_does_not():
+    program = "from rlx.console import loading; loading('torch')"
+    piped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert piped.stderr == "" and piped.stdout == ""
+    main, secondary = os.openpty()
+    child = subprocess.Popen([sys.executable, "-c", program], stderr=secondary, stdout=subprocess.DEVNULL)
+    child.wait()
+    os.close(secondary)
+    assert b"loading torch ..." in os.read(main, 1000)
+    os.close(main)

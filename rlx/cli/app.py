@@ -4,37 +4,79 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlx.cli.compare import compare
+from rlx.cli.completion import all_methods
 from rlx.cli.evaluate import evaluate
+from rlx.cli.init import init
 from rlx.cli.options import RunsDir
 from rlx.cli.runs import runs
+from rlx.cli.sample import sample
 from rlx.cli.train import train
 from rlx.cli.unlearn import unlearn
 from rlx.errors import UserError
 from rlx.runs.stop import end_at_second_signal
 
+
+class PlainGroup(TyperGroup):
+    """The list of commands, and mistakes in options, in plain text; the help of each command has groups in boxes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "rich_markup_mode": None})
+
+
 app = typer.Typer(
     name="rlx",
+    cls=PlainGroup,
     help="Train, unlearn, evaluate and compare language models: one spec per experiment, one file per method.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
+    rich_markup_mode="markdown",
 )
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        from rlx.cli.version import version_text
+
+        typer.echo(version_text())
+        raise typer.Exit
+
+
+@app.callback()
+def application(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print versions of rlx, torch, transformers and vLLM, and the device.",
+            is_eager=True,
+            callback=_print_version,
+        ),
+    ] = False,
+) -> None:
+    """Train, unlearn, evaluate and compare language models: one spec per experiment, one file per method."""
+
+
 app.command()(train)
 app.command()(unlearn)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.command()(sample)
+app.command()(init)
 app.add_typer(runs, name="runs")
 
 
 @app.command()
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="Methods to show in full; default: list all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Methods to show in full. Default: list all.", autocompletion=all_methods),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Plot the gradient weights of policy losses to this file (.png, .svg, .pdf).")
     ] = None,

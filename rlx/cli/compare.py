@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlx.cli.options import Jobs, Launcher, Plan, RunsDir
-from rlx.console import print_out
+from rlx.cli.completion import all_methods, run_names
+from rlx.cli.options import OUTPUT, RUN, Jobs, Launcher, Plan, RunsDir
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,27 +19,46 @@ if TYPE_CHECKING:
 
 def compare(
     targets: Annotated[
-        list[str] | None, typer.Argument(help="One study (a YAML file), or runs by folder or name.")
+        list[str] | None,
+        typer.Argument(help="One study (a YAML file), or runs by folder or name.", autocompletion=run_names),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Method that the others are tested against.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Method that the others are tested against. Default: that of the study.",
+            rich_help_panel=RUN,
+            autocompletion=all_methods,
+        ),
+    ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Compare the runs with this MLflow tag; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE", help="Compare the runs with this MLflow tag; may be repeated.", rich_help_panel=RUN
+        ),
     ] = None,
-    experiment: Annotated[str | None, typer.Option(help="Compare the runs of this MLflow experiment.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Compare the runs of this MLflow experiment.", rich_help_panel=RUN)
+    ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Compare runs even if they were measured with different protocols.")
+        bool,
+        typer.Option(
+            "--force", help="Compare runs even if they were measured with different protocols.", rich_help_panel=RUN
+        ),
     ] = False,
     regrade: Annotated[
         bool,
         typer.Option(
-            "--regrade", help="First grade the stored responses again that another version of the grader graded."
+            "--regrade",
+            help="First grade the stored responses again that another version of the grader graded.",
+            rich_help_panel=RUN,
         ),
     ] = False,
     jobs: Jobs = 1,
     launcher: Launcher = "local",
     plan: Plan = False,
-    out: Annotated[Path, typer.Option(help="Folder that contains all reports.")] = Path("reports"),
+    out: Annotated[Path, typer.Option(help="Folder that contains all reports.", rich_help_panel=OUTPUT)] = Path(
+        "reports"
+    ),
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Report which method is better, and whether the data suffice.
@@ -89,6 +108,7 @@ def compare(
 
 def _regrade(runs: Sequence[RunDir]) -> None:
     """Grade the stored responses of runs with the present grader, and print the names of the new results."""
+    from rlx.console import print_out
     from rlx.evaluation.regrading import regrade_run
 
     for run in runs:

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from packaging.requirements import Requirement
 
 from rlx.console import print_out, table
-from rlx.runs.tracking import public_uri
+from rlx.runs.mlflow_settings import public_uri
 
 Status = Literal["ok", "warning", "missing"]
 MAIN_PACKAGES = ("torch", "transformers", "accelerate", "mlflow", "datasets", "peft")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlx.cli.options import Overrides, Preview, RunsDir, Seed, TakeOver, Trust
+from rlx.cli.completion import benchmarks, models, rewards
+from rlx.cli.options import OUTPUT, RUN, SCALE, Overrides, Preview, RunsDir, Seed, TakeOver, Trust
 from rlx.cli.preview import skip_unused_imports
 from rlx.cli.run_spec import apply_options_and_overrides
 from rlx.errors import UserError, did_you_mean
@@ -18,50 +19,95 @@ FORMATS = ("table", "markdown", "csv", "json")
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.")
+        str,
+        typer.Argument(help="A run (folder or name), a model folder, a hub id, or embedded.", autocompletion=models),
     ] = "embedded",
-    bench: Annotated[str | None, typer.Option(help="Benchmarks, separated by commas.")] = None,
+    bench: Annotated[
+        str | None,
+        typer.Option(
+            help="Benchmarks, separated by commas. Default: arithmetic for the embedded model.",
+            rich_help_panel=RUN,
+            autocompletion=benchmarks,
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Your own questions: a .jsonl or .parquet file; --set data.prompt and data.answer name columns."
+            help="Your own questions: a .jsonl or .parquet file; --set data.prompt and data.answer name columns.",
+            rich_help_panel=RUN,
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option(help="Samples per problem.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Sampling settings: r1, sober, dapo or greedy.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a response (tokens).")] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of problems to use, from the first one.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of a run: final, best, or a step number.")] = None,
+    n: Annotated[
+        int | None, typer.Option(help="Samples per problem. Default: that of --preset.", rich_help_panel=RUN)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Sampling settings: r1, sober, dapo or greedy. Default: r1.", rich_help_panel=RUN),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Maximum length of a response (tokens). Default: that of --preset.", rich_help_panel=RUN),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Number of problems to use, from the first one. Default: all.", rich_help_panel=RUN),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint of a run: final, best, or a step number. Default: final.", rich_help_panel=RUN),
+    ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="Folder of <benchmark>.jsonl files to read instead of the hub.")
+        str | None,
+        typer.Option(help="Folder of BENCHMARK.jsonl files to read instead of the hub.", rich_help_panel=RUN),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes that share the problems, each with the model on its own GPU.")
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that share the problems, each with the model on its own GPU.",
+            rich_help_panel=SCALE,
+        ),
     ] = 1,
     grader: Annotated[
-        str | None, typer.Option(help="A grader's name or file.py:function; default: the benchmark's own.")
+        str | None,
+        typer.Option(
+            help="Grader: a reward's name or file.py:function. Default: the benchmark's own.",
+            rich_help_panel=RUN,
+            autocompletion=rewards,
+        ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="Prompt template with {problem} in it; default: the benchmark's own.")
+        str | None,
+        typer.Option(help="Prompt template with {problem} in it. Default: the benchmark's own.", rich_help_panel=RUN),
     ] = None,
     seed: Seed = None,
     overrides: Overrides = None,
     regrade: Annotated[
-        bool, typer.Option("--regrade", help="Grade the stored responses again; sample nothing.")
+        bool,
+        typer.Option("--regrade", help="Grade the stored responses again; sample nothing.", rich_help_panel=RUN),
     ] = False,
     take_over: TakeOver = False,
     trust: Trust = False,
     preview: Preview = False,
     check: Annotated[
-        bool, typer.Option("--check-benchmarks", help="Check the benchmarks' data and gold answers, and stop.")
+        bool,
+        typer.Option(
+            "--check-benchmarks",
+            help="Check the benchmarks' data and gold answers, and stop.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     from_log: Annotated[
-        Path | None, typer.Option(help="Aggregate an open-unlearning TOFU_EVAL.json, and stop.")
+        Path | None,
+        typer.Option(help="Aggregate an open-unlearning TOFU_EVAL.json, and stop.", rich_help_panel=OUTPUT),
     ] = None,
     retain_log: Annotated[
-        Path | None, typer.Option(help="With --from-log: the TOFU_EVAL.json of the retain model.")
+        Path | None,
+        typer.Option(help="With --from-log: the TOFU_EVAL.json of the retain model.", rich_help_panel=OUTPUT),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Output: table, markdown, csv or json.")] = "table",
+    form: Annotated[
+        str, typer.Option("--format", help="Form of the results: table, markdown, csv or json.", rich_help_panel=OUTPUT)
+    ] = "table",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Evaluate a model on benchmarks, with confidence intervals.
@@ -77,10 +123,10 @@ def evaluate(
 
         print_log(from_log, retain_log, seed or 0, form)
         return
-    benchmarks = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
+    bench_names = [name.strip() for name in bench.split(",") if name.strip()] if bench else None
     options = {
         "model": model,
-        "benchmarks": benchmarks,
+        "benchmarks": bench_names,
         "data.source": data,
         "n": n,
         "preset": preset,
@@ -102,10 +148,13 @@ def evaluate(
         from rlx.evaluation.check import check_benchmarks
         from rlx.registry import names
 
-        raise typer.Exit(check_benchmarks(benchmarks or names("benchmark"), data_dir, bool(content.get("unpinned"))))
+        raise typer.Exit(check_benchmarks(bench_names or names("benchmark"), data_dir, bool(content.get("unpinned"))))
 
     if preview:
         skip_unused_imports()
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.evaluation.report import print_report
     from rlx.evaluation.run import run_eval
     from rlx.runs.folder import RunDir

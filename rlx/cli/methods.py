@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rlx.console import table
 from rlx.errors import UserError, did_you_mean
-from rlx.registry import PACKAGES, Component, get, names
+from rlx.registry import PACKAGES, Component, declared, names
 
 KINDS = {"policy": "policy losses (rlx train --algo NAME)", "unlearn": "unlearning methods (rlx unlearn --method NAME)"}
 PARAMS_KEY = {"policy": "algorithm.params", "unlearn": "method.params"}
@@ -22,7 +22,7 @@ ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
 
 def components(kind: str) -> list[Component]:
     """Return all components of a kind, sorted by name."""
-    return [get(kind, name) for name in names(kind)]
+    return [declared(kind, name) for name in names(kind)]
 
 
 def list_methods() -> RenderableType:
@@ -49,7 +49,7 @@ def show_method(name: str) -> RenderableType:
     if not is_file and reference not in kinds:
         raise UserError(f"'{name}' is not a known method", fix=did_you_mean(name, sorted(kinds)))
     kind = "policy" if is_file else kinds[reference]
-    component = get(kind, reference)
+    component = declared(kind, reference)
     title = f"parameters (--set {PARAMS_KEY[kind]}.NAME=VALUE)"
     parameters = table(title, ["name", "type", "default", "meaning"], _parameter_rows(component), words=True)
     doc = _without_backticks(inspect.getdoc(component.fn) or "")

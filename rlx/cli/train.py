@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlx.cli.completion import policy_losses, rewards
 from rlx.cli.options import (
+    OUTPUT,
+    RUN,
+    SCALE,
     DryRun,
     Fresh,
     Jobs,
@@ -52,14 +56,33 @@ def train(
         Path | None, typer.Argument(help="YAML file of a spec or study; default: the embedded arithmetic task.")
     ] = None,
     algo: Annotated[
-        str | None, typer.Option(help="Policy loss: a name from rlx methods, name@preset, or file.py:function.")
+        str | None,
+        typer.Option(
+            help="Policy loss: a name from rlx methods, name@preset, or file.py:function. Default: dgpo.",
+            rich_help_panel=RUN,
+            autocompletion=policy_losses,
+        ),
     ] = None,
     model: ModelPath = None,
     data: Annotated[
-        str | None, typer.Option(help="Prompts: a file, a glob, a saved folder or a hub data set (docs/data.md).")
+        str | None,
+        typer.Option(
+            help="Prompts: a file, a glob, a saved folder or a hub data set (docs/data.md). Default: arithmetic.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="Reward: a name such as boxed, or file.py:function.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of rollouts.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Reward: a name such as boxed, or file.py:function. Default: chosen by the data.",
+            rich_help_panel=RUN,
+            autocompletion=rewards,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Number of steps: rollouts, each with its updates. Default: 100.", rich_help_panel=RUN),
+    ] = None,
     seed: Seed = None,
     run_name: RunName = None,
     overrides: Overrides = None,
@@ -67,14 +90,28 @@ def train(
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
     master: Master = "",
-    backend: Annotated[str | None, typer.Option(help="local, or verl (on a Ray cluster).")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="verl only: number of GPUs on each machine.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="local, or verl (on a Ray cluster). Default: local.", rich_help_panel=SCALE),
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, help="verl only: number of GPUs on each machine. Default: 8.", rich_help_panel=SCALE),
+    ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="verl only: address of a running Ray cluster; default: start one on this machine."),
+        typer.Option(
+            help="verl only: address of a running Ray cluster. Default: start one on this machine.",
+            rich_help_panel=SCALE,
+        ),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Profile two steps: print the time of each phase and write a trace.")
+        bool,
+        typer.Option(
+            "--profile",
+            help="Profile two steps: print the seconds of each phase and write a trace.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     fresh: Fresh = False,
     take_over: TakeOver = False,
@@ -209,6 +246,9 @@ def _run(
 
         return run_verl(resolved, content, folder)
 
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.rl.run import run
 
     return run(resolved, content, folder, layout, profile)

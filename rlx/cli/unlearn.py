@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlx.cli.completion import run_names, unlearning_methods
 from rlx.cli.options import (
+    OUTPUT,
+    RUN,
+    SCALE,
     DryRun,
     Fresh,
     Jobs,
@@ -51,23 +55,47 @@ def unlearn(
         Path | None, typer.Argument(help="YAML file of a spec or study; default: the embedded example.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Unlearning method: a name from rlx methods, name@preset, or file.py:function.")
+        str | None,
+        typer.Option(
+            help="Unlearning method: a name from rlx methods, name@preset, or file.py:function. Default: palu.",
+            rich_help_panel=RUN,
+            autocompletion=unlearning_methods,
+        ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="More methods to run for comparison, separated by commas; '' for none.")
+        str | None,
+        typer.Option(
+            help="More methods to run for comparison, separated by commas; '' for none. Default: grad_diff,npo for "
+            "the embedded model, else none.",
+            rich_help_panel=RUN,
+            autocompletion=unlearning_methods,
+        ),
     ] = None,
     model: ModelPath = None,
     forget: Annotated[
-        str | None, typer.Option(help="File of requests, each with question and answer, or with text.")
+        str | None,
+        typer.Option(
+            help="File of requests, each with question and answer, or with text. Default: the embedded authors.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     retain: Annotated[
-        str | None, typer.Option(help="File of questions and answers to retain; default: general questions.")
+        str | None,
+        typer.Option(
+            help="File of questions and answers that the model must not forget. Default: general questions.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     tofu: Annotated[
-        str | None, typer.Option(help="TOFU split to use instead of --forget: forget01, forget05 or forget10.")
+        str | None,
+        typer.Option(help="TOFU split in place of --forget: forget01, forget05 or forget10.", rich_help_panel=RUN),
     ] = None,
     retain_model: Annotated[
-        str | None, typer.Option(help="Reference model trained without the forget set: a folder or a hub id.")
+        str | None,
+        typer.Option(
+            help="Model that was trained without the forget set, for comparison: a folder or a hub id. Default: none.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     after: Annotated[
         str | None,
@@ -75,35 +103,53 @@ def unlearn(
             help="Earlier unlearning run: start from its model with its settings, forget the new requests of --forget, "
             "and measure its requests again.",
             metavar="RUN",
+            rich_help_panel=RUN,
+            autocompletion=run_names,
         ),
     ] = None,
     spans: Annotated[
         str | None,
-        typer.Option(help="How sensitive spans are found: auto, given, subject, surprisal or all."),
+        typer.Option(
+            help="How the sensitive words of an answer are found: auto, given, subject, surprisal or all. "
+            "Default: auto.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of passes over the forget set.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of passes over the forget set. Default: 12 for the embedded model, else 10.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     seed: Seed = None,
     run_name: RunName = None,
     show_secrets: Annotated[
         bool,
         typer.Option(
             "--show-secrets",
-            help="Also write the certificate with sensitive texts in clear, to one file that only you can read.",
+            help="Also write the certificate with sensitive texts in clear, to a file that only you can read.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     purge: Annotated[
         str | None,
         typer.Option(
-            help="List what in a run's folder still holds the forgotten knowledge, ask, and delete it.", metavar="RUN"
+            help="List what in a run's folder still holds the forgotten knowledge, ask, and delete it.",
+            metavar="RUN",
+            rich_help_panel=OUTPUT,
+            autocompletion=run_names,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="With --purge: delete without asking.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --purge: delete without asking.", rich_help_panel=OUTPUT)
+    ] = False,
     overrides: Overrides = None,
     processes: Processes = 1,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
     master: Master = "",
-    backend: Annotated[str, typer.Option(help="local is the only choice.")] = "local",
+    backend: Annotated[str, typer.Option(help="local is the only choice.", rich_help_panel=SCALE)] = "local",
     fresh: Fresh = False,
     take_over: TakeOver = False,
     trust: Trust = False,
@@ -173,6 +219,9 @@ def unlearn(
         for folder in folders:
             folder.take_over()
 
+    from rlx.console import loading
+
+    loading("torch and transformers")
     from rlx.unlearning.run import run_unlearn
 
     layout = ProcessLayout(processes, nodes, node_rank, master)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -9,13 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlx.errors import UserError
-from rlx.runs.folder import RunDir
+from rlx.runs.folder import RunDir, write_atomically
 from rlx.runs.stop import STOPPED
 
 
@@ -177,13 +178,24 @@ def run_in_processes(
 
 
 def _started(folder: RunDir, work: Callable[[], int]) -> int:
-    """Do the work of a run; if it fails before its first step, remove the run's folder. Returns the exit code."""
-    code = 1
+    """Do the work of a run; if it fails before its first step, remove the run's folder. Returns the exit code.
+
+    Another failure is recorded in the run's folder until the run is started again.
+    """
+    code, cause = 1, ""
+    folder.failure.unlink(missing_ok=True)
     try:
         code = work()
+        cause = "" if code in (0, STOPPED) else f"a process ended with exit code {code}"
+    except Exception as error:
+        cause = str(error) or type(error).__name__
+        raise
     finally:
         if code not in (0, STOPPED):
             folder.discard_start()
+        if cause and folder.root.is_dir():
+            with suppress(OSError):  # such as a full disk, which may be the cause
+                write_atomically(folder.failure, json.dumps({"command": "run", "reason": cause}, indent=1))
     return code
 
 

@@ -14,7 +14,7 @@ import transformers
 
 from rlx.benchmarks.benchmark import Benchmark, Problem
 from rlx.benchmarks.summary import Score, Summary, as_json, problem_scores, summarised
-from rlx.console import warn
+from rlx.console import loading, warn
 from rlx.data.chat import check_prompts, encode, stop_ids
 from rlx.data.response_text import ResponseText
 from rlx.engine.checkpoint import put_weights
@@ -40,7 +40,7 @@ from rlx.runs.stop import Stop
 from rlx.specs.evaluate import Protocol, ResolvedEval
 from rlx.specs.identity import code_fingerprints
 from rlx.specs.reading import validate
-from rlx.specs.train import Data, Model, Resolved
+from rlx.specs.train import Data, Model
 
 MAX_PROMPT_TOKENS = 4096
 """Longest benchmark prompt that vLLM's cache is sized for (tokens)."""
@@ -89,6 +89,7 @@ class Candidate:
     def sampler(self) -> Sampler:
         """The sampler over the model's weights."""
         if self._sampler is None:
+            loading(f"the model {self.resolved.weights or self.resolved.model_folder}")
             self._sampler = self._vllm() if self.resolved.engine == "vllm" else self._hf()
         return self._sampler
 
@@ -126,8 +127,8 @@ class Candidate:
         folder, device = self.resolved.model_folder, make_accelerator(self.model).device
         if not (self.resolved.weights and self.resolved.run_spec):
             return load_frozen(folder, self.model, device)
-        trained = validate(read_json(Path(self.resolved.run_spec)), Resolved)
-        lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.spec.model.lora}), device)
+        trained = validate(read_json(Path(self.resolved.run_spec))["spec"]["model"], Model)  # of training or unlearning
+        lm = load_trainable(folder, self.model.model_copy(update={"lora": trained.lora}), device)
         put_weights(Path(self.resolved.weights), lm)
         return lm
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlx.benchmarks.benchmark import overlap_warnings
+from rlx.console import loading
 from rlx.data.chat import check_prompts, stop_ids
 from rlx.data.prompts import Prompt, PromptSet, hold_out, load_prompts
 from rlx.data.response_text import ResponseText
@@ -42,6 +43,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
     seed_generators(spec.seed)  # adapters start from the same random values on every process
     accelerator = make_accelerator(spec.model)
     tokenizer = load_tokenizer(resolved.model_folder, spec.model)
+    loading(f"the prompts of {spec.data.source}")
     data, held_out = load_data(resolved, tokenizer)
     for name, prompt_set in (("training", data), ("held-out", held_out)):
         for notice in prompt_set.notices:
@@ -50,6 +52,7 @@ def build(resolved: Resolved, folder: RunDir, recorder: Recorder) -> TrainCompon
             recorder.note(f"{name} data: {prompt_set.sentence()}", tag=f"rlx.{name}_data")
     for sentence in overlap_warnings(prompt.question for prompt in data.prompts):
         recorder.note(f"warning: {sentence}")
+    loading(f"the model {spec.model.path}")
     model = load_trainable(resolved.model_folder, spec.model, accelerator.device)
     stops = stop_ids(causal_lm(model).generation_config, spec.data, tokenizer)
     vocabulary = causal_lm(model).get_input_embeddings().weight.shape[0]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 
 from rlx.console import Progress, print_out, table
 from rlx.numerics.intervals import wilson
 from rlx.numerics.trust import SIDES
 from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.mlflow_settings import dotted_keys, mlflow_command
 from rlx.runs.recorder import RunDescription, RunRecorder
-from rlx.runs.tracking import Metrics, public_uri, read_metrics, tracking_uri
+from rlx.runs.tracking import Metrics, read_metrics, tracking_uri
 from rlx.runs.usage_facts import usage_facts
+from rlx.specs.resolve_train import NOT_IDENTIFYING
 from rlx.specs.train import Resolved
 
 KINDS = {"sampled": "eval/sampled_accuracy", "greedy": "eval/greedy_accuracy"}
@@ -51,8 +54,8 @@ class TrainView:
         return {**facts, **usage_facts(record)}
 
 
-def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
-    """The recorder of a training run."""
+def run_description(resolved: Resolved) -> RunDescription:
+    """What is logged to MLflow of a training run."""
     spec = resolved.spec
     tags = {
         "rlx.algorithm": spec.algorithm.name,
@@ -60,8 +63,13 @@ def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    description = RunDescription(spec, spec.tracker, tags)
-    return RunRecorder(folder, description, TrainView(), Progress(f"rlx {folder.run_id}", spec.steps))
+    return RunDescription(spec, spec.tracker, tags, tuple(dotted_keys(NOT_IDENTIFYING)))
+
+
+def train_recorder(resolved: Resolved, folder: RunDir) -> RunRecorder:
+    """The recorder of a training run."""
+    progress = Progress(f"rlx {folder.run_id}", resolved.spec.steps)
+    return RunRecorder(folder, run_description(resolved), TrainView(), progress)
 
 
 def finish(folder: RunDir) -> None:
@@ -96,7 +104,6 @@ def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> No
         held_out = f"on {problems} held-out problems"
         title = f"accuracy {held_out}, with 95 % Wilson intervals" if is_accuracy else f"first reward's mean {held_out}"
         print_out(table(title, ["", "before", "after", "difference"], rows))
-    uri = tracking_uri(folder.root.parent)
     lines = [
         ["steps", f"{summary['steps']} in {summary['seconds']:.0f} s, {summary['tokens']:,} response tokens"],
         ["model", str(folder.model)],
@@ -104,9 +111,16 @@ def print_summary(resolved: Resolved, folder: RunDir, again: bool = False) -> No
         ["samples", str(folder.samples)],
     ]
     if resolved.spec.tracker.mlflow:
-        lines.append(["MLflow", public_uri(uri)])
+        lines.append(["MLflow", mlflow_command(tracking_uri(folder.root.parent))])
     other = "grpo" if resolved.spec.algorithm.name != "grpo" else "dgpo"
-    lines.append(["next", f"rlx train --algo {other}" if _embedded(resolved) else f"ls {folder.samples}"])
+    lines.append(
+        [
+            "next",
+            f"rlx train --algo {other}"
+            if _embedded(resolved)
+            else f"rlx sample {shlex.quote(str(folder.root))} --browse",
+        ]
+    )
     for name, value in lines:
         print_out(f"{name:8} {value}")
 
@@ -125,4 +139,5 @@ def _accuracy(record: Mapping[str, float], key: str) -> str:
 
 def _gain(summary: Mapping[str, Mapping[str, float]], key: str) -> str:
     before, after = summary["before"][key], summary["after"][key]
-    return f"{after - before:+.1%}" if 0 <= min(before, after) <= max(before, after) <= 1 else f"{after - before:+.3f}"
+    points = f"{100 * (after - before):+.1f} points"
+    return points if 0 <= min(before, after) <= max(before, after) <= 1 else f"{after - before:+.3f}"

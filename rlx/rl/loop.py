@@ -75,7 +75,7 @@ def train(components: TrainComponents) -> bool:
             components.recorder.write(record | clock.record(tokens=record["train/tokens"]))
             _save_finished_steps(components, train_state, error)
             raise
-        record |= clock.record(tokens=record["train/tokens"])
+        record |= clock.record(tokens=record["train/tokens"], evaluation=record.get("time/eval", 0.0))
         components.recorder.write(record)
         if step % spec.checkpoint.every == 0 or step in (train_state.position.best_step, spec.steps):
             _checkpoint(components, train_state)
@@ -110,11 +110,17 @@ class Clock:
             yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - start
 
-    def record(self, tokens: float) -> dict[str, float]:
-        """Seconds of each phase and of the step, and response tokens per second of the step and of the rollout."""
+    def record(self, tokens: float, evaluation: float = 0.0) -> dict[str, float]:
+        """Seconds of each phase and of the step, and response tokens per second of the step and of the rollout.
+
+        Args:
+            tokens: response tokens of the step.
+            evaluation: seconds of the step's evaluation, which do not count for its tokens per second.
+        """
         total = time.perf_counter() - self.start
         phases = {f"time/{phase}": round(seconds, 4) for phase, seconds in self.phases.items()}
-        rates = {"time/tokens_per_s": tokens / total, "perf/rollout_tokens_per_s": tokens / self.phases["rollout"]}
+        training = max(total - evaluation, 1e-9)
+        rates = {"time/tokens_per_s": tokens / training, "perf/rollout_tokens_per_s": tokens / self.phases["rollout"]}
         return phases | {"time/step": round(total, 4)} | {name: round(rate, 1) for name, rate in rates.items()}
 
 

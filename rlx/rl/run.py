@@ -5,16 +5,17 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from rlx.console import warn
 from rlx.engine.export import save_trained
 from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.errors import UserError
 from rlx.rl.build import build
-from rlx.rl.display import finish, print_summary, train_recorder
+from rlx.rl.display import finish, print_summary, run_description, train_recorder
 from rlx.rl.loop import train
 from rlx.rl.profiling import ProfiledRecorder, print_profile, profiled, request_profile
 from rlx.rollout.build import check_sharers
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.recorder import NullRecorder
+from rlx.runs.recorder import NullRecorder, complete_tracking
 from rlx.runs.stop import STOPPED
 from rlx.specs.reading import validate
 from rlx.specs.train import Resolved
@@ -79,6 +80,7 @@ def _already_complete(resolved: Resolved, folder: RunDir, profile: bool) -> bool
             f"run {folder.run_id} is complete: there is no step left to profile", fix="add --fresh or another --seed"
         )
     if complete:
+        complete_tracking(folder, run_description(resolved), warn)
         print_summary(resolved, folder, again=True)
     else:
         folder.update(resolved.model_dump_json(indent=2))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlx.errors import UserError
+from rlx.errors import UserError, did_you_mean
 from rlx.runs.checkpoint_files import METRICS, STATE, check_checkpoint, newest_step, read_state, step_folders
 from rlx.runs.folder import RunDir, runs_in
 from rlx.runs.folder_parts import EvalDir
@@ -56,11 +56,27 @@ def run_folders(run: str | None, runs_dir: Path) -> list[RunDir]:
     if run is None:
         evaluated = [RunDir(file.parent) for file in sorted(runs_dir.glob("*/evaluated.json"))]
         return [*runs_in(runs_dir), *evaluated]
-    for folder in (RunDir(Path(run)), RunDir(runs_dir / run)):
+    return [find_run(run, runs_dir)]
+
+
+def find_run(name: str, runs_dir: Path) -> RunDir:
+    """The run with this folder or name; the beginning or the end of a name suffices if only one run has it.
+
+    Raises:
+        UserError: when there is no such run, or several have a name that begins or ends so.
+    """
+    for folder in (RunDir(Path(name)), RunDir(runs_dir / name)):
         if folder.resolved.exists() or folder.evaluated.exists():
-            return [folder]
-    names = ", ".join(folder.run_id for folder in runs_in(runs_dir)) or "none"
-    raise UserError(f"there is no run '{run}' in {runs_dir}", fix=f"choices: {names}")
+            return folder
+    existing = run_folders(None, runs_dir)
+    matches = [folder for folder in existing if folder.run_id.startswith(name) or folder.run_id.endswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(folder.run_id for folder in matches)
+        raise UserError(f"{len(matches)} runs in {runs_dir} have a name with '{name}'", fix=f"choices: {names}")
+    choices = [folder.run_id for folder in existing]
+    raise UserError(f"there is no run '{name}' in {runs_dir}", fix=did_you_mean(name, choices))
 
 
 def check_run(run: RunDir) -> CheckReport:

@@ -123,7 +123,7 @@ class RunDir:
 
     @property
     def failure(self) -> Path:
-        """Why a study's last attempt at this run failed; removed when the run continues."""
+        """Why the last attempt at this run failed; removed when the run continues."""
         return self.root / "failure.json"
 
     @property

@@ -200,3 +200,13 @@ def _same_file(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def active_holder(path: Path) -> Holder | None:
+    """The process that holds a lock file, or may hold it on another host; None if there is none. Changes nothing."""
+    try:
+        with path.open("r", encoding="utf-8") as file:
+            holder = _holder(file)
+    except OSError:
+        return None
+    return holder if holder.alive or not holder.local else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from rlx.console import Progress
 from rlx.runs.folder import RunDir
+from rlx.runs.mlflow_settings import is_logged
 from rlx.runs.tracking import JsonlLog, Metrics, MlflowSink, read_metrics, tracking_uri
 from rlx.specs.train import Section, Tracker
 
@@ -71,12 +72,14 @@ class RunDescription:
     """What is logged to MLflow when a run starts.
 
     Example:
-        ``RunDescription(spec, spec.tracker, {"rlx.algorithm": "dgpo"})``
+        ``RunDescription(spec, spec.tracker, {"rlx.algorithm": "dgpo"}, changeable=("tracker",))``
     """
 
     spec: Section
     tracker: Tracker
     tags: Mapping[str, str]
+    changeable: tuple[str, ...] = ()
+    """Keys of the spec, or sections, that may differ when the run is resumed."""
 
 
 class RunRecorder:
@@ -115,16 +118,7 @@ class RunRecorder:
 
     def _open_mlflow(self) -> MlflowSink:
         """Start logging to the run's MLflow run."""
-        sink = MlflowSink(
-            uri=tracking_uri(self._folder.root.parent),
-            experiment=self._description.tracker.experiment,
-            name=self._folder.run_id,
-            id_file=self._folder.mlflow,
-            warn=self._progress.warn,
-        )
-        tags = {"rlx.run_id": self._folder.run_id, **self._description.tags, **self._tags}
-        sink.start(self._description.spec.model_dump(mode="json"), tags, [self._folder.spec, self._folder.resolved])
-        return sink
+        return _start_sink(self._folder, self._description, self._tags, self._progress.warn)
 
     def write(self, record: Metrics) -> None:
         """Write one record to disk, MLflow and the console."""
@@ -153,3 +147,45 @@ class RunRecorder:
             self._mlflow = self._open_mlflow()  # a killed process left the MLflow run in state RUNNING
         if self._mlflow is not None:
             self._mlflow.close(status)
+
+
+def complete_tracking(
+    folder: RunDir, description: RunDescription, warn: Callable[[str], None], artifacts: list[Path] | None = None
+) -> None:
+    """Send MLflow what it does not have of a finished run; does nothing, and imports nothing, if it has all of it.
+
+    Args:
+        folder: the run's.
+        description: what is logged when a run starts.
+        warn: prints a warning.
+        artifacts: files that the end of the run attaches.
+    """
+    if not description.tracker.mlflow:
+        return
+    records = read_metrics(folder.metrics)
+    last_step = int(records[-1]["step"]) if records else -1
+    if is_logged(folder.mlflow, description.tracker.experiment, last_step):
+        return
+    sink = _start_sink(folder, description, {}, warn)
+    for record in records:
+        sink.write(record)
+    if artifacts:
+        sink.attach(artifacts)
+    sink.close("FINISHED")
+
+
+def _start_sink(
+    folder: RunDir, description: RunDescription, tags: Mapping[str, str], warn: Callable[[str], None]
+) -> MlflowSink:
+    """A sink that has started logging to the run's MLflow run."""
+    sink = MlflowSink(
+        uri=tracking_uri(folder.root.parent),
+        experiment=description.tracker.experiment,
+        name=folder.run_id,
+        id_file=folder.mlflow,
+        warn=warn,
+        changeable=description.changeable,
+    )
+    all_tags = {"rlx.run_id": folder.run_id, **description.tags, **tags}
+    sink.start(description.spec.model_dump(mode="json"), all_tags, [folder.spec, folder.resolved])
+    return sink

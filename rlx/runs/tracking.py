@@ -15,17 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlx.credentials import without_credentials
 from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
 from rlx.runs.integrity import set_aside
+from rlx.runs.mlflow_settings import can_end_run, experiment_id, failure_sentence, log_settings, public_uri
+from rlx.runs.mlflow_settings import flattened as flattened
 from rlx.runs.sqlite_store import SQLITE, one_at_a_time, sqlite_path
 
 Metrics = Mapping[str, float | int]
-LONGEST_PARAM = 500
-"""MLflow refuses longer parameter values in some stores."""
-PARAMS_A_CALL = 100
-"""Largest number of parameters in one call of MLflow."""
 TIMEOUT = "5"
 """Seconds that a request to an MLflow server may take."""
 
@@ -151,8 +148,10 @@ class MlflowSink:
     experiment: str
     name: str
     id_file: Path
-    """Stores MLflow's run id, so that a resumed run continues in it."""
+    """Stores MLflow's run id, so that a resumed run continues in it, and what MLflow has when the run ends."""
     warn: Callable[[str], None]
+    changeable: tuple[str, ...] = ()
+    """Dotted keys of settings that may differ when a run is resumed; they are logged as tags."""
     _queue: queue.Queue[Metrics | list[Path] | str] = field(default_factory=queue.Queue)
     _thread: threading.Thread | None = None
     _dead: bool = False
@@ -189,11 +188,12 @@ class MlflowSink:
                 self.warn(f"MLflow at {public_uri(self.uri)} took over {timeout:g} s; metrics.jsonl has all records")
 
     def _work(self, params: Mapping[str, Any], tags: Mapping[str, str], artifacts: list[Path]) -> None:
+        client, run = None, ""
         try:
             client = open_client(self.uri)
             run, logged = self._open(client, tags)
-            for some in _params(params):
-                client.log_batch(run, params=some)
+            last = logged
+            log_settings(client, run, params, self.changeable)
             if self._has_own_artifacts(client, run):
                 for artifact in artifacts:
                     client.log_artifact(run, str(artifact))
@@ -203,12 +203,25 @@ class MlflowSink:
                         client.log_artifact(run, str(file))
                 elif record["step"] > logged:
                     client.log_batch(run, metrics=_metrics(record))
+                    last = max(last, int(record["step"]))
             client.set_terminated(run, status=record)
+            self._write_id(run, {"status": record, "last_step": last})
         except Exception as error:  # training continues without MLflow, whatever it raises
             self._dead = True
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            server, reason = public_uri(self.uri), public_uri(lines[0])[:200]
-            self.warn(f"MLflow at {server} is not reachable ({reason}); metrics.jsonl is still written")
+            self.warn(failure_sentence(error, public_uri(self.uri), public_uri(lines[0])[:400]))
+            if client is not None and run and can_end_run(error):
+                self._end_incomplete(client, run)
+
+    def _end_incomplete(self, client: Any, run: str) -> None:
+        """When the run ends, set a status that says that MLflow does not have all of it."""
+        while not isinstance(self._queue.get(), str):
+            continue
+        with suppress(Exception):
+            client.set_terminated(run, status="KILLED")
+
+    def _write_id(self, run: str, logged: Mapping[str, Any]) -> None:
+        write_atomically(self.id_file, json.dumps({"run_id": run, "experiment": self.experiment, **logged}))
 
     def _has_own_artifacts(self, client: Any, run: str) -> bool:
         """Whether the run's files go next to the sqlite store, or to a server.
@@ -220,20 +233,38 @@ class MlflowSink:
 
     def _open(self, client: Any, tags: Mapping[str, str]) -> tuple[str, int]:
         """The run's id, and the last step that MLflow has of it (-1 if none)."""
+        experiment = experiment_id(client, self.uri, self.experiment)
+        stored = json.loads(self.id_file.read_text()) if self.id_file.exists() else {}
+        if stored and self._continues(client, stored):
+            run_id = str(stored["run_id"])
+            client.update_run(run_id, status="RUNNING")
+            self._write_id(run_id, {})
+            return run_id, max((m.step for m in client.get_metric_history(run_id, "step")), default=-1)
+        run = str(client.create_run(experiment, run_name=self.name, tags=dict(tags)).info.run_id)
+        self._write_id(run, {})
+        return run, -1
+
+    def _continues(self, client: Any, stored: Mapping[str, Any]) -> bool:
+        """Whether the stored MLflow run can be continued.
+
+        A run of a lost store, a deleted run, and a run of another experiment, which is ended, are replaced by a new one
+        with all records.
+        """
         from mlflow.exceptions import MlflowException
 
-        if self.id_file.exists():
-            try:
-                run_id = str(json.loads(self.id_file.read_text())["run_id"])
-                client.update_run(run_id, status="RUNNING")
-                return run_id, max((m.step for m in client.get_metric_history(run_id, "step")), default=-1)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise  # a deleted or different store gets a new run
-        experiment = _experiment(client, self.uri, self.experiment)
-        run = str(client.create_run(experiment, run_name=self.name, tags=dict(tags)).info.run_id)
-        write_atomically(self.id_file, json.dumps({"run_id": run, "experiment": self.experiment}))
-        return run, -1
+        try:
+            info = client.get_run(str(stored["run_id"])).info
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        if info.lifecycle_stage == "deleted":
+            return False
+        if stored.get("experiment", self.experiment) != self.experiment:
+            if info.status == "RUNNING":
+                client.set_terminated(info.run_id, status="KILLED")
+            return False
+        return True
 
 
 def open_client(uri: str) -> Any:
@@ -246,15 +277,6 @@ def open_client(uri: str) -> Any:
         return MlflowClient(tracking_uri=uri)
 
 
-def _experiment(client: Any, uri: str, name: str) -> str:
-    """The id of an experiment, created if it is new, with its files next to the database."""
-    path = sqlite_path(uri)
-    files = (path.resolve().parent / ".mlflow_artifacts").as_uri() if path else None
-    with one_at_a_time(uri):
-        experiment = client.get_experiment_by_name(name)
-        return str(experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=files))
-
-
 def _metrics(record: Metrics) -> list[Any]:
     """A record's finite values, including the step, from which a resumed run knows what MLflow already has."""
     from mlflow.entities import Metric
@@ -264,35 +286,11 @@ def _metrics(record: Metrics) -> list[Any]:
     return [Metric(legal_name(key), float(v), now, step) for key, v in record.items() if math.isfinite(v)]
 
 
-def _params(params: Mapping[str, Any]) -> list[list[Any]]:
-    """The parameters in lists of a size that MLflow accepts in one call."""
-    from mlflow.entities import Param
-
-    entries = [Param(key, value) for key, value in flattened(params).items()]
-    return [entries[i : i + PARAMS_A_CALL] for i in range(0, len(entries), PARAMS_A_CALL)]
-
-
 def tracking_uri(runs: Path) -> str:
     """MLFLOW_TRACKING_URI, or a sqlite file in the runs folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs.resolve() / 'mlflow.db'}"
 
 
-def public_uri(text: str) -> str:
-    """A URI, or a sentence that contains one, without credentials before the host or in the query."""
-    return re.sub(r"\?\S*", "", without_credentials(re.sub(r"//[^/\s]*@", "//", text)))
-
-
 def legal_name(key: str) -> str:
     """A metric name that MLflow accepts: letters, digits and ``_ - . / : space``."""
     return re.sub(r"[^A-Za-z0-9_\-./: ]", "_", key)
-
-
-def flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters by dotted key, values as text cut to MLflow's limit."""
-    flat: dict[str, str] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = str(value)[:LONGEST_PARAM]
-    return flat

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlx.errors import UserError
-from rlx.registry import Component, get
+from rlx.registry import Component, declared
 from rlx.specs.reading import assign, merge, validate
 from rlx.specs.train import Section
 
@@ -27,14 +27,14 @@ def merge_recipes(recipes: Sequence[Mapping[str, Any]], user_spec: Section) -> d
 
 
 def method_component(kind: str, reference: str, key: str) -> Component:
-    """Return the registered component of a method.
+    """Return the registered component of a method; its functions can be called if torch was imported before.
 
     Args:
         kind: ``policy`` or ``unlearn``.
         reference: the method as the user wrote it; a preset after ``@`` is ignored.
         key: the spec key of the reference, for the error message.
     """
-    return get(kind, reference.partition("@")[0], key=key)
+    return declared(kind, reference.partition("@")[0], key=key)
 
 
 def method_params(reference: str, params: Mapping[str, Any], method: Component, section: str) -> dict[str, Any]:

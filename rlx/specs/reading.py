@@ -13,12 +13,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rlx.credentials import credentials_in
-from rlx.errors import UserError, did_you_mean
+from rlx.errors import UserError
+from rlx.specs.mistakes import user_error
 from rlx.specs.yaml_limits import MAX_CHARACTERS, DuplicateKey, TooLarge, load_yaml
 
 M = TypeVar("M", bound=BaseModel)
-MAX_VALUE_LENGTH = 80
-"""Characters of a wrong value that an error message shows."""
 INCLUDE = "include"
 """Key of a spec file, or of the ``base`` of a study: files whose content is merged below the file's own."""
 MAX_INCLUDE_DEPTH = 8
@@ -203,38 +202,4 @@ def validate(content: Mapping[str, Any], model: type[M], prefix: str = "") -> M:
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        raise _user_error(error, model, prefix) from None
-
-
-def _user_error(error: ValidationError, model: type[BaseModel], prefix: str) -> UserError:
-    """Return the first validation error as one sentence with key, value, choices and nearest match."""
-    first, *others = error.errors()
-    path = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "list[", "constrained"))]
-    key = ".".join([*([prefix] if prefix else []), *path])
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        choices = _field_names(model, path[:-1])
-        return UserError(f"unknown key {key}{more}", fix=did_you_mean(path[-1], choices))
-    value = repr(first["input"])
-    if len(value) > MAX_VALUE_LENGTH:
-        value = value[: MAX_VALUE_LENGTH - 3] + "..."
-    if first["type"] == "literal_error":
-        literals = [part.strip().strip("'") for part in str(first["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        return UserError(f"{key} is {value}{more}", fix=did_you_mean(str(first["input"]), literals))
-    expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return UserError(f"{key} is {value}, but it {expected}{more}")
-
-
-def _field_names(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Return the field names of the section at ``path``."""
-    for part in path:
-        if part.isdigit():  # index of a list's item
-            continue
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        types = [annotation, *getattr(annotation, "__args__", ())]
-        sections = [type_ for type_ in types if isinstance(type_, type) and issubclass(type_, BaseModel)]
-        if not sections:
-            return []
-        model = sections[0]
-    return sorted(model.model_fields)
+        raise user_error(error, model, prefix) from None

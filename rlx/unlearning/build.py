@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlx.console import loading
 from rlx.data.chat import check_prompts, end_of_turn, stop_ids
 from rlx.data.chat import encode as encode_prompt
 from rlx.engine.export import check_savable, keep_stop_ids
@@ -74,6 +75,7 @@ def build_unlearn(resolved: ResolvedUnlearn, folder: RunDir, recorder: Recorder)
     method = Method(component, component.hyper(**spec.method.params))
     needs = component.needed(method.hyper)
     sets = _load_sets(resolved, tokenizer, recorder)
+    loading(f"the model {spec.model.path}")
     trained = load_trainable(resolved.model_folder, spec.model, make_accelerator(spec.model).device)
     lm = causal_lm(trained)
     if not spec.method.train_lm_head:

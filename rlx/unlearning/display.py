@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from rlx.console import Progress
 from rlx.runs.folder import RunDir
+from rlx.runs.mlflow_settings import dotted_keys
 from rlx.runs.recorder import RunDescription, RunRecorder
 from rlx.runs.tracking import Metrics
 from rlx.runs.usage_facts import usage_facts
+from rlx.specs.resolve_unlearn import NOT_IDENTIFYING
 from rlx.specs.unlearn import ResolvedUnlearn
 
 
@@ -34,8 +36,8 @@ class UnlearnView:
         return {**self._evaluated, **loss, **usage_facts(record)}
 
 
-def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
-    """The recorder of an unlearning run; the number of updates is set later."""
+def run_description(resolved: ResolvedUnlearn) -> RunDescription:
+    """What is logged to MLflow of an unlearning run."""
     spec = resolved.spec
     tags = {
         "rlx.method": spec.method.name,
@@ -43,5 +45,10 @@ def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
         "rlx.model": spec.model.path,
         "rlx.version": resolved.version,
     }
-    description = RunDescription(spec, spec.tracker, tags)
-    return RunRecorder(folder, description, UnlearnView(), Progress(f"rlx {folder.run_id}", total=0, unit="update"))
+    return RunDescription(spec, spec.tracker, tags, tuple(dotted_keys(NOT_IDENTIFYING)))
+
+
+def unlearn_recorder(resolved: ResolvedUnlearn, folder: RunDir) -> RunRecorder:
+    """The recorder of an unlearning run; the number of updates is set later."""
+    progress = Progress(f"rlx {folder.run_id}", total=0, unit="update")
+    return RunRecorder(folder, run_description(resolved), UnlearnView(), progress)

@@ -77,13 +77,21 @@ def conclude(
         within_budget: whether it is within the utility budget.
     """
     spec = components.resolved.spec
-    scored = {who: _examine(components, load) for who, load in loaders.items()}
+    note = components.recorder.note
+    scored = {}
+    for who, load in loaders.items():
+        note(f"measuring the {who} model on the requests and the retained sets")
+        scored[who] = _examine(components, load)
     finals = {who: _final(components, scores) for who, scores in scored.items()}
     retain = finals.get("retain", [])
     metrics = {who: intervals(samples, retain, seed=spec.seed) for who, samples in finals.items()}
     halves = (components.validation, components.final)
+    if spec.evaluation.attacks:
+        note(f"attacking the unlearned model: {', '.join(spec.evaluation.attacks)}")
     attacks = attack_all(loaders, components.subject, halves, spec)
     is_split = {request.id for request in halves[0]} != {request.id for request in halves[1]}
+    if is_split and spec.evaluation.attacks:
+        note("attacking it again with the halves of the requests exchanged")
     swapped = attack_all(loaders, components.subject, (halves[1], halves[0]), spec) if is_split else []
     forget = _ordered(components)
     pool = name_pool(forget, [example.request for example in components.retain.examples])

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx.console import print_out, table
+from rlx.console import print_out, table, warn
 from rlx.engine.export import save_trained
 from rlx.engine.processes import ProcessLayout, rank, run_in_processes, run_worker
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.recorder import NullRecorder, RunRecorder
+from rlx.runs.mlflow_settings import mlflow_command
+from rlx.runs.recorder import NullRecorder, RunRecorder, complete_tracking
 from rlx.runs.stop import STOPPED
+from rlx.runs.tracking import tracking_uri
 from rlx.specs.reading import validate
 from rlx.specs.unlearn import ResolvedUnlearn
 from rlx.unlearning.build import build_unlearn
 from rlx.unlearning.certificate_page import next_step
-from rlx.unlearning.display import unlearn_recorder
+from rlx.unlearning.display import run_description, unlearn_recorder
 from rlx.unlearning.loop import unlearn
 from rlx.unlearning.masking import create_key
 from rlx.unlearning.outcome import conclude, load_selected
@@ -25,8 +28,19 @@ from rlx.unlearning.verdict import probe_name
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
 """A resolved experiment and the user's spec."""
-FORGET_METRICS = ("forget_Q_A_Prob", "extraction_strength", "forget_Q_A_ROUGE", "forget_quality_D")
-KEPT_METRICS = ("model_utility", "retain_Prob", "retain_ROUGE")
+FORGET_METRICS: Mapping[str, str] = {
+    "forget_Q_A_Prob": "probability of the answer",
+    "extraction_strength": "extraction strength",
+    "forget_Q_A_ROUGE": "ROUGE-L with the answer",
+    "forget_quality_D": "distance from the retain model (D)",
+}
+"""Metrics of forgetting in words; low values are good in all of them."""
+KEPT_METRICS: Mapping[str, str] = {
+    "model_utility": "utility",
+    "retain_Prob": "probability of retained answers",
+    "retain_ROUGE": "ROUGE-L of retained answers",
+}
+"""Metrics of what must not be forgotten in words; high values are good in all of them."""
 
 
 def run_unlearn(
@@ -51,7 +65,9 @@ def run_unlearn(
     layout = layout or ProcessLayout()
     layout.check()
     folders = [RunDir(runs / resolved.run_id) for resolved, _ in experiments]
-    for (resolved, content), folder in zip(experiments, folders, strict=True):
+    for number, ((resolved, content), folder) in enumerate(zip(experiments, folders, strict=True), start=1):
+        if len(experiments) > 1 and rank() == 0 and layout.node_rank == 0:
+            print(f"method {number} of {len(experiments)}: {resolved.spec.method.name}", file=sys.stderr)
         if fresh and layout.node_rank == 0:
             with folder.locked():
                 folder.clear()
@@ -75,7 +91,9 @@ def _run_one(resolved: ResolvedUnlearn, folder: RunDir, layout: ProcessLayout) -
     def is_complete() -> bool:
         if not folder.summary.exists():
             folder.update(resolved.model_dump_json(indent=2))
-        return folder.summary.exists()
+            return False
+        complete_tracking(folder, run_description(resolved), warn, [folder.certificate, folder.certificate_page])
+        return True
 
     return run_in_processes("rlx.unlearning.run", folder, layout, is_complete, lambda: work(resolved, folder))
 
@@ -115,12 +133,12 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     models |= {summary["method"]: summary["aggregates"]["after"] for summary in summaries}
     budget = resolved[0].spec.evaluation.utility_budget
     for title, metric_names in (
-        ("forgotten: final half of the forget set, 95 % intervals over authors", FORGET_METRICS),
-        (f"kept: checkpoints were selected within {budget:.0%} of the original's utility", KEPT_METRICS),
+        ("forgotten: final half of the forget set, 95 % intervals over authors; low is good", FORGET_METRICS),
+        (f"kept: checkpoints were selected within {budget:.0%} of the original's utility; high is good", KEPT_METRICS),
     ):
         names = [name for name in metric_names if name in aggregates["before"]]
         rows = [[model, *(_cell(metrics[name]) for name in names)] for model, metrics in models.items() if metrics]
-        print_out(table(title, ["model", *names], rows))
+        print_out(table(title, ["model", *(metric_names[name] for name in names)], rows))
     for summary in summaries:
         if not summary["within_budget"]:
             print_out(f"{summary['method']}: no checkpoint kept the utility; the last one is shown")
@@ -140,9 +158,12 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     print_out(f"picture      {folders[0].picture}")
     for folder in folders:
         print_out(f"model        {folder.model}")
+        print_out(f"metrics      {folder.metrics}")
         print_out(f"certificate  {folder.certificate_page}")
         if folder.clear_page.exists():
             print_out(f"in clear     {folder.clear_page} (readable by its owner only)")
+    if resolved[0].spec.tracker.mlflow:
+        print_out(f"MLflow       {mlflow_command(tracking_uri(folders[0].root.parent))}")
     first = summaries[0]
     supported = "supported" if first["verdict"].startswith("supported") else "not supported"
     print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")
@@ -155,7 +176,7 @@ def _print_attacks(summaries: Sequence[Mapping[str, Any]]) -> None:
     if names:
         rows = [[probe_name(name), *(of_method.get(name, "-") for of_method in shares)] for name in names]
         header = ["attack", *(summary["method"] for summary in summaries)]
-        print_out(table("fraction of the lost knowledge that attacks recover", header, rows))
+        print_out(table("fraction of the lost knowledge that attacks recover; low is good", header, rows))
 
 
 def draw(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -166,3 +166,35 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path):
     assert done.returncode == 2
     assert "--processes is 3" in done.stderr and "1, 2, 4" in done.stderr
     assert not list(tmp_path.glob("*"))
+
+
+def test_tokens_per_second_do_not_count_the_evaluation(monkeypatch):
+    from rlx.rl import loop
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: 10.0)
+    clock = loop.Clock(start=0.0, phases={"rollout": 1.0})
+    record = clock.record(tokens=400, evaluation=6.0)
+    assert record["time/step"] == 10.0 and record["time/tokens_per_s"] == 100.0
+
+
+def test_the_end_of_a_run_names_points_the_command_of_mlflow_and_how_to_read_the_samples(tmp_path, capfd, monkeypatch):
+    import json
+
+    from rlx.rl.display import print_summary
+    from rlx.runs.folder import RunDir
+    from rlx.specs.resolve_train import resolve
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    resolved = resolve({})
+    resolved = resolved.model_copy(update={"spec": resolved.spec.model_copy(
+        update={"model": resolved.spec.model.model_copy(update={"path": "some/model"})})})  # fmt: skip
+    folder = RunDir(tmp_path / "my run")
+    folder.root.mkdir()
+    ends = {"before": 0.25, "after": 0.75}
+    summary = {name: {"step": 1, "eval/sampled_accuracy": value, "eval/problems": 100} for name, value in ends.items()}
+    folder.summary.write_text(json.dumps({"steps": 1, "seconds": 1.0, "tokens": 1, **summary}))
+    print_summary(resolved, folder)
+    output = capfd.readouterr().out
+    assert "+50.0 points" in output and "+50.0%" not in output
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db" in output
+    assert f"rlx sample '{folder.root}' --browse" in output

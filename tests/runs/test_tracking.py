@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command import rlx
+from conftest import TRAIN
 from mlflow.tracking import MlflowClient
 
 from rlx.errors import UserError
@@ -212,3 +215,85 @@ def test_a_moved_store_does_not_create_its_former_folder_again(tmp_path):
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
     assert not (tmp_path / "former").exists()
+
+
+def settings_sink(tmp_path, warnings, **options):
+    log = sink(tmp_path, warnings)
+    log.changeable = ("sharding", "tracker", "reward.workers")
+    for name, value in options.items():
+        setattr(log, name, value)
+    return log
+
+
+def logged_once(log, params, steps, status="FINISHED"):
+    log.start(params, {}, [])
+    for step in steps:
+        log.write({"step": step, "x": step / 2})
+    log.close(status, timeout=300)
+
+
+def test_a_run_that_goes_on_with_other_settings_keeps_them_as_tags(tmp_path):
+    warnings: list[str] = []
+    settings = {"lr": 1, "sharding": {"mode": "auto"}, "tracker": {"experiment": "rlx"}, "reward": {"workers": 0}}
+    logged_once(settings_sink(tmp_path, warnings), settings, [0], "KILLED")
+    changed = {**settings, "sharding": {"mode": "fsdp2"}, "reward": {"workers": 4}}
+    logged_once(settings_sink(tmp_path, warnings), changed, [0, 1])
+    _, run = stored(tmp_path)
+    assert warnings == []
+    assert run.info.status == "FINISHED" and run.data.metrics["x"] == 0.5
+    assert run.data.params == {"lr": "1"}
+    assert run.data.tags["sharding.mode"] == "fsdp2" and run.data.tags["reward.workers"] == "4"
+
+
+def test_a_parameter_of_an_earlier_version_with_another_value_does_not_end_the_logging(tmp_path):
+    warnings: list[str] = []
+    logged_once(sink(tmp_path, warnings), {"lr": 1, "sharding": {"mode": "auto"}}, [0], "KILLED")
+    logged_once(settings_sink(tmp_path, warnings), {"lr": 2, "sharding": {"mode": "none"}}, [0, 1])
+    _, run = stored(tmp_path)
+    assert warnings == [] and run.info.status == "FINISHED"
+    assert run.data.params["sharding.mode"] == "auto" and run.data.tags["sharding.mode"] == "none"
+    assert run.data.tags["lr"] == "2"
+
+
+def test_another_experiment_gets_the_run_with_all_records(tmp_path):
+    warnings: list[str] = []
+    logged_once(settings_sink(tmp_path, warnings), {}, [0, 1], "KILLED")
+    logged_once(settings_sink(tmp_path, warnings, experiment="other"), {}, [0, 1, 2])
+    client, run = stored(tmp_path)
+    assert client.get_experiment(run.info.experiment_id).name == "other" and run.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "x")] == [0, 1, 2]
+    assert warnings == []
+
+
+def test_a_deleted_experiment_is_named_with_the_way_out_and_then_gets_everything(tmp_path):
+    warnings: list[str] = []
+    logged_once(settings_sink(tmp_path, warnings), {"lr": 1}, [0], "KILLED")
+    client, run = stored(tmp_path)
+    client.delete_experiment(run.info.experiment_id)
+    logged_once(settings_sink(tmp_path, warnings), {"lr": 1}, [0, 1])
+    (sentence,) = warnings
+    assert "'tests' was deleted" in sentence and "tracker.experiment=NAME" in sentence
+    assert f"mlflow experiments restore --experiment-id {run.info.experiment_id}" in sentence
+    client.restore_experiment(run.info.experiment_id)
+    logged_once(settings_sink(tmp_path, warnings), {"lr": 1}, [0, 1])
+    client, run = stored(tmp_path)
+    assert run.info.status == "FINISHED" and run.data.metrics["x"] == 0.5 and len(warnings) == 1
+
+
+def test_what_a_finished_run_did_not_log_is_sent_at_its_next_start(reference, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tmp_path / reference.run.name
+    shutil.copytree(reference.run, run)
+    options = [*TRAIN[:-1], "tracker.mlflow=true", "--runs-dir", str(tmp_path)]
+    code, output = rlx(*options)
+    assert code == 0 and "was already complete" in output and "warning" not in output
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    stored_id = json.loads((run / "mlflow.json").read_text())
+    logged = client.get_run(stored_id["run_id"])
+    assert logged.info.status == "FINISHED"
+    records = read_metrics(run / "metrics.jsonl")
+    history = client.get_metric_history(logged.info.run_id, "train/reward")
+    assert [m.value for m in history] == [r["train/reward"] for r in records if "train/reward" in r]
+    (tmp_path / "mlflow.db").unlink()
+    assert rlx(*options)[0] == 0
+    assert not (tmp_path / "mlflow.db").exists(), "MLflow has everything: it is not opened again"

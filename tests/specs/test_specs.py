@@ -29,7 +29,7 @@ def sentence(content):
         ({"algoritm": {}}, ["unknown key algoritm", "did you mean 'algorithm'", "choices"]),
         ({"optim": {"learning_rate": 1}}, ["unknown key optim.learning_rate", "choices", "lr"]),
         ({"model": {"lora": {"rnk": 3}}}, ["unknown key model.lora.rnk", "did you mean 'rank'"]),
-        ({"steps": "many"}, ["steps is 'many'", "valid integer"]),
+        ({"steps": "many"}, ["steps is 'many'", "an integer"]),
         ({"steps": 0}, ["steps is 0", "greater than or equal to 1"]),
         ({"optim": {"lr": float("nan")}}, ["optim.lr is nan"]),
         ({"optim": 3}, ["optim is 3"]),
@@ -37,7 +37,7 @@ def sentence(content):
         ({"algorithm": {"name": "dgpo@nosuch"}}, ["algorithm.name 'dgpo@nosuch'", "choices"]),
         ({"algorithm": {"name": "./nosuch.py:loss"}}, ["there is no file", "nosuch.py"]),
         ({"algorithm": {"params": {"n": -1}}}, ["algorithm.params.n is -1", "greater than 0"]),
-        ({"algorithm": {"params": {"n": "two"}}}, ["algorithm.params.n is 'two'", "valid number"]),
+        ({"algorithm": {"params": {"n": "two"}}}, ["algorithm.params.n is 'two'", "a number"]),
         ({"algorithm": {"params": {"clip": 1}}}, ["unknown key algorithm.params.clip", "clip_low"]),
         (
             {"algorithm": {"mismatch": {"high": 3}, "importance_cap": 2}},

@@ -72,7 +72,7 @@ def finished(tmp_path_factory):
     runs = tmp_path_factory.mktemp("finished")
     done = run(runs, *SMALL)
     assert done.returncode == 0, done.stderr
-    return folder(runs), done.stdout
+    return folder(runs), done.stdout + done.stderr
 
 
 def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_left(finished):
@@ -80,7 +80,18 @@ def test_forgetting_rises_while_utility_is_held_and_a_table_and_a_picture_are_le
     first, *_, last = records(at)
     assert last["eval/forgetting"] > first["eval/forgetting"] + 0.04
     assert last["eval/utility"] > 0.95 * first["eval/utility"]
-    for part in ("original", "retain model", "palu", "forget_Q_A_Prob", "model_utility", "NOT supported", "n = 60"):
+    for part in (
+        "original",
+        "retain model",
+        "palu",
+        "probability of the answer",
+        "utility",
+        "low is good",
+        "high is good",
+        "measuring the unlearned model",
+        "NOT supported",
+        "n = 60",
+    ):
         assert part in said
     assert (at / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
@@ -212,3 +223,17 @@ def test_a_broken_line_of_the_request_file_is_named_with_its_number(tmp_path):
     assert done.returncode != 0
     assert "forget.jsonl" in done.stderr and "4" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_of_several_methods_says_its_number(tmp_path, monkeypatch, capfd):
+    from rlx.specs.resolve_unlearn import resolve_unlearn
+    from rlx.unlearning import run as module
+
+    monkeypatch.setattr(module, "_run_one", lambda resolved, folder, layout: 0)
+    monkeypatch.setattr(module, "fill_clear_page", lambda resolved, folder: None)
+    monkeypatch.setattr(module, "print_summary", lambda resolved, folders: None)
+    experiments = [(resolve_unlearn({"method": {"name": name}}), {}) for name in ("palu", "npo")]
+    assert module.run_unlearn(experiments, tmp_path) == 0
+    assert capfd.readouterr().err.splitlines() == ["method 1 of 2: palu", "method 2 of 2: npo"]
+    module.run_unlearn(experiments[:1], tmp_path)
+    assert capfd.readouterr().err == ""

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlparse
 from rlx.compare.load.folders import REPORT_METRICS, Evaluation, TrainedRun
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.tracking import legal_name, open_client, public_uri, tracking_uri
+from rlx.runs.mlflow_settings import public_uri, refuse_deleted
+from rlx.runs.tracking import legal_name, open_client, tracking_uri
 
 PAGE_SIZE = 1000
 """Runs per response of MLflow."""
@@ -81,6 +82,7 @@ def _read(client: Any, filters: Sequence[str], experiment: str | None, uri: str)
             raise UserError(
                 f"MLflow at {uri} has no experiment '{experiment}'", fix="list its experiments with mlflow ui"
             )
+        refuse_deleted(match, experiment, uri)
         searched = [match.experiment_id]
     runs = [run for run in _search(client, searched, filters) if "rlx.kind" not in run.data.tags]
     runs = [run for run in runs if "rlx.run_id" in run.data.tags and run.info.status == "FINISHED"]

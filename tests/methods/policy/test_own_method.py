@@ -53,7 +53,7 @@ def test_a_changed_file_is_another_run(tmp_path):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("x = 1\n", "registers no policy called 'my_loss'"),
+        ("x = 1\n", "registers no policy loss called 'my_loss'"),
         ("import nosuchmodule\n", "does not load (ModuleNotFoundError"),
         ("def broken(:\n", "does not load (SyntaxError"),
         ("1 / 0\n", "does not load (ZeroDivisionError"),
