@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlx.cli.completion import models, rewards
-from rlx.cli.options import OUTPUT, RUN, RunsDir, Seed
+from rlx.cli.options import OUTPUT, RUN, RunsDir, Seed, Trust
 from rlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def sample(
         ),
     ] = None,
     seed: Seed = None,
+    trust: Trust = False,
     browse: Annotated[
         bool,
         typer.Option(
@@ -98,6 +99,7 @@ def sample(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         seed=seed or 0,
+        trust=trust,
     )
     _print_responses(sample_responses(request, runs_dir))
 

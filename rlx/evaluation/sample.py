@@ -16,6 +16,7 @@ from rlx.rewards.reward_set import load_rewards
 from rlx.rewards.verdict import Verdict
 from rlx.rollout.sampler import Response, Sampling, limit_to_context, sample_seed
 from rlx.runs.folder import read_json
+from rlx.runs.foreign import refuse_code
 from rlx.runs.locate import locator
 from rlx.specs.engine_choice import choose_engine
 from rlx.specs.evaluate import EvalSpec, ResolvedEval
@@ -46,6 +47,8 @@ class SampleRequest:
     max_new_tokens: int | None = None
     seed: int = 0
     engine: str = "hf"
+    trust: bool = False
+    """Whether code may be executed that the run's spec or the model's files name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ def sample_responses(request: SampleRequest, runs_dir: Path) -> list[SampledResp
     """
     location, _ = locator(runs_dir)(EvalSpec(model=request.model, checkpoint=request.checkpoint))
     spec = read_json(Path(location["run_spec"]))["spec"] if "run_spec" in location else {}
+    used = ("model", "reward", "rewards") if request.answer is not None and request.reward is None else ("model",)
+    refuse_code({key: spec.get(key) for key in used}, f"run {request.model}", request.trust)
     references = _reward_references(request, spec)
     data = _chat_settings(spec)
     candidate = Candidate(_resolved(request, spec, data, location))
@@ -165,7 +170,8 @@ def _resolved(request: SampleRequest, spec: Mapping[str, Any], data: Data, locat
         "chat": data.chat,
         "chat_kwargs": data.chat_kwargs,
         "seed": request.seed,
-        **{key: model[key] for key in ("revision", "trust_remote_code", "precision") if key in model},
+        "trust_remote_code": request.trust,
+        **{key: model[key] for key in ("revision", "precision") if key in model},
     }
     return validate(
         {

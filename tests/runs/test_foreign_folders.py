@@ -78,7 +78,15 @@ COMMANDS = {
         ["eval", "RUN", *EVAL, "--regrade"], ["eval", "RUN/model", *EVAL],
     ],
     "compare": [["compare", "RUN"], ["compare", "RUN", "--regrade"], ["compare", "UNLEARNED"]],
+    "sample": [
+        ["sample", "RUN", "1+1=", "-n", "1"], ["sample", "RUN", "1+1=", "-n", "1", "--answer", "2"],
+        ["sample", "RUN/model", "1+1=", "-n", "1"], ["sample", "RUN", "--browse"],
+    ],
     "runs check": [["runs", "check"], ["runs", "check", "RUN"]],
+    "runs show": [["runs"], ["runs", "--json"], ["runs", "show", "RUN"], ["runs", "show", "UNLEARNED"]],
+    "runs diff": [["runs", "diff", "RUN", "UNLEARNED"]],
+    "runs prune": [["runs", "prune", "--yes"]],
+    "runs rm": [["runs", "rm", "RUN", "--yes"]],
     "unlearn": [
         ["unlearn", "--after", "UNLEARNED"], ["unlearn", "--after", "UNLEARNED", "--preview"],
         ["unlearn", "--purge", "UNLEARNED", "--yes"], ["unlearn", "UNLEARNED/spec.yaml"],
@@ -86,7 +94,7 @@ COMMANDS = {
     ],
     "train": [TRAIN, ["train", "RUN/spec.yaml"], ["train", "RUN/spec.yaml", "--preview"]],
 }  # fmt: skip
-WITHOUT_FOLDERS = {"methods", "doctor"}
+WITHOUT_FOLDERS = {"methods", "doctor", "init"}
 """Commands that open no run folder."""
 
 
@@ -113,7 +121,8 @@ def test_no_command_executes_code_that_a_run_folder_names(command, foreign, monk
         code, output = rlx(*filled, "--runs-dir", str(run.parent))
         assert not marker.exists(), (arguments, output)
         assert "Traceback" not in output
-        if "spec.yaml" in str(filled) or arguments[1:] == ["--after", "UNLEARNED"]:
+        sampled = arguments[0] == "sample" and arguments[1] == "RUN" and "--browse" not in arguments
+        if "spec.yaml" in str(filled) or arguments[1:] == ["--after", "UNLEARNED"] or sampled:
             assert code == 2 and "whose code would be executed; read that code and add --trust" in output, output
 
 
