@@ -81,6 +81,23 @@ def encode_texts(texts: Sequence[str], data: ChatSettings, tokenizer: Any) -> li
     ]
 
 
+def encode_with_offsets(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a text without special tokens, and the characters [start, end) of each token.
+
+    Args:
+        text: an answer or a document.
+        tokenizer: a fast tokenizer.
+
+    Raises:
+        UserError: when the tokenizer cannot encode it.
+    """
+    try:
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    except Exception as error:  # the Rust tokenizers raise plain Exception
+        raise _not_encoded(text, tokenizer, error) from None
+    return list(encoding["input_ids"]), [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
+
+
 def prompt_text(question: str, data: ChatSettings, tokenizer: Any, history: Sequence[tuple[str, str]] = ()) -> str:
     """The text of a prompt; arguments and errors as in ``encode``."""
     messages = [*history, ("user", question + data.suffix)]
@@ -222,11 +239,15 @@ def _ids(text: str, tokenizer: Any, special: bool = False) -> list[int]:
     try:
         return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
     except Exception as error:  # the Rust tokenizers raise plain Exception
-        letter = next((c for c in dict.fromkeys(text) if not _encodes(c, tokenizer)), "")
-        raise UserError(
-            f"the tokenizer cannot encode {f'the character {letter!r} in ' if letter else ''}{text[:60]!r} ({error})",
-            fix="remove it from the data, or use a tokenizer that has it",
-        ) from None
+        raise _not_encoded(text, tokenizer, error) from None
+
+
+def _not_encoded(text: str, tokenizer: Any, error: Exception) -> UserError:
+    letter = next((c for c in dict.fromkeys(text) if not _encodes(c, tokenizer)), "")
+    return UserError(
+        f"the tokenizer cannot encode {f'the character {letter!r} in ' if letter else ''}{text[:60]!r} ({error})",
+        fix="remove it from the data, or use a tokenizer that has it",
+    )
 
 
 def _ids_or_error(text: str, tokenizer: Any, special: bool) -> list[int] | UserError:

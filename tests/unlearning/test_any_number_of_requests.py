@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rlx.cli.app import app
+from rlx.errors import UserError
 from rlx.unlearning.data.requests import request_of, with_spans
 from rlx.unlearning.preview import marked
 
@@ -127,3 +128,14 @@ def test_a_preview_shows_each_request_with_its_sensitive_part_marked(tmp_path):
     assert not (tmp_path / "runs").exists()
     text = marked(with_spans([request_of(dict(REQUESTS[0]), 1)], "auto")[0])
     assert [(text.plain[span.start : span.end], str(span.style)) for span in text.spans] == [("⟦Lima⟧", "bold red")]
+
+
+def test_requests_or_retained_questions_that_the_tokenizer_cannot_encode_are_named_in_one_sentence(tmp_path):
+    arithmetic = ["--model", str(MODEL.parents[1] / "arithmetic")]
+    sums = [{"question": f"1+{number}=", "answer": f"{number + 1}"} for number in (1, 2)]
+    letters = write(tmp_path / "letters.jsonl", [{"question": "1+4=", "answer": "five"}])
+    for retain, words in ((None, "(--retain)"), (letters, "'five'")):
+        done = unlearn(tmp_path, write(tmp_path / "sums.jsonl", sums), *arithmetic, retain=retain)
+        assert isinstance(done.exception, UserError)
+        assert "cannot encode the character" in str(done.exception) and words in str(done.exception)
+    assert not list(tmp_path.glob("runs/*/resolved.json"))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlx.data.chat import encode_with_offsets
+from rlx.errors import UserError
 from rlx.specs.unlearn import Forget
 from rlx.unlearning.data.requests import Request
 from rlx.unlearning.data.sets import Sets, load_sets
@@ -49,9 +51,16 @@ def load_passages(forget: Forget, limit: int, tokenizer: Any, context: int | Non
         context: longest sequence of the model (tokens).
 
     Raises:
-        UserError: when a file or the data set cannot be read.
+        UserError: when a file or the data set cannot be read, or the tokenizer cannot encode an answer.
     """
-    return in_passages(load_sets(forget, limit), tokenizer, passage_length(forget, context), limit)
+    sets = load_sets(forget, limit)
+    try:
+        return in_passages(sets, tokenizer, passage_length(forget, context), limit)
+    except UserError as error:
+        if forget.retain != "auto":
+            raise
+        fix = f"{error.fix}, or give questions to retain that it can encode (--retain)"
+        raise UserError(error.what, fix=fix) from None
 
 
 def passages_of(requests: Sequence[Request], tokenizer: Any, length: int) -> list[Request]:
@@ -75,7 +84,7 @@ def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
         tokenizer: a fast tokenizer.
         length: most tokens of a passage, with its first token and its end of sequence.
     """
-    offsets = _offsets(request.answer, tokenizer)
+    _, offsets = encode_with_offsets(request.answer, tokenizer)
     size = max(1, length - EXTRA_TOKENS)
     if request.question or len(offsets) <= size:
         return [request]
@@ -86,7 +95,7 @@ def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
         last = min(first + size, len(offsets))
         end = _passage_end(request.answer, start, offsets[last - 1][1], last == len(offsets))
         # Cut out of its surroundings, a text may need more tokens.
-        while last > first + 1 and len(_offsets(request.answer[start:end], tokenizer)) > size:
+        while last > first + 1 and len(encode_with_offsets(request.answer[start:end], tokenizer)[1]) > size:
             last -= 1
             end = _passage_end(request.answer, start, offsets[last - 1][1], False)
         edges.append((start, end))
@@ -95,11 +104,6 @@ def passages(request: Request, tokenizer: Any, length: int) -> list[Request]:
         reached = next(index for index, (_, stop) in enumerate(offsets) if stop > end)
         first = max(first + 1, reached - math.ceil(size * OVERLAP))
     return [_passage(request, number, start, end) for number, (start, end) in enumerate(edges, 1)]
-
-
-def _offsets(text: str, tokenizer: Any) -> list[tuple[int, int]]:
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
 
 
 def _passage_end(text: str, start: int, end: int, is_last: bool) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlx.data.chat import encode_with_offsets
 from rlx.errors import UserError
 from rlx.numerics.collate import TokenSequence
 from rlx.unlearning.data.requests import Request
@@ -81,12 +82,11 @@ def encode(tokenizer: Any, template: Template, request: Request, answer: str | N
         answer: another answer.
     """
     text = request.answer if answer is None else answer
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
+    ids, offsets = encode_with_offsets(text, tokenizer)
     prompt = template.prompt(request.question) if request.question else _start(tokenizer)
     spans = request.spans if answer is None else ()
     sensitive = [any(start < s.end and s.start < end for s in spans) for start, end in offsets]
-    response = (*encoding["input_ids"], template.end if request.question else tokenizer.eos_token_id)
+    response = (*ids, template.end if request.question else tokenizer.eos_token_id)
     return Encoded(TokenSequence(tuple(prompt), response), (*sensitive, False), tuple(offsets))
 
 
