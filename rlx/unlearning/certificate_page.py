@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlx.templates import render
 from rlx.unlearning.certificate_schema import Certificate
-from rlx.unlearning.verdict import STATUSES, Outcome, probe_name
+from rlx.unlearning.verdict import STATUSES, Outcome, probe_kinds, probe_name
 
 HEADLINES: Mapping[Outcome, str] = {
     "supported": "Supported by these measurements",
@@ -59,6 +59,7 @@ def page(content: Certificate, texts: Mapping[str, str] | None = None) -> str:
         model_names=MODELS,
         tones=STATUS_TONES,
         probe_names=_probe_names(content),
+        probe_kinds=probe_kinds,
         texts=texts or {},
         clear=texts is not None,
     )
@@ -130,7 +131,7 @@ def _done(content: Certificate) -> list[str]:
         sentences.append("No state of the training kept the model's utility; the last one is shown.")
     if selection.on_same_requests:
         sentences.append("The state was chosen on the requests that are reported: there are too few to split.")
-    attacks = [probe_name(attack.name) for attack in content.attacks]
+    attacks = probe_kinds(attack.name for attack in content.attacks)
     tried = f". To bring the answers back, it was attacked by {', '.join(attacks)}" if attacks else ""
     sentences.append(f"The result was asked every question again{tried}.")
     if content.request_set.uncovered:

@@ -32,7 +32,10 @@ def findings(
     results = [_utility(finals, settings.utility_budget)]
     if forget:
         results.append(_strength(forget, baseline_strengths, "retain" in finals))
-    return results + [_attack(attack, settings) for attack in attacks]
+    by_kind: dict[str, list[Attack]] = {}
+    for attack in attacks:
+        by_kind.setdefault(attack.name.partition("_")[0], []).append(attack)
+    return results + [_attack(kind, of_kind, settings) for kind, of_kind in by_kind.items()]
 
 
 def _utility(finals: Mapping[str, Sequence[Sample]], budget: float) -> Finding:
@@ -61,17 +64,30 @@ def _strength(forget: Sequence[Sample], baselines: Sequence[float], against_reta
     return Finding("extraction strength", excess.high <= MARGIN, sentence)
 
 
-def _attack(attack: Attack, settings: UnlearnEvaluation) -> Finding:
-    what, share = attack_name(attack.name, settings), attack.recovery
-    condition = f"{attack.name} attack"
+def _attack(kind: str, attacks: Sequence[Attack], settings: UnlearnEvaluation) -> Finding:
+    """The condition on one kind of attack, which has to hold for each of its strengths.
+
+    The sentence is about the strength that brings the most back, of those for which it does not hold if there are any.
+    """
+    failing = [attack for attack in attacks if not _holds(attack.recovery)]
+    worst = max(failing or attacks, key=lambda attack: np.nan_to_num(attack.recovery.value, nan=-math.inf))
+    what, share = attack_name(worst.name, settings), worst.recovery
+    condition = f"{kind} attack"
     if math.isnan(share.value):
-        return Finding(condition, True, f"{what} brings nothing back: nothing was lost")
+        return Finding(condition, not failing, f"{what} brings nothing back: nothing was lost")
     if share.value < 0:
         amount = "brings back nothing of what was lost"
     else:
         amount = f"brings back {share.value:.0%} of what was lost"
-    sentence = f"{what} {amount} ({_interval(share, '{:.0%}')}; allowed: {RECOVERABLE:.0%} at the upper end)"
-    return Finding(condition, share.high <= RECOVERABLE, sentence)
+    limit = f"allowed: {RECOVERABLE:.0%} at the upper end"
+    most = f"; the most of {len(attacks)} strengths" if len(attacks) > 1 else ""
+    sentence = f"{what} {amount} ({_interval(share, '{:.0%}')}; {limit}{most})"
+    return Finding(condition, not failing, sentence)
+
+
+def _holds(recovery: Estimate) -> bool:
+    """Whether an attack brings back no more than is allowed; nothing can come back if nothing was lost."""
+    return math.isnan(recovery.value) or recovery.high <= RECOVERABLE
 
 
 def _interval(estimate: Estimate, form: str) -> str:

@@ -16,7 +16,7 @@ from rlx.runs.recorder import NullRecorder, RunRecorder, complete_tracking
 from rlx.runs.stop import STOPPED
 from rlx.runs.tracking import tracking_uri
 from rlx.specs.reading import validate
-from rlx.specs.unlearn import ResolvedUnlearn
+from rlx.specs.unlearn import ResolvedUnlearn, UnlearnEvaluation
 from rlx.unlearning.build import build_unlearn
 from rlx.unlearning.certificate_page import next_step
 from rlx.unlearning.display import run_description, unlearn_recorder
@@ -24,7 +24,7 @@ from rlx.unlearning.loop import unlearn
 from rlx.unlearning.masking import create_key
 from rlx.unlearning.outcome import conclude, load_selected
 from rlx.unlearning.results import fill_clear_page, request_clear_page, write_results
-from rlx.unlearning.verdict import probe_name
+from rlx.unlearning.strengths import attack_name
 
 Experiment = tuple[ResolvedUnlearn, dict[str, Any]]
 """A resolved experiment and the user's spec."""
@@ -151,7 +151,7 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
             for s in summaries
         ]
         print_out(f"forget quality (KS, n = {n}; p is a step function of D and does not rank): " + "; ".join(lines))
-    _print_attacks(summaries)
+    _print_attacks(summaries, resolved[0].spec.evaluation)
     for summary in summaries:
         print_out(_verdict(summary))
     draw(summaries, folders[0].picture)
@@ -169,12 +169,12 @@ def print_summary(resolved: Sequence[ResolvedUnlearn], folders: Sequence[RunDir]
     print_out(f"next         {next_step(first.get('outcome', supported), str(folders[0].root))}")
 
 
-def _print_attacks(summaries: Sequence[Mapping[str, Any]]) -> None:
+def _print_attacks(summaries: Sequence[Mapping[str, Any]], settings: UnlearnEvaluation) -> None:
     """Print what each attack brings back, a row for each attack and a column for each method."""
     shares = [{attack["name"]: _recovered(attack) for attack in summary["attacks"]} for summary in summaries]
     names = dict.fromkeys(name for of_method in shares for name in of_method)
     if names:
-        rows = [[probe_name(name), *(of_method.get(name, "-") for of_method in shares)] for name in names]
+        rows = [[attack_name(name, settings), *(of_method.get(name, "-") for of_method in shares)] for name in names]
         header = ["attack", *(summary["method"] for summary in summaries)]
         print_out(table("fraction of the lost knowledge that attacks recover; low is good", header, rows))
 

@@ -59,7 +59,7 @@ def attack_name(name: str, settings: UnlearnEvaluation) -> str:
     """What an attack does, as the subject of a sentence."""
     kind, _, strength = name.partition("_")
     if kind == "relearn":
-        return f"Relearning {strength} % of the requests" if strength else "Relearning"
+        return f"Relearning {f'{strength} % of the' if strength else settings.relearn_requests} requests"
     if kind == "quantize":
         return f"Rounding the weights to {strength or settings.quantize_bits} bits"
     if kind == "prefix":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +44,11 @@ def probe_name(probe: str) -> str:
     if kind == "quantize":
         return f"rounding the weights to {strength} bits"
     return f"the first {'token' if strength == '1' else f'{strength} tokens'} of the answer"
+
+
+def probe_kinds(probes: Iterable[str]) -> list[str]:
+    """What a reader calls the kinds of probes, each once: an attack at several strengths is one kind."""
+    return list(dict.fromkeys(PROBE_NAMES.get(probe.partition("_")[0], probe) for probe in probes))
 
 
 DIRECT_PROBES = ("extraction strength", "probability", "the question")
@@ -209,8 +214,8 @@ def _problems(verdicts: Sequence[RequestVerdict], one: str, many: str) -> list[s
     sentences = []
     noun = one if len(verdicts) == 1 else many
     if extractable:
-        by = Counter(probe for verdict in extractable for probe in verdict.probes)
-        probes = ", ".join(f"{probe_name(probe)} {count}" for probe, count in by.most_common())
+        by = Counter(kind for verdict in extractable for kind in probe_kinds(verdict.probes))
+        probes = ", ".join(f"{kind} {count}" for kind, count in by.most_common())
         verb = "is" if len(extractable) == 1 else "are"
         sentences.append(f"{len(extractable)} of {len(verdicts)} {noun} {verb} still extractable (by {probes})")
     if untested:

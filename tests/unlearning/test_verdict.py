@@ -90,23 +90,45 @@ def sample(part, **scores):
     return Sample(part=part, index=0, author=0, **scores)
 
 
-def conditions(recovery, after=0.12):
+def conditions(*recoveries, after=0.12):
     retained = sample("retain", prob=0.9, rouge=0.9)
     finals = {
         "original": [sample("forget", strict_strength=1.0), retained],
         "unlearned": [sample("forget", strict_strength=after), retained],
     }
-    attack = Attack("relearn", 0.5, 1.0, 0.2, {}, recovery)
-    return findings(finals, [0.1], [attack], UnlearnEvaluation())
+    names = ("relearn", "relearn_1", "relearn_20")
+    attacks = [Attack(name, 0.5, 1.0, 0.2, {}, recovery) for name, recovery in zip(names, recoveries, strict=False)]
+    return findings(finals, [0.1], attacks, UnlearnEvaluation())
 
 
 def test_an_attack_is_reported_by_what_it_brings_back_and_what_is_allowed():
     utility, strength, relearn = conditions(Estimate(0.41, 0.20, 0.54))
     assert utility.holds and strength.holds and not relearn.holds
     assert relearn.sentence == (
-        "Relearning brings back 41% of what was lost (95 % interval 20% to 54%; allowed: 25% at the upper end)"
+        "Relearning 10 requests brings back 41% of what was lost (95 % interval 20% to 54%; "
+        "allowed: 25% at the upper end)"
     )
     assert "0.020 above that of the requests with names exchanged" in strength.sentence
+
+
+def test_one_kind_of_attack_is_one_condition_on_all_of_its_strengths():
+    nan = float("nan")
+    weak, strong, unknown = Estimate(0.1, 0.05, 0.2), Estimate(0.3, 0.1, 0.4), Estimate(0.05, nan, nan)
+    assert conditions(weak, weak, strong)[2].sentence == (
+        "Relearning 20 % of the requests brings back 30% of what was lost (95 % interval 10% to 40%; allowed: 25% at "
+        "the upper end; the most of 3 strengths)"
+    )
+    (holds,) = conditions(weak, Estimate(nan, nan, nan), weak)[2:]
+    assert holds.holds and "brings back 10%" in holds.sentence
+    (fails,) = conditions(weak, unknown, weak)[2:]
+    assert not fails.holds and "1 % of the requests" in fails.sentence and "interval unknown" in fails.sentence
+
+
+def test_probes_of_one_kind_are_counted_once_for_each_request():
+    both = RequestVerdict("still extractable", ("relearn_1", "relearn_20", "prefix", "probability"))
+    assert run_verdict([both, FORGOTTEN], []).reasons == (
+        "1 of 2 requests is still extractable (by relearning 1, the start of the answer 1, probability 1)",
+    )
 
 
 def test_unknown_intervals_and_nothing_lost_are_said():
@@ -114,7 +136,7 @@ def test_unknown_intervals_and_nothing_lost_are_said():
     unknown = conditions(Estimate(0.1, nan, nan))[2]
     assert not unknown.holds and "interval unknown: too few authors" in unknown.sentence
     nothing = conditions(Estimate(nan, nan, nan))[2]
-    assert nothing.holds and nothing.sentence == "Relearning brings nothing back: nothing was lost"
+    assert nothing.holds and nothing.sentence == "Relearning 10 requests brings nothing back: nothing was lost"
     negative = conditions(Estimate(-0.8, -0.9, -0.7))[2]
     assert negative.holds and "brings back nothing of what was lost" in negative.sentence
 
