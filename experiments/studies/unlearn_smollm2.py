@@ -55,11 +55,11 @@ def rows(tofu: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tofu / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def write_requests(tofu: Path, folder: Path) -> tuple[Path, Path]:
+def write_requests(tofu: Path, folder: Path, split: str = "forget01", authors: int = 2) -> tuple[Path, Path]:
     """Write forget and retain files for ``rlx unlearn`` with spans, paraphrases and authors; return their paths."""
-    spans = {row["question"]: row["sensitive_spans"] for row in rows(tofu, "forget01_spans")}
+    spans = {row["question"]: row["sensitive_spans"] for row in rows(tofu, f"{split}_spans")}
     paths = []
-    for name, count in (("forget01_perturbed", 2), ("retain_perturbed", AUTHORS)):
+    for name, count in ((f"{split}_perturbed", authors), ("retain_perturbed", AUTHORS)):
         path = folder / f"{name.split('_')[0]}.jsonl"
         lines = []
         for index, row in enumerate(rows(tofu, name)[: count * QUESTIONS]):
@@ -100,6 +100,18 @@ def fine_tune(base: Path, requests: Sequence[Request], out: Path, seed: int) -> 
         print(f"{out.name}: epoch {epoch + 1} of {EPOCHS}, loss {np.mean(losses):.3f} nats per token", flush=True)
     save_model(engine.raw, tokenizer, out)
     return time.perf_counter() - start
+
+
+def fine_tune_pair(base: Path, files: tuple[Path, Path], folder: Path, seed: int) -> dict[str, float]:
+    """Train the target and the retain model in ``folder`` if they are not there, and return the seconds of each."""
+    forget, retain = read_requests(files[0]), read_requests(files[1])
+    times = folder / "seconds.json"
+    seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
+    for name, requests in (("target", [*forget, *retain]), ("retain", retain)):
+        duration = fine_tune(base, requests, folder / name, seed)
+        seconds[name] = duration or seconds[name]
+        times.write_text(json.dumps(seconds))
+    return seconds
 
 
 def spec_of(method: str, folder: Path, files: tuple[Path, Path], seed: int) -> dict[str, Any]:
@@ -181,13 +193,7 @@ def main() -> None:
     folder = arguments.runs_dir / f"smollm2_tofu_s{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     files = write_requests(arguments.tofu, folder)
-    forget, retain = read_requests(files[0]), read_requests(files[1])
-    times = folder / "seconds.json"
-    seconds: dict[str, float] = json.loads(times.read_text()) if times.is_file() else {}
-    for name, requests in (("target", [*forget, *retain]), ("retain", retain)):
-        duration = fine_tune(arguments.model, requests, folder / name, arguments.seed)
-        seconds[name] = duration or seconds[name]
-        times.write_text(json.dumps(seconds))
+    seconds = fine_tune_pair(arguments.model, files, folder, arguments.seed)
     contents = [spec_of(method, folder, files, arguments.seed) for method in METHODS]
     experiments = [(resolve_unlearn(content), content) for content in contents]
     run_unlearn(experiments, arguments.runs_dir)

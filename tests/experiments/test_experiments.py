@@ -38,7 +38,7 @@ def test_a_spec_resolves_and_is_named_after_what_it_runs(path):
     assert path.stem.startswith(f"{resolve(ALL[path]).spec.algorithm.name}_smollm2")
 
 
-NOT_RUN = {"staleness_ladder", "palu_prefix_and_topk"}
+NOT_RUN = {"staleness_ladder", "palu_prefix_and_topk", "palu_survival"}
 """Studies whose report is not committed because they have not been run yet."""
 
 
