@@ -7,7 +7,7 @@ VERL := .venv-verl
 VLLM := .venv-vllm
 TRL := .venv-trl
 
-.PHONY: demo test check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf gpu-check campaign sweep
+.PHONY: demo test nightly check install real docs clean verl-cpu test-verl vllm-cpu test-vllm perf gpu-check campaign sweep
 
 # Create an environment on top of .venv: its own packages take precedence, and all other packages come from .venv.
 define OVER_VENV
@@ -28,6 +28,10 @@ demo: install
 
 test: install
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests of the default run's kinds that take minutes: every fault at every step, random valid specs, twenty kills.
+nightly: install
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m nightly
 
 # verl is not installed in .venv: its hydra needs an older antlr4, and it pins a transformers older than ours, although it works with ours.
 $(VERL)/.installed: $(STAMP) constraints-verl.txt

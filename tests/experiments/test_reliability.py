@@ -39,14 +39,14 @@ def test_every_key_of_the_schema_is_drawn_and_the_same_seed_gives_the_same_spec(
     assert draws.drawn_keys(command) <= drawn
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("command", "draws"), [("train", 30), ("unlearn", 15), ("eval", 15)])
 def test_every_valid_spec_runs_or_is_refused_in_one_sentence(command, draws, tmp_path):
     done = run("sweep.py", "--commands", command, "--draws", str(draws), "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_twenty_kills_change_no_bit(tmp_path):
     done = run("campaign.py", "--kills", "20", "--folder", str(tmp_path / "campaign"))
     assert done.returncode == 0, done.stdout + done.stderr

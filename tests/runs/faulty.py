@@ -65,6 +65,7 @@ def install(target: str, call: int, fault: str, folder: Path) -> None:
 
 def main() -> None:
     """Install the fault and run the command line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts processes that ignore it
     target, call, fault, folder, *arguments = sys.argv[1:]
     importlib.import_module(WORKFLOWS[arguments[0]])
     install(target, int(call), fault, Path(folder))

@@ -22,7 +22,7 @@ UNLEARN = [
 ]  # fmt: skip
 EVAL = ["--bench", "arithmetic", "--n", "2", "--limit", "4", "--set", "mlflow=false"]
 QUICK = {("update", "SIGTERM"), ("checkpoint", "disk full"), ("loading", "SIGTERM")}
-"""Cases that also run without the slow ones."""
+"""Cases of the default run; the others run at night."""
 FAULTY = Path(__file__).parent / "faulty.py"
 SPACE = "64m"
 
@@ -91,7 +91,7 @@ def assert_same_unlearning(run: Path, expected: Path) -> None:
 
 def parameters():
     for case in CASES:
-        marks = [] if (case.step, case.fault) in QUICK else [pytest.mark.slow]
+        marks = [] if (case.step, case.fault) in QUICK else [pytest.mark.nightly]
         yield pytest.param(case, id=f"{case.step} {case.fault}", marks=marks)
 
 
