@@ -1,6 +1,8 @@
 """The exception for mistakes that a user can make: what is wrong, and how to fix it."""
 
 import difflib
+import errno
+import os
 from collections.abc import Sequence
 
 from rlx.credentials import without_credentials
@@ -29,6 +31,21 @@ class UserError(Exception):
         self.what = public(what)
         self.fix = public(fix)
         self.exit_code = exit_code
+
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Errors of a disk that is full, read-only, damaged, or not the user's."""
+
+
+def as_user_error(error: UserError | OSError) -> UserError:
+    """The error as one sentence, also if it is the disk's, at whatever file; other errors are raised again."""
+    if isinstance(error, UserError):
+        return error
+    if error.errno not in DISK_ERRORS:
+        raise error
+    what = f"{error.filename} cannot be read or written" if error.filename else "a file cannot be written"
+    fix = "free space, or correct the folder's permissions; the same command then continues"
+    return UserError(f"{what} ({os.strerror(error.errno)})", fix=fix, exit_code=1)
 
 
 def reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from rlx.cli.runs import runs
 from rlx.cli.sample import sample
 from rlx.cli.train import train
 from rlx.cli.unlearn import unlearn
-from rlx.errors import UserError
+from rlx.errors import UserError, as_user_error
 from rlx.runs.stop import end_at_second_signal
 
 
@@ -112,9 +112,10 @@ def main() -> None:
     end_at_second_signal()
     try:
         app()
-    except UserError as error:
-        print(f"rlx: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    except (UserError, OSError) as error:
+        mistake = as_user_error(error)
+        print(f"rlx: {mistake}", file=sys.stderr)
+        sys.exit(mistake.exit_code)
     except KeyboardInterrupt:
         print("rlx: stopped", file=sys.stderr)
         sys.exit(130)

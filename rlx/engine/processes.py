@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlx.errors import UserError
+from rlx.errors import UserError, as_user_error
 from rlx.runs.folder import RunDir, write_atomically
 from rlx.runs.stop import STOPPED
 
@@ -210,7 +210,8 @@ def run_worker(work: Callable[[RunDir], int]) -> None:
         with nullcontext() if rank() else folder.locked():
             code = work(folder)
         sys.exit(code)
-    except UserError as error:
+    except (UserError, OSError) as error:
+        mistake = as_user_error(error)
         if rank() == 0:
-            print(f"rlx: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+            print(f"rlx: {mistake}", file=sys.stderr)
+        sys.exit(mistake.exit_code)
