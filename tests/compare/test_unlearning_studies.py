@@ -24,6 +24,7 @@ from rlx.runs.folder import RunDir
 
 SMALL = {
     "epochs": 2,
+    "batch": {"forget": 24},
     "evaluation": {"limit": 10, "max_new_tokens": 8, "relearn_updates": 1, "attacks": ["relearn", "prefix"]},
     "tracker": {"mlflow": False},
 }
@@ -114,9 +115,16 @@ def test_an_unlearning_study_runs_from_nothing_to_every_report(finished):
     assert page.count('class="way') == 4, "one line of checkpoints a run"
 
 
-def test_too_few_authors_are_said_to_be_too_few(finished):
+def test_few_authors_are_said_to_be_few(finished):
     _, done = finished
-    assert "only 2 authors: no interval over so few can be trusted" in done.stdout.replace("\n", " ")
+    assert "only 6 authors: intervals are wide" in done.stdout.replace("\n", " ")
+
+
+def test_too_few_authors_are_said_to_be_too_few(unlearning_study):
+    comparison = analyse(unlearning_study)
+    few = {column: ids[:5] for column, ids in comparison.problem_ids.items()}
+    sentences = cautions(replace(comparison, problem_ids=few))
+    assert any("only 5 authors: no interval over so few can be trusted" in sentence for sentence in sentences)
 
 
 def test_metrics_are_those_of_the_certificates(finished):
@@ -134,7 +142,7 @@ def test_metrics_are_those_of_the_certificates(finished):
         for attack in certificate["attacks"]:
             assert means[f"withstands {attack['name']}"] == pytest.approx(1 - attack["recovery"]["value"], abs=1e-12)
         halves = {row["id"]: row["half"] for row in certificate["requests"]}
-        assert sorted(halves.values()) == ["final"] * 20 + ["validation"] * 20
+        assert sorted(halves.values()) == ["final"] * 60 + ["validation"] * 60
         splits.add(tuple(sorted(halves.items())))
     assert len(splits) == 1, "seeds share their halves"
 

@@ -332,7 +332,7 @@ WRONG = [
     ("", ["data.sources=[{source: one.jsonl, weight: heavy}]"], "weight is 'heavy'", "must be a number"),
     ("", ["data.sources=[{source: one.jsonl, weight: 0}]"], "weight is 0", "greater than 0"),
     ("", ["data.sources=[{source: a, weight: 1}, {source: b}]"], "'b' has no weight", "give all or none a weight"),
-    ("", ["data.sources=[{weight: 1}]"], "data.sources.0.source", "Field required"),
+    ("", ["data.sources=[{weight: 1}]"], "data.sources.0.source", "is missing; add it"),
     ("", ["data.sources=[{source: a, a: 1}]"], "unknown key data.sources.0.a", "choices"),
 ]
 
