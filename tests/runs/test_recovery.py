@@ -162,8 +162,8 @@ def test_an_unlearning_run_whose_best_checkpoint_is_damaged_goes_on_from_before_
     arguments = [
         "unlearn", "--against", "", "--method", "grad_diff", "--epochs", "2", "--set", "evaluation.limit=6",
         "--set", "evaluation.max_new_tokens=4", "--set", "evaluation.attacks=[]", "--set", "tracker.mlflow=false",
-        "--set", "checkpoint.every=4", "--set", "checkpoint.keep=9", "--set", "evaluation.utility_budget=0.999",
-        "--runs-dir", str(tmp_path),
+        "--set", "batch.forget=24", "--set", "checkpoint.every=4", "--set", "checkpoint.keep=9",
+        "--set", "optim.lr=2e-3", "--runs-dir", str(tmp_path),
     ]  # fmt: skip
     code, output = rlx(*arguments)
     assert code == 0, output
