@@ -232,9 +232,9 @@ def test_a_model_that_never_knew_the_requests_ends_in_nothing_to_forget(never_kn
     assert content["outcome"] == "nothing to forget" and content["counts"] == {"not known before": 4}
     assert "Nothing to forget" in (run / "certificate.html").read_text()
     assert "supported" not in content["verdict"] and "nothing to forget" in done.stdout
-    end = done.stdout.splitlines()[-3:]
-    assert [line.split()[0] for line in end] == ["model", "certificate", "next"]
-    assert str(run / "model") in end[0] and str(run / "certificate.html") in end[1]
+    end = {line.split()[0]: line for line in done.stdout.splitlines()[-5:]}
+    assert list(end) == ["model", "metrics", "certificate", "MLflow", "next"]
+    assert str(run / "model") in end["model"] and str(run / "certificate.html") in end["certificate"]
 
 
 def test_no_file_of_the_run_or_of_mlflow_holds_a_sensitive_text_unless_asked_for(never_known):

@@ -132,7 +132,7 @@ def test_a_finished_run_is_told_again_and_trains_nothing(finished):
     before = (at / "metrics.jsonl").stat().st_mtime_ns
     again = run(at.parent, *SMALL)
     assert again.returncode == 0
-    assert again.stdout == said
+    assert again.stdout and said.startswith(again.stdout)
     assert (at / "metrics.jsonl").stat().st_mtime_ns == before
 
 
