@@ -101,6 +101,8 @@ UNLEARN: Choices = SHARED | {
     "evaluation.retain_model": [None, "embedded"],
     "evaluation.relearn_requests": [1, 10],
     "evaluation.relearn_updates": [1, 2],
+    "evaluation.strengths.relearn_percent": [[], [1, 50]],
+    "evaluation.strengths.prefix_tokens": [[], [1, 5]],
     "tracker.sample_prompts": [0, 2],
 }
 EVAL: Choices = {
