@@ -132,7 +132,7 @@ def test_adapters_recomputed_activations_offload_and_whole_batch_statistics_shar
 def test_unlearning_on_two_sharded_processes_ends_where_one_process_does(tmp_path):
     small = [
         "--method", "palu", "--against=", "--epochs", "1", "--set", "evaluation.attacks=[relearn]",
-        "--set", "evaluation.relearn_updates=2", "--set", "evaluation.limit=4", "--set", "batch.forget=8",
+        "--set", "evaluation.relearn_updates=2", "--set", "evaluation.limit=4", "--set", "batch.forget=24",
         "--set", "evaluation.max_new_tokens=4", "--set", "tracker.mlflow=false",
     ]  # fmt: skip
     ends = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -25,12 +24,11 @@ LARGEST = 8 << 20
 
 def packages_for_building():
     """Why the wheel cannot be built here without downloads; empty if it can."""
-    if importlib.util.find_spec("pip") is None:
-        return "pip is not installed"
-    try:
+    try:  # find_spec("pip") would make `import setuptools` fail in this process
+        version("pip")
         return "" if int(version("setuptools").split(".")[0]) >= 77 else "setuptools is older than 77"
-    except PackageNotFoundError:
-        return "setuptools is not installed"
+    except PackageNotFoundError as error:
+        return f"{error.name} is not installed"
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(packages_for_building()), reason=packages_for_building())]
