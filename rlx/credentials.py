@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+@")
@@ -32,8 +33,14 @@ def without_credentials(text: str) -> str:
 
 
 def _environment_secrets() -> list[str]:
-    values = [value for name, value in os.environ.items() if SECRET_NAMES.search(name) and len(value) >= SHORTEST]
-    return sorted(values, key=len, reverse=True)
+    values = (os.environ.get(name, "") for name in os.environ if _names_a_secret(name))
+    return sorted((value for value in values if len(value) >= SHORTEST), key=len, reverse=True)
+
+
+@cache
+def _names_a_secret(name: str) -> bool:
+    """Whether a variable of the environment holds a secret; asked for each text that is printed."""
+    return SECRET_NAMES.search(name) is not None
 
 
 def credentials_in(content: Mapping[str, Any]) -> str:

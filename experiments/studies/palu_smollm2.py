@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from unlearn_smollm2 import PROMPT, fine_tune_pair, write_requests
+from unlearn_smollm2 import fine_tune_pair, spec_of, write_requests
+
+from rlx.specs.reading import merge
 
 HERE = Path(__file__).resolve().parent
 SPLIT = "forget05"
@@ -27,22 +29,17 @@ GRID = HERE / "palu_prefix_and_topk.yaml"
 def study(folder: Path, files: tuple[Path, Path]) -> dict[str, Any]:
     """The grid of the embedded set with this model and these requests, one seed."""
     grid: dict[str, Any] = yaml.safe_load(GRID.read_text(encoding="utf-8"))
-    base = {
+    base = spec_of("palu", folder, files, seed=0)
+    of_grid = {
         "epochs": 4,
-        "model": {"path": str(folder / "target"), "precision": "bfloat16"},
-        "forget": {"source": str(files[0]), "retain": str(files[1]), "suffix": PROMPT.suffix, "chat": PROMPT.chat},
-        "method": {"name": "palu", "params": {"alpha": 5.0}},
-        "optim": {"lr": 2e-5, "warmup_updates": 5, "weight_decay": 0.01},
-        "batch": {"forget": 8, "max_tokens": 2048},
         "evaluation": {
             "limit": 20,
-            "max_new_tokens": 60,
-            "retain_model": str(folder / "retain"),
-            "relearn_updates": 5,
             "strengths": {"relearn_percent": [], "quantize_bits": [], "prefix_tokens": [], "paraphrase": False},
         },
         "tracker": {"mlflow": False},
     }
+    merge(base, of_grid)
+    del base["seed"]  # an axis of the grid
     return grid | {"name": "palu_smollm2", "base": base, "axes": grid["axes"] | {"seed": [0]}}
 
 

@@ -64,18 +64,18 @@ def list_runs(
 def show(run: RunArgument, runs_dir: RunsDir = Path("runs")) -> None:
     """Show one run: state, metrics with their course, evaluations, where its files are, and what went wrong."""
     from rlx.cli.run_views import print_run
-    from rlx.runs.check import find_run
+    from rlx.runs.check import matching_run
 
-    print_run(find_run(run, runs_dir))
+    print_run(matching_run(run, runs_dir))
 
 
 @runs.command()
 def diff(first: RunArgument, second: RunArgument, runs_dir: RunsDir = Path("runs")) -> None:
     """Print the keys of the spec, the fingerprints and the versions that differ between two runs."""
     from rlx.cli.run_views import print_differences
-    from rlx.runs.check import find_run
+    from rlx.runs.check import matching_run
 
-    print_differences(find_run(first, runs_dir), find_run(second, runs_dir))
+    print_differences(matching_run(first, runs_dir), matching_run(second, runs_dir))
 
 
 @runs.command()
@@ -86,10 +86,10 @@ def rm(
 ) -> None:
     """Delete runs with all their files, after a question that says how many bytes they have."""
     from rlx.console import print_out
-    from rlx.runs.check import find_run
+    from rlx.runs.check import matching_run
     from rlx.runs.removal import dependent_runs, run_removals
 
-    folders = list({folder.root: folder for folder in (find_run(name, runs_dir) for name in names)}.values())
+    folders = list({folder.root: folder for folder in (matching_run(name, runs_dir) for name in names)}.values())
     for folder in folders:
         for dependent in dependent_runs(folder, runs_dir):
             print_out(f"note: run {dependent} starts from the model of {folder.run_id}")
@@ -115,11 +115,11 @@ def prune(
 ) -> None:
     """Delete old checkpoints, after a question that says how many bytes they have; models and metrics stay."""
     from rlx.console import print_out
-    from rlx.runs.check import find_run, run_folders
+    from rlx.runs.check import matching_run, run_folders
     from rlx.runs.lock import active_holder
     from rlx.runs.removal import checkpoint_removals
 
-    folders = [find_run(name, runs_dir) for name in names] if names else run_folders(None, runs_dir)
+    folders = [matching_run(name, runs_dir) for name in names] if names else run_folders(None, runs_dir)
     removals = []
     for folder in folders:
         holder = active_holder(folder.lock)

@@ -79,11 +79,11 @@ def sample(
     if prompt is None:
         raise UserError("there is no prompt", fix='give one: rlx sample RUN "47+85=", or --browse for stored samples')
     text = typer.get_text_stream("stdin").read().rstrip("\n") if prompt == "-" else prompt
-    from rlx.runs.check import find_run
+    from rlx.runs.check import matching_run
     from rlx.runs.folder import runs_in
 
     if not Path(model).exists() and any(run.run_id.startswith(model) for run in runs_in(runs_dir)):
-        model = str(find_run(model, runs_dir).root)
+        model = str(matching_run(model, runs_dir).root)
     from rlx.console import loading
 
     loading("torch and transformers")
@@ -123,9 +123,9 @@ def _browse(name: str, count: int, runs_dir: Path) -> None:
     """Print the worst, the best and the changed samples of a run."""
     from rlx.console import print_out
     from rlx.runs.browse import changes, extremes, stored_samples
-    from rlx.runs.check import find_run
+    from rlx.runs.check import matching_run
 
-    run = find_run(name, runs_dir)
+    run = matching_run(name, runs_dir)
     rows, columns = stored_samples(run)
     print_out(f"{len(rows)} stored samples of {run.run_id}, by {columns.value}")
     lowest, highest = extremes(rows, columns, count)

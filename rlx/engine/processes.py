@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -16,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlx.errors import UserError, as_user_error
-from rlx.runs.folder import RunDir, write_atomically
+from rlx.runs.failure import record_failure
+from rlx.runs.folder import RunDir
 from rlx.runs.stop import STOPPED
 
 
@@ -195,7 +195,7 @@ def _started(folder: RunDir, work: Callable[[], int]) -> int:
             folder.discard_start()
         if cause and folder.root.is_dir():
             with suppress(OSError):  # such as a full disk, which may be the cause
-                write_atomically(folder.failure, json.dumps({"command": "run", "reason": cause}, indent=1))
+                record_failure(folder, "run", cause)
     return code
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.checkpoint_files import METRICS, STATE, check_checkpoint, newest_step, read_state, step_folders
-from rlx.runs.folder import RunDir, runs_in
+from rlx.runs.folder import RunDir, find_run, runs_in
 from rlx.runs.folder_parts import EvalDir
 from rlx.runs.foreign import links_outside
 from rlx.runs.integrity import Damaged, check_file, check_folder, has_hash
@@ -56,18 +56,18 @@ def run_folders(run: str | None, runs_dir: Path) -> list[RunDir]:
     if run is None:
         evaluated = [RunDir(file.parent) for file in sorted(runs_dir.glob("*/evaluated.json"))]
         return [*runs_in(runs_dir), *evaluated]
-    return [find_run(run, runs_dir)]
+    return [matching_run(run, runs_dir)]
 
 
-def find_run(name: str, runs_dir: Path) -> RunDir:
+def matching_run(name: str, runs_dir: Path) -> RunDir:
     """The run with this folder or name; the beginning or the end of a name suffices if only one run has it.
 
     Raises:
         UserError: when there is no such run, or several have a name that begins or ends so.
     """
-    for folder in (RunDir(Path(name)), RunDir(runs_dir / name)):
-        if folder.resolved.exists() or folder.evaluated.exists():
-            return folder
+    exact = find_run(name, runs_dir, evaluated=True)
+    if exact is not None:
+        return exact
     existing = run_folders(None, runs_dir)
     matches = [folder for folder in existing if folder.run_id.startswith(name) or folder.run_id.endswith(name)]
     if len(matches) == 1:

@@ -268,9 +268,16 @@ class RunDir:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
-def find_run(name: str, runs: Path) -> RunDir | None:
-    """The folder of a run that is given by its path or by its name in ``runs``; None if there is no such run."""
-    return next((RunDir(root) for root in (Path(name), runs / name) if RunDir(root).resolved.is_file()), None)
+def find_run(name: str, runs: Path, evaluated: bool = False) -> RunDir | None:
+    """The folder of a run that is given by its path or by its name in ``runs``; None if there is no such run.
+
+    Args:
+        name: path or name.
+        runs: folder of all runs.
+        evaluated: whether the folder of the evaluations of a model that is no run counts as one.
+    """
+    folders = (RunDir(Path(name)), RunDir(runs / name))
+    return next((f for f in folders if f.resolved.is_file() or (evaluated and f.evaluated.is_file())), None)
 
 
 def runs_in(folder: Path) -> list[RunDir]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from rlx.errors import UserError, did_you_mean
 from rlx.runs.folder import RunDir, read_json
+from rlx.runs.mlflow_settings import flattened
 from rlx.runs.status import RunStatus
-from rlx.runs.tracking import flattened
+from rlx.specs.reading import value_at
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -70,10 +71,8 @@ def lookup(status: RunStatus, key: str) -> Any:
     values = status.values()
     if key in values:
         return values[key]
-    section: Any = status.spec
-    for part in key.split("."):
-        section = section.get(part) if isinstance(section, Mapping) else None
-    return section if section is not None else status.metrics.get(key)
+    value = value_at(status.spec, key)
+    return value if value is not None else status.metrics.get(key)
 
 
 def _check_key(key: str, statuses: Sequence[RunStatus], option: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlx.runs.folder import RunDir
 from rlx.runs.integrity import hash_file, is_plain_name
+from rlx.runs.status import folder_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def remainders(folder: RunDir) -> list[Remainder]:
     ]
     candidates += [(cache, "values of the model before training") for cache in _reference_caches(folder)]
     candidates += [(evaluation.root, "answers of a checkpoint") for evaluation in folder.evaluations("step_*")]
-    sizes = [(path, content, _size(path)) for path, content in candidates if path.exists()]
+    sizes = [(path, content, folder_bytes(path)) for path, content in candidates if path.exists()]
     return [Remainder(path, content, size) for path, content, size in sizes if path.is_file() or any(path.iterdir())]
 
 
@@ -56,8 +57,3 @@ def _reference_caches(folder: RunDir) -> list[Path]:
         return []
     names = folder.reference_list.read_text(encoding="ascii", errors="replace").split()
     return [folder.references / name for name in names if is_plain_name(name)]
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rlx.errors import UserError
 from rlx.runs.checkpoint_files import newest_step, step_folders
+from rlx.runs.failure import failure_reason
 from rlx.runs.folder import RunDir
 from rlx.runs.integrity import Damaged, read_manifest
 from rlx.runs.lock import Holder, active_holder
@@ -33,7 +34,8 @@ class RunStatus:
     """The state of one run.
 
     Example:
-        ``RunStatus(folder, "train", "stopped", "", spec, step=40, total=100, records=[], changed=1.7e9, bytes=9_000)``
+        ``RunStatus(folder, "train", "stopped", "", spec, step=40, total=100, records=[],
+        metrics={}, changed=1.7e9, bytes=9_000)``
     """
 
     folder: RunDir
@@ -49,18 +51,12 @@ class RunStatus:
     """Steps of the complete run, if the spec says it."""
     records: list[dict[str, float]]
     """The lines of metrics.jsonl."""
+    metrics: Mapping[str, float]
+    """The last finite value of each metric."""
     changed: float
     """Time of the last change (seconds since 1970)."""
     bytes: int
     """Size of the folder."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The last finite value of each metric."""
-        last: dict[str, float] = {}
-        for record in self.records:
-            last |= {key: value for key, value in record.items() if math.isfinite(value)}
-        return last
 
     @property
     def method(self) -> str:
@@ -71,8 +67,8 @@ class RunStatus:
     def values(self) -> dict[str, Any]:
         """Values by the names that ``rlx runs --where`` and ``--sort`` accept, without keys of the spec and metrics."""
         data = {"train": "data", "unlearn": "forget", "eval": ""}[self.kind]
-        metrics = self.metrics
-        short = {name: metrics[key] for name, key in MAIN_METRICS[self.kind].items() if key in metrics}
+        main = MAIN_METRICS[self.kind].items()
+        short = {name: self.metrics[key] for name, key in main if key in self.metrics}
         return {
             "name": self.folder.run_id,
             "state": self.state,
@@ -109,7 +105,6 @@ def run_status(folder: RunDir) -> RunStatus:
         _read(folder.summary, problems)
     problems += _missing_files(folder)
     state, reason = _state(folder, kind, problems)
-    sizes = [path.stat() for path in _files(folder.root)]
     own = [path for path in (folder.metrics, folder.resolved, folder.summary, folder.evaluated) if path.exists()]
     return RunStatus(
         folder=folder,
@@ -120,8 +115,9 @@ def run_status(folder: RunDir) -> RunStatus:
         step=int(records[-1].get("step", -1)) if records else -1,
         total=spec.get("steps") if kind == "train" else None,
         records=records,
+        metrics={key: value for record in records for key, value in record.items() if math.isfinite(value)},
         changed=max((path.stat().st_mtime for path in own), default=0.0),
-        bytes=sum(size.st_size for size in sizes),
+        bytes=folder_bytes(folder.root),
     )
 
 
@@ -136,14 +132,6 @@ def _state(folder: RunDir, kind: Kind, problems: list[str]) -> tuple[State, str]
     if folder.failure.exists():
         return "failed", failure_reason(folder)
     return "stopped", ""
-
-
-def failure_reason(folder: RunDir) -> str:
-    """Why the last attempt at a run failed."""
-    try:
-        return str(json.loads(folder.failure.read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _missing_files(folder: RunDir) -> list[str]:

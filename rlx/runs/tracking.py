@@ -19,7 +19,6 @@ from rlx.errors import UserError, reason
 from rlx.runs.folder import write_atomically
 from rlx.runs.integrity import set_aside
 from rlx.runs.mlflow_settings import can_end_run, experiment_id, failure_sentence, log_settings, public_uri
-from rlx.runs.mlflow_settings import flattened as flattened
 from rlx.runs.sqlite_store import SQLITE, one_at_a_time, sqlite_path
 
 Metrics = Mapping[str, float | int]

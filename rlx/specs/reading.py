@@ -113,7 +113,7 @@ def merge(target: dict[str, Any], other: Mapping[str, Any], replaced: Collection
         if isinstance(value, Mapping) and isinstance(target.get(key), dict) and key not in replaced:
             merge(target[key], value, replaced)
         else:
-            target[key] = dict(value) if isinstance(value, Mapping) else value
+            target[key] = copy_content(value) if isinstance(value, Mapping) else value
 
 
 def apply_options(content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from conftest import TRAIN
 from mlflow.tracking import MlflowClient
 
 from rlx.errors import UserError
-from rlx.runs.tracking import JsonlLog, MlflowSink, flattened, legal_name, public_uri, read_metrics, tracking_uri
+from rlx.runs.mlflow_settings import flattened, public_uri
+from rlx.runs.tracking import JsonlLog, MlflowSink, legal_name, read_metrics, tracking_uri
 
 
 def sink(tmp_path, warnings, uri=None):

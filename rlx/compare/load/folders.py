@@ -13,7 +13,8 @@ from rlx.compare.load.results import RunResult, Scores
 from rlx.compare.report.curves import AXES, BY_STEP, EVERY_AXIS
 from rlx.errors import UserError
 from rlx.runs.folder import RunDir, read_json
-from rlx.runs.tracking import flattened, read_metrics
+from rlx.runs.mlflow_settings import flattened
+from rlx.runs.tracking import read_metrics
 
 KEYS_NOT_IN_NAMES = ("seed", "run_name", "backend", "model", "tracker", "checkpoint", "algorithm.name", "method.name")
 """Keys of a spec that a method's name never shows: they have columns of their own or do not change the result."""

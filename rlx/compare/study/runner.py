@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from rlx.compare.load.folders import ProtocolFilter, method_names
 from rlx.errors import UserError, did_you_mean, public
-from rlx.runs.folder import RunDir, read_json, write_atomically
+from rlx.runs.failure import record_failure
+from rlx.runs.folder import RunDir, read_json
 from rlx.runs.locate import locator, with_existing_id
 from rlx.runs.stop import Terminated, stop_children
 from rlx.runs.tracking import read_metrics
@@ -229,7 +230,7 @@ def complete_run(run: PlannedRun, threads: int, evaluate: bool, print_line: Call
     for command in run.commands(evaluate):
         reason = _call_rlx([*command, "--runs-dir", str(folder.root.parent)], folder, threads)
         if reason:
-            write_atomically(folder.failure, json.dumps({"command": command[0], "reason": reason}, indent=1))
+            record_failure(folder, command[0], reason)
             return f"{command[0]}: {reason}"
     return ""
 
